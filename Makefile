@@ -1,0 +1,44 @@
+# `make serve` and `make test` are all that a newcomer needs; each makes .venv and installs what it uses.
+PYTHON ?= python3
+PORT ?= 8000
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: serve test test-all lint bench docs clean
+
+serve: .venv/installed
+	$(BIN)/coderv2 serve --port $(PORT)
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest
+
+# Also the slow tests: live comparison with transformers, memory peaks, the README's programs.
+test-all: .venv/installed-dev
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/installed-dev
+	$(BIN)/python -m benchmarks
+
+docs: .venv/installed-dev
+	$(BIN)/python -m coderv2.cli.pages docs/cli
+
+clean:
+	rm -rf .venv build dist *.egg-info
+
+.venv/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "coderv2 needs Python 3.11 or newer, this is " + sys.version.split()[0])'
+	$(PYTHON) -m venv .venv
+	touch $@
+
+.venv/installed: .venv/python pyproject.toml constraints.txt
+	$(PIP) --editable .
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(PIP) --editable ".[dev]"
+	touch $@

@@ -1,0 +1,146 @@
+"""Every operation of a forward pass in plain PyTorch: the definition of right, on any device.
+
+Letters: see `coderv2/model/__init__.py`. Sums that decide anything (norms, router, softmax) run in float32.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
+    """Root-mean-square norm in float32, cast back before the weight as in the published code."""
+    wide_TD = x_TD.float()
+    scale_T1 = torch.rsqrt(wide_TD.pow(2).mean(-1, keepdim=True) + eps)
+    return weight_D * (wide_TD * scale_T1).to(x_TD.dtype)
+
+
+def linear(x_TD: Tensor, weight_OD: Tensor) -> Tensor:
+    """`x · Wᵀ`, shape [T, O]."""
+    return F.linear(x_TD, weight_OD)
+
+
+def rope(x: Tensor, cos_TR2: Tensor, sin_TR2: Tensor) -> Tensor:
+    """Turns interleaved pairs (0,1), (2,3)… of the last axis; x is [T, R] or [T, H, R]."""
+    if x.dim() == 3:
+        cos_TR2, sin_TR2 = cos_TR2[:, None], sin_TR2[:, None]
+    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    turned = torch.stack((even * cos_TR2 - odd * sin_TR2, even * sin_TR2 + odd * cos_TR2), -1)
+    return turned.flatten(-2).to(x.dtype)
+
+
+def mla_prefill(
+    q_THX: Tensor,
+    k_SHX: Tensor,
+    v_SHV: Tensor,
+    *,
+    q_starts: Sequence[int],
+    k_starts: Sequence[int],
+    scale: float,
+) -> Tensor:
+    """Causal attention in expanded form over sequences laid end to end, shape [T, H, V].
+
+    X is N+R. Sequence b has queries `q_starts[b]:q_starts[b+1]` and keys `k_starts[b]:k_starts[b+1]`; its last
+    query sees its last key, so fewer queries than keys means that the first keys are context.
+    """
+    parts = [
+        _attend(q_THX[q0:q1], k_SHX[k0:k1], v_SHV[k0:k1], scale)
+        for (q0, q1), (k0, k1) in zip(pairwise(q_starts), pairwise(k_starts), strict=True)
+    ]
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+
+def _attend(q_THX: Tensor, k_SHX: Tensor, v_SHV: Tensor, scale: float) -> Tensor:
+    T, S, X, V = q_THX.shape[0], k_SHX.shape[0], q_THX.shape[-1], v_SHV.shape[-1]
+    # PyTorch's fused kernel wants one head width; zeros appended to the values cost less than leaving it.
+    v_SHX = F.pad(v_SHV, (0, X - V)) if V < X else v_SHV
+    mask_TS = None if T == S else _causal(T, S, q_THX.device)
+    q, k, v = (t.transpose(0, 1)[None] for t in (q_THX, k_SHX, v_SHX))
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask_TS, is_causal=T == S, scale=scale)
+    return out[0].transpose(0, 1)[..., :V]
+
+
+def mla_decode(
+    q_latent_THC: Tensor,
+    q_rope_THR: Tensor,
+    latent_PSC: Tensor,
+    k_rope_PSR: Tensor,
+    *,
+    starts: Sequence[int],
+    lengths: Sequence[int],
+    page_tables: Sequence[Tensor],
+    scale: float,
+) -> Tensor:
+    """Causal attention in absorbed form over a paged cache: weighted sums of latents, shape [T, H, C].
+
+    Sequence b has queries `starts[b]:starts[b+1]`, the last of its `lengths[b]` tokens, all of them in the cache
+    at `page_tables[b]` (pages in order). One 576-wide key serves all heads (spec §4.2).
+    """
+    out_THC = torch.empty_like(q_latent_THC)
+    for (first, last), length, table in zip(pairwise(starts), lengths, page_tables, strict=True):
+        latent_SC = latent_PSC[table].flatten(0, 1)[:length].to(q_latent_THC.dtype)
+        k_rope_SR = k_rope_PSR[table].flatten(0, 1)[:length].to(q_rope_THR.dtype)
+        out_THC[first:last] = _attend_latent(
+            q_latent_THC[first:last], q_rope_THR[first:last], latent_SC, k_rope_SR, scale
+        )
+    return out_THC
+
+
+def _attend_latent(
+    q_latent_THC: Tensor, q_rope_THR: Tensor, latent_SC: Tensor, k_rope_SR: Tensor, scale: float
+) -> Tensor:
+    T, S = q_latent_THC.shape[0], latent_SC.shape[0]
+    scores_THS = (q_latent_THC @ latent_SC.T + q_rope_THR @ k_rope_SR.T).float() * scale
+    if T > 1:
+        scores_THS = scores_THS.masked_fill(~_causal(T, S, latent_SC.device)[:, None], float("-inf"))
+    return scores_THS.softmax(-1).to(latent_SC.dtype) @ latent_SC
+
+
+def _causal(T: int, S: int, device: torch.device) -> Tensor:
+    """True where query t (the last T of S tokens) may see key s, shape [T, S]."""
+    return torch.ones(T, S, dtype=torch.bool, device=device).tril(S - T)
+
+
+def cache_write(
+    latent_PSC: Tensor, k_rope_PSR: Tensor, slots_T: Tensor, latent_TC: Tensor, k_rope_TR: Tensor
+) -> None:
+    """Stores each token's latent and rotated key in its slot (page · page size + place in the page)."""
+    latent_PSC.flatten(0, 1).index_copy_(0, slots_T, latent_TC.to(latent_PSC.dtype))
+    k_rope_PSR.flatten(0, 1).index_copy_(0, slots_T, k_rope_TR.to(k_rope_PSR.dtype))
+
+
+def router(x_TD: Tensor, weight_ED: Tensor) -> Tensor:
+    """Affinity of each token to each expert: softmax over all experts, in float32, shape [T, E]."""
+    return F.linear(x_TD.float(), weight_ED.float()).softmax(-1)
+
+
+def experts(
+    x_TD: Tensor,
+    weights_TK: Tensor,
+    experts_TK: Tensor,
+    gate_EFD: Tensor,
+    up_EFD: Tensor,
+    down_EDF: Tensor,
+) -> Tensor:
+    """Sum over each token's K experts of weight times expert, accumulated in float32, shape [T, D]."""
+    K = experts_TK.shape[1]
+    order = experts_TK.flatten().argsort(stable=True)
+    token = order // K
+    counts = torch.bincount(experts_TK.flatten(), minlength=gate_EFD.shape[0]).tolist()
+    rows = x_TD[token].split(counts)
+    outputs = [
+        swiglu(rows_nD, gate_EFD[e], up_EFD[e], down_EDF[e])
+        for e, rows_nD in enumerate(rows)
+        if rows_nD.shape[0]
+    ]
+    weighted = torch.cat(outputs).float() * weights_TK.flatten()[order][:, None]
+    out_TD = torch.zeros(x_TD.shape, dtype=torch.float32, device=x_TD.device)
+    return out_TD.index_add(0, token, weighted).to(x_TD.dtype)
+
+
+def swiglu(x_TD: Tensor, gate_FD: Tensor, up_FD: Tensor, down_DF: Tensor) -> Tensor:
+    """`down(silu(gate·x) ⊙ up·x)`, the feed-forward of every MLP and expert (spec §5)."""
+    return F.linear(F.silu(F.linear(x_TD, gate_FD)) * F.linear(x_TD, up_FD), down_DF)

@@ -1,0 +1,162 @@
+"""Multi-head latent attention: expanded, absorbed, and the one `if` between them (spec §4; V2 report §2.1)."""
+
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+from torch import Tensor, nn
+
+from coderv2.kernels import ops
+from coderv2.model.batch import Batch, Group
+from coderv2.model.cache import LatentCache
+from coderv2.model.config import ModelConfig
+from coderv2.model.rope import softmax_scale
+
+# The published code gives the norms inside attention this constant, whatever rms_norm_eps says.
+LATENT_NORM_EPS = 1e-6
+
+
+@dataclass(frozen=True)
+class AttentionPlan:
+    """What all layers of one forward share: rotary tables, and which sequences take which form."""
+
+    cos_TR2: Tensor
+    sin_TR2: Tensor
+    expanded: Group | None
+    absorbed: Group | None
+
+
+def split_forms(batch: Batch, config: ModelConfig) -> tuple[Group | None, Group | None]:
+    """Sequences for the expanded form, and for the absorbed form."""
+    if batch.cache is None:
+        return batch.group(range(len(batch.contexts))), None
+    bound = crossing(config)
+    wide = [b for b in range(len(batch.contexts)) if batch.starts[b + 1] - batch.starts[b] >= bound]
+    narrow = [b for b in range(len(batch.contexts)) if b not in wide]
+    return batch.group(wide) if wide else None, batch.group(narrow) if narrow else None
+
+
+def crossing(config: ModelConfig) -> float:
+    """New tokens from which expanding the whole context costs fewer multiplications than absorbing.
+
+    Per head and attended token, expanding costs C(N+V) once, absorbing 2C-N-V more for each new token: 171 for the
+    released models.
+    """
+    extra = 2 * config.kv_lora_rank - config.qk_nope_head_dim - config.v_head_dim
+    return (
+        config.kv_lora_rank * (config.qk_nope_head_dim + config.v_head_dim) / extra
+        if extra > 0
+        else float("inf")
+    )
+
+
+class LatentAttention(nn.Module):
+    """One layer's attention; weights as published, `[out, in]`, heads outermost in fused outputs (spec §3.1)."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.config = config
+        self.layer = layer
+        self.scale = softmax_scale(config)
+        D, H, C, R = (
+            config.hidden_size,
+            config.num_attention_heads,
+            config.kv_lora_rank,
+            config.qk_rope_head_dim,
+        )
+        if config.q_lora_rank is None:
+            self.q_proj = nn.Parameter(torch.empty(H * config.qk_head_dim, D))
+        else:
+            self.q_a_proj = nn.Parameter(torch.empty(config.q_lora_rank, D))
+            self.q_a_layernorm = nn.Parameter(torch.empty(config.q_lora_rank))
+            self.q_b_proj = nn.Parameter(torch.empty(H * config.qk_head_dim, config.q_lora_rank))
+        self.kv_a_proj_with_mqa = nn.Parameter(torch.empty(C + R, D))
+        self.kv_a_layernorm = nn.Parameter(torch.empty(C))
+        self.kv_b_proj = nn.Parameter(torch.empty(H * (config.qk_nope_head_dim + config.v_head_dim), C))
+        self.o_proj = nn.Parameter(torch.empty(D, H * config.v_head_dim))
+
+    def forward(self, x_TD: Tensor, batch: Batch, plan: AttentionPlan) -> Tensor:
+        """Output for every row, [T, D]; with a cache, the new tokens are written to it first."""
+        q_nope_THN, q_rope_THR = self._queries(x_TD, plan)
+        latent_TC, k_rope_TR = self._latents(x_TD, plan)
+        if batch.cache is not None and batch.slots_T is not None:
+            ops.cache_write(*self._pages(batch.cache), batch.slots_T, latent_TC, k_rope_TR)
+        parts: list[tuple[Group, Tensor]] = []
+        if (wide := plan.expanded) is not None:
+            keys = (latent_TC, k_rope_TR) if batch.cache is None else self._gather(batch.cache, wide)
+            parts.append((wide, self._expanded(wide, q_nope_THN[wide.rows], q_rope_THR[wide.rows], *keys)))
+        if (narrow := plan.absorbed) is not None and batch.cache is not None:
+            queries = q_nope_THN[narrow.rows], q_rope_THR[narrow.rows]
+            parts.append((narrow, self._absorbed(narrow, *queries, *self._pages(batch.cache))))
+        return ops.linear(_merge(parts, x_TD.shape[0]).flatten(1), self.o_proj)
+
+    def _queries(self, x_TD: Tensor, plan: AttentionPlan) -> tuple[Tensor, Tensor]:
+        if self.config.q_lora_rank is None:
+            q_TO = ops.linear(x_TD, self.q_proj)
+        else:
+            compressed_TQ = ops.rms_norm(ops.linear(x_TD, self.q_a_proj), self.q_a_layernorm, LATENT_NORM_EPS)
+            q_TO = ops.linear(compressed_TQ, self.q_b_proj)
+        q_THX = q_TO.unflatten(-1, (self.config.num_attention_heads, self.config.qk_head_dim))
+        q_nope_THN, q_rope_THR = q_THX.split([self.config.qk_nope_head_dim, self.config.qk_rope_head_dim], -1)
+        return q_nope_THN, ops.rope(q_rope_THR, plan.cos_TR2, plan.sin_TR2)
+
+    def _latents(self, x_TD: Tensor, plan: AttentionPlan) -> tuple[Tensor, Tensor]:
+        raw = ops.linear(x_TD, self.kv_a_proj_with_mqa)
+        latent_TC, k_rope_TR = raw.split([self.config.kv_lora_rank, self.config.qk_rope_head_dim], -1)
+        latent_TC = ops.rms_norm(latent_TC, self.kv_a_layernorm, LATENT_NORM_EPS)
+        return latent_TC, ops.rope(k_rope_TR, plan.cos_TR2, plan.sin_TR2)
+
+    def _pages(self, cache: LatentCache) -> tuple[Tensor, Tensor]:
+        return cache.latent_LPSC[self.layer], cache.k_rope_LPSR[self.layer]
+
+    def _gather(self, cache: LatentCache, group: Group) -> tuple[Tensor, Tensor]:
+        """Latents and keys of all the group's tokens, context first, sequences laid end to end."""
+        rows = zip(group.page_tables, group.lengths, strict=True)
+        slots_S = torch.cat([cache.slots(table)[:length] for table, length in rows])
+        latent_PSC, k_rope_PSR = self._pages(cache)
+        dtype = self.kv_b_proj.dtype
+        return latent_PSC.flatten(0, 1)[slots_S].to(dtype), k_rope_PSR.flatten(0, 1)[slots_S].to(dtype)
+
+    def _expanded(
+        self, group: Group, q_nope_THN: Tensor, q_rope_THR: Tensor, latent_SC: Tensor, k_rope_SR: Tensor
+    ) -> Tensor:
+        """Full keys and values of every head from the latents (spec §4.1), [T, H, V]."""
+        kv_SHO = ops.linear(latent_SC, self.kv_b_proj).unflatten(-1, (self.config.num_attention_heads, -1))
+        k_nope_SHN, v_SHV = kv_SHO.split([self.config.qk_nope_head_dim, self.config.v_head_dim], -1)
+        k_rope_SHR = k_rope_SR[:, None].expand(-1, self.config.num_attention_heads, -1)
+        return ops.mla_prefill(
+            torch.cat((q_nope_THN, q_rope_THR), -1),
+            torch.cat((k_nope_SHN, k_rope_SHR), -1),
+            v_SHV,
+            q_starts=group.starts,
+            k_starts=tuple(accumulate(group.lengths, initial=0)),
+            scale=self.scale,
+        )
+
+    def _absorbed(
+        self, group: Group, q_nope_THN: Tensor, q_rope_THR: Tensor, latent_PSC: Tensor, k_rope_PSR: Tensor
+    ) -> Tensor:
+        """Queries carried into latent space, results carried out of it (spec §4.2), [T, H, V]."""
+        up_HOC = self.kv_b_proj.unflatten(0, (self.config.num_attention_heads, -1))
+        key_HNC, value_HVC = up_HOC.split([self.config.qk_nope_head_dim, self.config.v_head_dim], 1)
+        out_THC = ops.mla_decode(
+            torch.einsum("thn,hnc->thc", q_nope_THN, key_HNC),
+            q_rope_THR,
+            latent_PSC,
+            k_rope_PSR,
+            starts=group.starts,
+            lengths=group.lengths,
+            page_tables=group.page_tables,
+            scale=self.scale,
+        )
+        return torch.einsum("thc,hvc->thv", out_THC, value_HVC)
+
+
+def _merge(parts: list[tuple[Group, Tensor]], T: int) -> Tensor:
+    """The groups' rows back in the batch's order."""
+    if len(parts) == 1:
+        return parts[0][1]
+    out_THV = parts[0][1].new_empty(T, *parts[0][1].shape[1:])
+    for group, rows in parts:
+        out_THV[group.rows] = rows
+    return out_THV

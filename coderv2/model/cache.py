@@ -1,0 +1,38 @@
+"""The latent cache: 512 latent and 64 rotary numbers per token and layer, in pages (spec §4.5)."""
+
+import torch
+from torch import Tensor
+
+from coderv2.model.config import ModelConfig
+
+
+def bytes_per_token(config: ModelConfig, dtype: torch.dtype = torch.bfloat16) -> int:
+    """What one token costs in all layers together: 31,104 bytes for Lite in bfloat16."""
+    return config.num_hidden_layers * (config.kv_lora_rank + config.qk_rope_head_dim) * dtype.itemsize
+
+
+class LatentCache:
+    """Normalised latents and rotated keys of all tokens, `latent_LPSC` and `k_rope_LPSR`.
+
+    Which page belongs to whom is the caller's business; the cache is only the memory. It is made zeroed, since a
+    page read beyond its owner's length would otherwise bring NaN into a sum that ought to ignore it.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        pages: int,
+        page_size: int,
+        dtype: torch.dtype = torch.bfloat16,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        shape = (config.num_hidden_layers, pages, page_size)
+        self.latent_LPSC = torch.zeros(*shape, config.kv_lora_rank, dtype=dtype, device=device)
+        self.k_rope_LPSR = torch.zeros(*shape, config.qk_rope_head_dim, dtype=dtype, device=device)
+        self.pages = pages
+        self.page_size = page_size
+
+    def slots(self, table_P: Tensor) -> Tensor:
+        """Every slot of the pages in `table_P`, in order: page · page size + place in the page."""
+        places_S = torch.arange(self.page_size, device=table_P.device)
+        return (table_P[:, None] * self.page_size + places_S).flatten()

@@ -1,0 +1,45 @@
+"""A model's name → its folder: a local folder, the bundled model, or a download from the Hugging Face hub."""
+
+import re
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+from coderv2 import paths
+from coderv2.errors import ModelNotFound
+
+# No Python, no pickles: only what our own readers open.
+_WANTED = ["*.json", "*.safetensors"]
+_HUB_NAME = re.compile(r"[\w.\-]+/[\w.\-]+")
+
+
+def resolve(name: str | Path | None = None) -> Path:
+    """The folder for `name`: None or "bundled" is the model in this package; "owner/name" is fetched, resumably.
+
+    A download goes to the hub's cache (HF_HOME) with a progress bar, and again only for files that changed.
+    """
+    if name is None or name == paths.BUNDLED_NAME:
+        return paths.bundled_model()
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise ModelNotFound(f"{folder} is a file; a model is a folder with config.json and *.safetensors")
+    if not _HUB_NAME.fullmatch(str(name)):
+        raise ModelNotFound(f"{name}: no such folder; give a folder, a hub name like owner/model, or nothing")
+    return _download(str(name))
+
+
+def _download(name: str) -> Path:
+    try:
+        return Path(snapshot_download(name, allow_patterns=_WANTED))
+    except RepositoryNotFoundError:
+        raise ModelNotFound(
+            f"{name}: neither a folder here nor a model on the hub (private ones need HF_TOKEN)"
+        ) from None
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ModelNotFound(
+            f"{name}: not a folder here, and the hub could not be reached: {reason}"
+        ) from None

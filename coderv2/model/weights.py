@@ -1,0 +1,187 @@
+"""Checkpoint folders in and out: published tensor names ↔ ours, checked whole before anything is served (spec §3)."""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from coderv2.errors import BadCheckpoint, Unsupported
+from coderv2.model.config import ModelConfig
+from coderv2.model.tensorfile import TensorFile
+from coderv2.model.transformer import Transformer
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+# Buffers that old checkpoints carry and nothing needs.
+_IGNORED = re.compile(r".*\.rotary_emb\.inv_freq")
+_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.bfloat16}
+
+
+def load(
+    folder: Path | str,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    progress: bool = False,
+) -> Transformer:
+    """Opens a checkpoint folder; memory at the peak is the weights plus one tensor.
+
+    `dtype` None takes the config's; float16 is refused, and a float16 checkpoint becomes bfloat16, since this
+    model's activations overflow float16 (spec §4.6). Raises BadCheckpoint naming file and tensor.
+    """
+    folder = Path(folder)
+    config = ModelConfig.from_folder(folder)
+    dtype = dtype or _config_dtype(config)
+    if dtype == torch.float16:
+        raise Unsupported("float16 overflows in this model's layers; use bfloat16 or float32", param="dtype")
+    with torch.device("meta"):
+        model = Transformer(config)
+    with ExitStack() as stack:
+        files = _open_files(folder, stack)
+        _check(model, files)
+        _fill(model, files, dtype, torch.device(device), progress)
+    return model.eval().requires_grad_(False)
+
+
+def save(
+    model: Transformer, folder: Path | str, *, max_shard_bytes: int = 5 << 30, progress: bool = False
+) -> None:
+    """Writes config and weights in the published per-expert layout, sharded with an index when over a shard."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    shards = list(_shards(model, max_shard_bytes))
+    weight_map: dict[str, str] = {}
+    for number, shard in enumerate(tqdm(shards, desc="writing", unit="shard", disable=not progress), 1):
+        name = SINGLE if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        save_file(shard, folder / name, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(shard, name)
+    if len(shards) > 1:
+        size = sum(p.numel() * p.element_size() for p in model.parameters())
+        index = {"metadata": {"total_size": size}, "weight_map": weight_map}
+        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+    config = replace(model.config, torch_dtype=str(model.dtype).removeprefix("torch."))
+    (folder / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+
+
+def published_tensors(model: Transformer) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor under its published name; each expert of a stack is a view of it (5,291 for Lite)."""
+    for name, parameter in model.named_parameters():
+        yield from _parts(name, parameter.detach())
+
+
+def _parts(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """One parameter of ours as the published tensors that it is made of."""
+    stem, _, last = name.rpartition(".")
+    if stem.endswith(".experts"):
+        for expert, weight in enumerate(tensor):
+            yield f"model.{stem}.{expert}.{last}.weight", weight
+    else:
+        yield ("" if name == "lm_head" else "model.") + f"{name}.weight", tensor
+
+
+def _shards(model: Transformer, max_bytes: int) -> Iterator[dict[str, Tensor]]:
+    """Published tensors in order, as many to a shard as fit."""
+    shard: dict[str, Tensor] = {}
+    size = 0
+    for name, tensor in published_tensors(model):
+        if shard and size + tensor.nbytes > max_bytes:
+            yield shard
+            shard, size = {}, 0
+        shard[name] = tensor
+        size += tensor.nbytes
+    yield shard
+
+
+def _config_dtype(config: ModelConfig) -> torch.dtype:
+    if config.torch_dtype not in _DTYPES:
+        raise Unsupported(f"config.json: torch_dtype is {config.torch_dtype!r}; one of {', '.join(_DTYPES)}")
+    return _DTYPES[config.torch_dtype]
+
+
+def _open_files(folder: Path, stack: ExitStack) -> dict[str, TensorFile]:
+    """Published tensor name → the open file that holds it."""
+    found: dict[str, TensorFile] = {}
+    listed = _listed_files(folder)
+    for file_name, names in listed.items():
+        path = folder / file_name
+        if not path.is_file():
+            raise BadCheckpoint(f"{path}: not found; the folder is incomplete")
+        file = TensorFile(path)
+        stack.callback(file.close)
+        for name in names or file.entries:
+            if name not in file.entries:
+                raise BadCheckpoint(f"{path}: lacks {name}, which {INDEX} puts there")
+            found[name] = file
+        if names and (stray := file.entries.keys() - names):
+            raise BadCheckpoint(f"{path}: holds {min(stray)}, which {INDEX} does not put there")
+    return found
+
+
+def _listed_files(folder: Path) -> dict[str, set[str]]:
+    """File name → the tensors that the index puts there; without an index, one file and no list."""
+    path = folder / INDEX
+    if not path.exists():
+        _check_single(folder)
+        return {SINGLE: set()}
+    try:
+        weight_map = json.loads(path.read_text("utf-8"))["weight_map"]
+        pairs = [(str(name), str(file)) for name, file in weight_map.items()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadCheckpoint(f"{path}: not a usable index: {error!r}") from None
+    listed: dict[str, set[str]] = {}
+    for name, file in pairs:
+        if not re.fullmatch(r"[\w.\-]+\.safetensors", file):
+            raise BadCheckpoint(
+                f"{path}: puts {name} in {file!r}; only safetensors files of this folder are read"
+            )
+        listed.setdefault(file, set()).add(name)
+    return listed
+
+
+def _check_single(folder: Path) -> None:
+    if (folder / SINGLE).exists():
+        return
+    pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth") for p in folder.glob(pattern))
+    if pickles:
+        raise BadCheckpoint(
+            f"{folder / pickles[0]}: a pickle file, which can run code and is never opened; convert it to safetensors"
+        )
+    raise BadCheckpoint(f"{folder}: holds neither {SINGLE} nor {INDEX}")
+
+
+def _check(model: Transformer, files: dict[str, TensorFile]) -> None:
+    """Every tensor that the config calls for is there in its shape, and none besides."""
+    expected = {name: tuple(tensor.shape) for name, tensor in published_tensors(model)}
+    for name, shape in expected.items():
+        if name not in files:
+            where = next(iter(files.values())).path.parent if files else "checkpoint"
+            raise BadCheckpoint(f"{where}: {name} is missing (expected shape {list(shape)})")
+        entry = files[name].entries[name]
+        if entry.shape != shape:
+            raise BadCheckpoint(
+                f"{files[name].path}: {name} has shape {list(entry.shape)}, the config calls for {list(shape)}"
+            )
+    for name in files.keys() - expected.keys():
+        if not _IGNORED.fullmatch(name):
+            raise BadCheckpoint(f"{files[name].path}: {name} is not a tensor of this model")
+
+
+def _fill(
+    model: Transformer, files: dict[str, TensorFile], dtype: torch.dtype, device: torch.device, progress: bool
+) -> None:
+    total = sum(p.numel() * dtype.itemsize for p in model.parameters())
+    with tqdm(total=total, desc="loading", unit="B", unit_scale=True, disable=not progress) as bar:
+        for stem, module in list(model.named_modules()):
+            for name, meta in list(module.named_parameters(recurse=False)):
+                full = torch.empty(meta.shape, dtype=dtype, device=device)
+                for published, part in _parts(f"{stem}.{name}".removeprefix("."), full):
+                    files[published].read_into(published, part)
+                    bar.update(part.numel() * dtype.itemsize)
+                module.register_parameter(name, nn.Parameter(full, requires_grad=False))

@@ -1,0 +1,168 @@
+"""Text to token ids and back, over a checkpoint's `tokenizer.json`.
+
+Control tokens (BOS, EOS, the fill-in-the-middle marks) are found by their exact text: U+FF5C bars and U+2581
+separators. Look-alikes with ASCII bars, underscores or spaces are ordinary text.
+
+Lone surrogates, which JSON escapes can bring, have no UTF-8 form: each becomes U+FFFD.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import AddedToken, decoders, pre_tokenizers
+from tokenizers import Tokenizer as Backend
+
+from coderv2.errors import BadCheckpoint
+
+BOS, EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
+FIM_BEGIN, FIM_HOLE, FIM_END = "<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_MARKER = re.compile(r"<.+>", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class FimIds:
+    """Ids of the three fill-in-the-middle marks."""
+
+    begin: int
+    hole: int
+    end: int
+
+
+class Tokenizer:
+    """A byte-level BPE tokenizer with DeepSeek's control tokens. Safe to share between threads."""
+
+    def __init__(self, backend: Backend, *, source: str = "the tokenizer") -> None:
+        """`source` names the file in errors.
+
+        Raises BadCheckpoint when the tokenizer is not byte-level or lacks BOS or EOS.
+        """
+        if not isinstance(backend.decoder, decoders.ByteLevel):
+            raise BadCheckpoint(f"{source}: not a byte-level tokenizer (its decoder is {backend.decoder!r})")
+        # A file may carry a truncation limit far below what the model takes; lengths are the engine's affair.
+        backend.no_truncation()
+        backend.no_padding()
+        if backend.pre_tokenizer is not None:
+            backend.pre_tokenizer = _linear_time(backend.pre_tokenizer)
+        added = backend.get_added_tokens_decoder()
+        self._full = backend
+        self._plain, self._plain_to_full = _without_markers(backend, added)
+        self._bytes = {token_id: token.content.encode() for token_id, token in added.items()}
+        self.special_ids = frozenset(token_id for token_id, token in added.items() if token.special)
+        """Ids that decoding leaves out by default: BOS and EOS, but not the fill-in-the-middle marks."""
+        self.bos_id, self.eos_id = (_required_id(backend, text, source) for text in (BOS, EOS))
+        self.fim = _fim_ids(backend)
+        self.vocab_size = max(backend.get_vocab(with_added_tokens=True).values()) + 1
+        """Highest id + 1. The model may have more rows; those decode to nothing."""
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> "Tokenizer":
+        """Read `tokenizer.json`. Raises BadCheckpoint when it is missing, damaged or lacks BOS or EOS."""
+        path = folder / "tokenizer.json"
+        try:
+            backend = Backend.from_str(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise BadCheckpoint(f"{path} is missing: a checkpoint needs its tokenizer") from error
+        except Exception as error:  # the library raises bare Exception for anything wrong inside the file
+            raise BadCheckpoint(f"{path} cannot be read as a tokenizer: {error}") from error
+        return cls(backend, source=str(path))
+
+    def encode(self, text: str, *, bos: bool = False, control: bool = False) -> list[int]:
+        """Token ids of `text`.
+
+        With `control` False marker text is plain characters, so nobody can smuggle control tokens in; with
+        True it becomes control tokens. With `bos` the result starts with exactly one BOS, also when the text
+        (under `control`) brings its own.
+        """
+        text = _SURROGATE.sub("\ufffd", text)
+        if control:
+            ids = self._full.encode(text, add_special_tokens=False).ids
+        else:
+            ids = self._plain.encode(text, add_special_tokens=False).ids
+            if self._plain_to_full:
+                ids = [self._plain_to_full.get(token_id, token_id) for token_id in ids]
+        return self._with_one_bos(ids) if bos else ids
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
+        """Text of `ids`; bytes that are not UTF-8 become U+FFFD, padding rows of the model nothing."""
+        skipped = self.special_ids if skip_special else frozenset[int]()
+        return b"".join(self.token_bytes(i) for i in ids if i not in skipped).decode("utf-8", "replace")
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes of one token, which may be part of a character; b"" for ids without a token."""
+        known = self._bytes.get(token_id)
+        if known is None:
+            known = self._bytes[token_id] = _spelled_bytes(self._full.id_to_token(token_id) or "")
+        return known
+
+    def _with_one_bos(self, ids: list[int]) -> list[int]:
+        start = next((i for i, token_id in enumerate(ids) if token_id != self.bos_id), len(ids))
+        return [self.bos_id, *ids[start:]]
+
+
+def _without_markers(full: Backend, added: Mapping[int, AddedToken]) -> tuple[Backend, dict[int, int]]:
+    """A tokenizer over the same vocabulary that matches no control token, and its ids that differ.
+
+    The library finds added tokens anywhere in a text, those with special = False (as the published files mark
+    the fill-in-the-middle tokens) even under `encode_special_tokens`; so a second instance that never knew
+    them is needed. Added tokens that are plain words stay, or ordinary text would get other ids.
+    """
+    plain = Backend(full.model)  # shares the vocabulary's memory
+    if full.normalizer is not None:
+        plain.normalizer = full.normalizer
+    plain.pre_tokenizer = full.pre_tokenizer
+    words = {i: token for i, token in added.items() if not (token.special or _is_marker(token.content))}
+    plain.add_tokens(list(words.values()))
+    renamed = ((plain.token_to_id(token.content), i) for i, token in words.items())
+    return plain, {new: old for new, old in renamed if new is not None and new != old}
+
+
+def _linear_time(published: pre_tokenizers.PreTokenizer) -> pre_tokenizers.PreTokenizer:
+    r"""The same cuts without the published pattern's quadratic time on long white space.
+
+    `\s+$` is tried at every space of a run that something else follows: 40,000 of them take seconds. A match
+    can only start where its run starts, and saying so ends the search at once.
+    """
+    state: bytes = published.__getstate__()  # the library's JSON, which its objects offer only to pickle
+    slow, fast = rb'"\\s+$"', rb'"(?<!\\s)\\s+$"'
+    if slow not in state:
+        return published
+    same = pre_tokenizers.Sequence([])
+    same.__setstate__(state.replace(slow, fast))
+    return same
+
+
+def _is_marker(text: str) -> bool:
+    return _MARKER.fullmatch(text) is not None
+
+
+def _required_id(backend: Backend, text: str, source: str) -> int:
+    token_id = backend.token_to_id(text)
+    if token_id is None:
+        raise BadCheckpoint(f"{source} lacks the token {text}: it is not a DeepSeek-V2 tokenizer")
+    return token_id
+
+
+def _fim_ids(backend: Backend) -> FimIds | None:
+    begin, hole, end = (backend.token_to_id(text) for text in (FIM_BEGIN, FIM_HOLE, FIM_END))
+    return None if begin is None or hole is None or end is None else FimIds(begin, hole, end)
+
+
+def _symbol_bytes() -> dict[str, int]:
+    """GPT-2's byte alphabet: printable Latin-1 bytes stand for themselves, the others for U+0100 onwards."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = (byte for byte in range(256) if byte not in printable)
+    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
+
+
+_SYMBOL_BYTES = _symbol_bytes()
+
+
+def _spelled_bytes(symbols: str) -> bytes:
+    # A token with a symbol outside the alphabet is not in byte form: it stands for its own text.
+    if not all(symbol in _SYMBOL_BYTES for symbol in symbols):
+        return symbols.encode()
+    return bytes(_SYMBOL_BYTES[symbol] for symbol in symbols)

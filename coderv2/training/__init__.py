@@ -1,0 +1,1 @@
+"""The recipe's stages as importable code; floor 5."""

@@ -1,0 +1,1 @@
+"""Runs as Python functions: each module reads top to bottom and returns configs."""
