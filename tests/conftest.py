@@ -4,8 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from tests.tiny import tiny_checkpoint_folder
+
+# An example may take long on a busy machine; a test that hangs is stopped by whoever runs the suite.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -45,7 +45,14 @@ class EngineSettings:
     """Fixes the seeds of requests that bring none; None: they differ from run to run."""
 
     def __post_init__(self) -> None:
-        for name in ("max_model_len", "max_batch_tokens", "max_running", "max_waiting", "cache_tokens", "page_size"):
+        for name in (
+            "max_model_len",
+            "max_batch_tokens",
+            "max_running",
+            "max_waiting",
+            "cache_tokens",
+            "page_size",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InvalidValue(f"{name} must be at least 1, not {value}", param=name)
@@ -108,7 +115,9 @@ class Engine:
         """True when the queue has no room for so many more sequences."""
         return len(self._scheduler.waiting) + answers > self.settings.max_waiting
 
-    def submit(self, prompt_ids: Sequence[int], params: SamplingParams, *, request_id: str | None = None) -> str:
+    def submit(
+        self, prompt_ids: Sequence[int], params: SamplingParams, *, request_id: str | None = None
+    ) -> str:
         """Queues a prompt and returns the id that its deltas carry.
 
         Raises InvalidValue, ContextTooLong or QueueFull; nothing is queued then.
@@ -160,7 +169,7 @@ class Engine:
         self._pages.check(request.pages for group in self._requests.values() for request in group)
 
     def _check_ids(self, name: str, ids: Sequence[int]) -> None:
-        if not ids or (0 <= min(ids) and max(ids) < self.config.vocab_size):
+        if not ids or (min(ids) >= 0 and max(ids) < self.config.vocab_size):
             return
         wrong = next(i for i in ids if not 0 <= i < self.config.vocab_size)
         raise InvalidValue(f"{name}: token {wrong} is not from 0 to {self.config.vocab_size - 1}", param=name)
@@ -177,7 +186,9 @@ class Engine:
             "for the answer). Shorten the prompt or ask for fewer tokens."
         )
 
-    def _make_requests(self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams) -> list[Request]:
+    def _make_requests(
+        self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams
+    ) -> list[Request]:
         seed = self._seeds.getrandbits(63) if params.seed is None else params.seed
         tokens = [operator.index(token_id) for token_id in prompt_ids]
         return [
@@ -200,7 +211,9 @@ class Engine:
         except Exception as error:  # whatever a model may raise, out of memory included
             logger.exception("a forward pass of %d sequences failed", len(chunks))
             return [self._fail(chunk.request, f"the forward pass failed: {error!r}") for chunk in chunks]
-        return [delta for b, chunk in enumerate(chunks) for delta in self._settle(chunk, sound[b], choices.get(b))]
+        return [
+            delta for b, chunk in enumerate(chunks) for delta in self._settle(chunk, sound[b], choices.get(b))
+        ]
 
     def _forward(self, chunks: Sequence[Chunk]) -> tuple[list[bool], dict[int, Choice]]:
         """Which chunks' logits are finite, and the chosen tokens of those that complete, by row."""
@@ -234,7 +247,9 @@ class Engine:
             del self._requests[request.id]
 
 
-def _page_count(config: ModelConfig, settings: EngineSettings, dtype: torch.dtype, device: torch.device) -> int:
+def _page_count(
+    config: ModelConfig, settings: EngineSettings, dtype: torch.dtype, device: torch.device
+) -> int:
     if settings.cache_tokens is not None:
         return settings.cache_tokens // settings.page_size
     context = settings.max_model_len or config.max_position_embeddings
@@ -245,7 +260,9 @@ def _page_count(config: ModelConfig, settings: EngineSettings, dtype: torch.dtyp
 def _max_model_len(config: ModelConfig, settings: EngineSettings, cache_tokens: int) -> int:
     own, wanted = config.max_position_embeddings, settings.max_model_len
     if wanted is not None and wanted > own:
-        raise InvalidValue(f"max_model_len is {wanted}, but the model's context is {own}", param="max_model_len")
+        raise InvalidValue(
+            f"max_model_len is {wanted}, but the model's context is {own}", param="max_model_len"
+        )
     if cache_tokens < (wanted or 2):
         raise InvalidValue(
             f"the cache holds {cache_tokens} tokens, too few for max_model_len {wanted or 2}: lower max_model_len "

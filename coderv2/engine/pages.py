@@ -43,4 +43,6 @@ class Pages:
         if set(held) != self._used:
             raise AssertionError(f"tables hold {sorted(held)}, but marked as used are {sorted(self._used)}")
         if sorted([*held, *self._free]) != list(range(self.count)):
-            raise AssertionError(f"{len(held)} used and {len(self._free)} free pages are not all {self.count}")
+            raise AssertionError(
+                f"{len(held)} used and {len(self._free)} free pages are not all {self.count}"
+            )

@@ -262,4 +262,6 @@ class Request:
         return TextStream(self.tokenizer, stops, skip_special=self.params.skip_special_tokens)
 
     def _delta(self, text: str, **news: Any) -> Delta:
-        return Delta(self.id, self.index, text, finish_reason=self.finish_reason, stop_reason=self.stop_reason, **news)
+        return Delta(
+            self.id, self.index, text, finish_reason=self.finish_reason, stop_reason=self.stop_reason, **news
+        )

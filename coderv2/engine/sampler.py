@@ -17,7 +17,10 @@ def sample(logits_BW: Tensor, requests: Sequence[Request]) -> list[Choice]:
     """Chooses for each request from its row of float32 logits, which are finite."""
     best_B = logits_BW.argmax(-1).tolist()
     rows = zip(logits_BW, best_B, requests, strict=True)
-    return [Choice(best) if _is_argmax(request) else _choose(logits_W, request) for logits_W, best, request in rows]
+    return [
+        Choice(best) if _is_argmax(request) else _choose(logits_W, request)
+        for logits_W, best, request in rows
+    ]
 
 
 def _is_argmax(request: Request) -> bool:
@@ -34,13 +37,17 @@ def _choose(logits_W: Tensor, request: Request) -> Choice:
     params = request.params
     scores_W = _adjusted(logits_W, request) if _adjusts(request) else logits_W
     token_id = int(scores_W.argmax()) if params.greedy else _draw(scores_W, params, request.random.random())
-    return Choice(token_id, None if params.logprobs is None else _logprob(logits_W, token_id, params.logprobs))
+    return Choice(
+        token_id, None if params.logprobs is None else _logprob(logits_W, token_id, params.logprobs)
+    )
 
 
 def _adjusted(logits_W: Tensor, request: Request) -> Tensor:
     scores_W, params = logits_W.clone(), request.params
     if params.logit_bias:
-        scores_W[list(params.logit_bias)] += torch.tensor(list(params.logit_bias.values()), device=scores_W.device)
+        scores_W[list(params.logit_bias)] += torch.tensor(
+            list(params.logit_bias.values()), device=scores_W.device
+        )
     if request.barred_ids:
         scores_W[list(request.barred_ids)] = float("-inf")
     if params.repetition_penalty != 1:
@@ -48,7 +55,9 @@ def _adjusted(logits_W: Tensor, request: Request) -> Tensor:
         old, penalty = scores_W[seen], params.repetition_penalty
         scores_W[seen] = torch.where(old > 0, old / penalty, old * penalty)
     if params.frequency_penalty or params.presence_penalty:
-        answer = torch.tensor(request.tokens[request.prompt_count :], dtype=torch.long, device=scores_W.device)
+        answer = torch.tensor(
+            request.tokens[request.prompt_count :], dtype=torch.long, device=scores_W.device
+        )
         counts_W = torch.bincount(answer, minlength=scores_W.shape[0])
         scores_W -= params.frequency_penalty * counts_W + params.presence_penalty * (counts_W > 0)
     return scores_W

@@ -92,6 +92,8 @@ class Scheduler:
         for request in self.running:
             count = 1 if request.missing == 1 else min(request.missing, budget)
             if count:
-                chunks.append(Chunk(request, request.cached, request.tokens[request.cached : request.cached + count]))
+                chunks.append(
+                    Chunk(request, request.cached, request.tokens[request.cached : request.cached + count])
+                )
             budget -= count if request.missing > 1 else 0
         return chunks

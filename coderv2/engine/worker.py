@@ -38,7 +38,7 @@ class Worker:
         self._engine = engine
         self._thread = threading.Thread(target=self._run, name="coderv2-engine", daemon=True)
         self._wake = threading.Condition()
-        self._orders: deque[Callable[[], None]] = deque()
+        self._orders: deque[Callable[[], object]] = deque()
         self._readers: dict[str, _Reader] = {}
         self._stop_reason: str | None = "the engine has not been started"
         self._names = count()

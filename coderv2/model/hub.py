@@ -11,7 +11,7 @@ from coderv2.errors import ModelNotFound
 
 # No Python, no pickles: only what our own readers open.
 _WANTED = ["*.json", "*.safetensors"]
-_HUB_NAME = re.compile(r"[\w.\-]+/[\w.\-]+")
+_HUB_NAME = re.compile(r"\w[\w.\-]*/\w[\w.\-]*")
 
 
 def resolve(name: str | Path | None = None) -> Path:
@@ -22,12 +22,14 @@ def resolve(name: str | Path | None = None) -> Path:
     if name is None or name == paths.BUNDLED_NAME:
         return paths.bundled_model()
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if str(name) and folder.is_dir():
         return folder
-    if folder.exists():
+    if folder.is_file():
         raise ModelNotFound(f"{folder} is a file; a model is a folder with config.json and *.safetensors")
     if not _HUB_NAME.fullmatch(str(name)):
-        raise ModelNotFound(f"{name}: no such folder; give a folder, a hub name like owner/model, or nothing")
+        raise ModelNotFound(
+            f"{str(name)!r}: no such folder; give a folder, a hub name like owner/model, or nothing"
+        )
     return _download(str(name))
 
 

@@ -36,25 +36,23 @@ class Tokenizer:
     """A byte-level BPE tokenizer with DeepSeek's control tokens. Safe to share between threads."""
 
     def __init__(self, backend: Backend, *, source: str = "the tokenizer") -> None:
-        """`source` names the file in errors.
+        """Take `backend` over: its length limits go, and slow patterns make way for equal faster ones.
 
-        Raises BadCheckpoint when the tokenizer is not byte-level or lacks BOS or EOS.
+        `source` names the file in errors. Raises BadCheckpoint when the tokenizer is not byte-level or lacks
+        BOS or EOS.
         """
         if not isinstance(backend.decoder, decoders.ByteLevel):
             raise BadCheckpoint(f"{source}: not a byte-level tokenizer (its decoder is {backend.decoder!r})")
-        # A file may carry a truncation limit far below what the model takes; lengths are the engine's affair.
-        backend.no_truncation()
-        backend.no_padding()
-        if backend.pre_tokenizer is not None:
-            backend.pre_tokenizer = _linear_time(backend.pre_tokenizer)
+        _unlimit(backend)
         added = backend.get_added_tokens_decoder()
         self._full = backend
         self._plain, self._plain_to_full = _without_markers(backend, added)
         self._bytes = {token_id: token.content.encode() for token_id, token in added.items()}
-        self.special_ids = frozenset(token_id for token_id, token in added.items() if token.special)
+        ids = {token.content: token_id for token_id, token in added.items()}
+        self.bos_id, self.eos_id = (_required_id(ids, text, source) for text in (BOS, EOS))
+        self.fim = _fim_ids(ids)
+        self.special_ids = frozenset({self.bos_id, self.eos_id, *(i for i, t in added.items() if t.special)})
         """Ids that decoding leaves out by default: BOS and EOS, but not the fill-in-the-middle marks."""
-        self.bos_id, self.eos_id = (_required_id(backend, text, source) for text in (BOS, EOS))
-        self.fim = _fim_ids(backend)
         self.vocab_size = max(backend.get_vocab(with_added_tokens=True).values()) + 1
         """Highest id + 1. The model may have more rows; those decode to nothing."""
 
@@ -103,6 +101,14 @@ class Tokenizer:
         return [self.bos_id, *ids[start:]]
 
 
+def _unlimit(backend: Backend) -> None:
+    # A file may carry a truncation limit far below what the model takes; lengths are the engine's affair.
+    backend.no_truncation()
+    backend.no_padding()
+    if backend.pre_tokenizer is not None:
+        backend.pre_tokenizer = _linear_time(backend.pre_tokenizer)
+
+
 def _without_markers(full: Backend, added: Mapping[int, AddedToken]) -> tuple[Backend, dict[int, int]]:
     """A tokenizer over the same vocabulary that matches no control token, and its ids that differ.
 
@@ -139,16 +145,16 @@ def _is_marker(text: str) -> bool:
     return _MARKER.fullmatch(text) is not None
 
 
-def _required_id(backend: Backend, text: str, source: str) -> int:
-    token_id = backend.token_to_id(text)
-    if token_id is None:
+def _required_id(ids: Mapping[str, int], text: str, source: str) -> int:
+    if text not in ids:
         raise BadCheckpoint(f"{source} lacks the token {text}: it is not a DeepSeek-V2 tokenizer")
-    return token_id
+    return ids[text]
 
 
-def _fim_ids(backend: Backend) -> FimIds | None:
-    begin, hole, end = (backend.token_to_id(text) for text in (FIM_BEGIN, FIM_HOLE, FIM_END))
-    return None if begin is None or hole is None or end is None else FimIds(begin, hole, end)
+def _fim_ids(ids: Mapping[str, int]) -> FimIds | None:
+    if not {FIM_BEGIN, FIM_HOLE, FIM_END} <= ids.keys():
+        return None
+    return FimIds(ids[FIM_BEGIN], ids[FIM_HOLE], ids[FIM_END])
 
 
 def _symbol_bytes() -> dict[str, int]:

@@ -107,7 +107,7 @@ class TestTraining:
         assert [token.content for token in added.values() if token.special] == [BOS, EOS]
         for token in added.values():
             assert token.normalized
-            assert not (token.lstrip or token.rstrip or token.single_word)
+            assert (token.lstrip, token.rstrip, token.single_word) == (False, False, False)
 
     def test_control_tokens_keep_the_published_order(self) -> None:
         assert CONTROL_TOKENS[:5] == (BOS, EOS, FIM_HOLE, FIM_BEGIN, FIM_END)
@@ -135,10 +135,9 @@ class TestTraining:
         assert all(sum(character.isdigit() for character in token) <= 1 for token in tokens)
         assert all(token == "\n" or "\n" not in token for token in tokens)
 
-    def test_marker_text_in_the_texts_does_not_become_control_tokens(self) -> None:
-        assert train_bpe([FIM_HOLE * 20], 400).token_to_id(FIM_HOLE) is not None
-        vocabulary = train_bpe([FIM_HOLE * 20], 400).get_vocab(with_added_tokens=False)
-        assert FIM_HOLE not in vocabulary
+    def test_marker_text_in_the_texts_leaves_the_order_of_ids_alone(self) -> None:
+        tokenizer = train_bpe([FIM_HOLE * 20], 400)
+        assert tokenizer.get_vocab_size(with_added_tokens=False) == tokenizer.token_to_id(BOS)
 
 
 class TestSaving:
@@ -163,6 +162,15 @@ class TestSaving:
             assert (first / name).read_bytes() == (second / name).read_bytes()
 
 
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What Transformers makes of a saved folder."""
+    transformers = pytest.importorskip("transformers")
+    folder = tiny_tokenizer_folder(tmp_path_factory.mktemp("checkpoint"))
+    (folder / "config.json").write_text('{"model_type": "deepseek_v2"}', encoding="utf-8")
+    return transformers.AutoTokenizer.from_pretrained(folder)
+
+
 @pytest.mark.slow
 class TestTransformers:
     """Transformers opens a saved folder and agrees."""
@@ -181,13 +189,6 @@ class TestTransformers:
         [Message("user", "Hi"), Message("assistant", "Hello!"), Message("user", "Bye")],
         [Message("user", "a"), Message("developer", " b \n"), Message("user", "c"), Message("assistant", "")],
     )
-
-    @pytest.fixture(scope="class")
-    def opened(self, tmp_path_factory: pytest.TempPathFactory) -> Any:
-        transformers = pytest.importorskip("transformers")
-        folder = tiny_tokenizer_folder(tmp_path_factory.mktemp("checkpoint"))
-        (folder / "config.json").write_text('{"model_type": "deepseek_v2"}', encoding="utf-8")
-        return transformers.AutoTokenizer.from_pretrained(folder)
 
     @pytest.mark.parametrize("text", TEXTS)
     def test_gives_the_same_ids_with_bos_once(self, opened: Any, text: str) -> None:

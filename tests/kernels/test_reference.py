@@ -40,7 +40,7 @@ def _attention(q_TX: torch.Tensor, k_SX: torch.Tensor, v_SV: torch.Tensor, scale
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), min_size=1, max_size=4))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_mla_prefill_attends_within_each_sequence_only(shape: list[tuple[int, int]]) -> None:
     q_starts = list(itertools.accumulate((new for new, _ in shape), initial=0))
     k_starts = list(itertools.accumulate((new + old for new, old in shape), initial=0))
@@ -58,7 +58,7 @@ def test_mla_prefill_attends_within_each_sequence_only(shape: list[tuple[int, in
 
 
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 20)), min_size=1, max_size=4), st.randoms())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_mla_decode_reads_each_sequences_own_pages_in_order(
     shape: list[tuple[int, int]], random: object
 ) -> None:

@@ -56,4 +56,5 @@ def test_balance_loss_is_a_mean_over_sequences_with_gradient_through_affinity_on
     ]
     torch.testing.assert_close(whole, torch.stack(parts).mean())
     whole.backward()
-    assert scores.grad is not None and scores.grad.abs().sum() > 0
+    assert scores.grad is not None
+    assert scores.grad.abs().sum() > 0

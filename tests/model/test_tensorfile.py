@@ -49,7 +49,7 @@ def test_reads_files_whose_header_leaves_data_unaligned(padding: int) -> None:
 
 
 @given(st.data())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_any_flipped_cut_or_grown_file_is_read_or_refused(data: st.DataObject) -> None:
     raw = bytearray(GOOD)
     for _ in range(data.draw(st.integers(0, 4))):
@@ -58,11 +58,11 @@ def test_any_flipped_cut_or_grown_file_is_read_or_refused(data: st.DataObject) -
     try:
         _read_all(bytes(raw[:cut]) + data.draw(st.binary(max_size=4)))
     except CoderV2Error as error:
-        assert "x.safetensors" in str(error)
+        assert "x.safetensors" in str(error)  # noqa: PT017
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_bytes_after_an_honest_header_length_are_read_or_refused(header: bytes) -> None:
     with contextlib.suppress(CoderV2Error):
         _read_all(len(header).to_bytes(8, "little") + header)

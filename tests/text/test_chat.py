@@ -5,13 +5,12 @@ from hypothesis import strategies as st
 from coderv2.errors import InvalidValue
 from coderv2.text.chat import ROLES, Message, encode_chat, encode_conversation, render_chat
 from coderv2.text.tokenizer import BOS, EOS, FIM_HOLE
+from tests.text.texts import ordinary_text, text_with_surrogates
 from tests.tiny_tokenizer import tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
 
-contents = st.text() | st.lists(
-    st.sampled_from([" ", "\n", "\r\n", "```", ":", "User:", "x = 1", "你好", "🚀", "\ud800"])
-).map("".join)
+contents = ordinary_text | text_with_surrogates
 conversations = st.lists(st.builds(Message, st.sampled_from(ROLES), contents), min_size=1, max_size=5)
 
 

@@ -8,12 +8,11 @@ from hypothesis import strategies as st
 from coderv2.errors import InvalidValue, Unsupported
 from coderv2.text.fim import encode_fim, split_at_hole
 from coderv2.text.tokenizer import BOS, EOS, FIM_BEGIN, FIM_END, FIM_HOLE, Tokenizer
+from tests.text.texts import ordinary_text, text_with_surrogates
 from tests.tiny_tokenizer import tiny_tokenizer, tiny_tokenizer_folder
 
 TOKENIZER = tiny_tokenizer()
-code = st.text() | st.lists(
-    st.sampled_from(["def ", "x", " ", "  ", "\n", "\r\n", "\t", "1", "🚀", "世", "\ud800"])
-).map("".join)
+code = ordinary_text | text_with_surrogates
 
 
 @given(code, code)

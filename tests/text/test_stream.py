@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import cast
 
 import pytest
@@ -57,7 +58,7 @@ def cut(text: str, stops: Sequence[str]) -> tuple[str, str | None]:
 
 def split(data: bytes, borders: Sequence[int]) -> list[bytes]:
     places = [0, *sorted(border % (len(data) + 1) for border in borders), len(data)]
-    return [data[start:end] for start, end in zip(places, places[1:], strict=False)]
+    return [data[start:end] for start, end in pairwise(places)]
 
 
 few_letters = st.text(alphabet="abc\ufffd🚀", max_size=30)

@@ -12,15 +12,12 @@ from tokenizers import Tokenizer as Backend
 from coderv2.data.vocabulary import CONTROL_TOKENS, train_bpe
 from coderv2.errors import BadCheckpoint
 from coderv2.text.tokenizer import BOS, EOS, FIM_BEGIN, FIM_END, FIM_HOLE, FimIds, Tokenizer
+from tests.text.texts import SPACES, WORDS, ordinary_text, text_with_markers
 from tests.tiny_tokenizer import LINES, VOCAB_SIZE, tiny_tokenizer, tiny_tokenizer_folder
 
 TOKENIZER = tiny_tokenizer()
+BACKEND = train_bpe(LINES, VOCAB_SIZE)
 CONTROL_IDS = set(range(VOCAB_SIZE - len(CONTROL_TOKENS), VOCAB_SIZE))
-SPACES = (" ", "  ", "\t", "\n", "\r\n", "\f", "\u00a0", "\u2028", "\u3000")
-WORDS = ("def", "Hello", "x", "42", "=", "…", "café", "你好", "한국", "ไทย", "🚀", "²", "_")
-
-any_text = st.text() | st.lists(st.sampled_from(SPACES + WORDS)).map("".join)
-text_with_markers = st.lists(st.sampled_from(CONTROL_TOKENS + SPACES + WORDS)).map("".join)
 
 
 def edited(folder: Path, edit: Callable[[dict[str, Any]], None]) -> Path:
@@ -32,7 +29,7 @@ def edited(folder: Path, edit: Callable[[dict[str, Any]], None]) -> Path:
     return folder
 
 
-@given(any_text)
+@given(ordinary_text)
 def test_decoding_gives_the_text_back(text: str) -> None:
     assert TOKENIZER.decode(TOKENIZER.encode(text)) == text
 
@@ -44,7 +41,7 @@ def test_markers_in_content_stay_plain_characters(text: str) -> None:
     assert TOKENIZER.decode(ids) == text
 
 
-@given(any_text)
+@given(ordinary_text)
 def test_ordinary_text_has_the_same_ids_with_and_without_control(text: str) -> None:
     assert TOKENIZER.encode(text) == TOKENIZER.encode(text, control=True)
 
@@ -107,8 +104,7 @@ def test_decoding_hides_special_tokens_but_keeps_the_infilling_marks() -> None:
 
 @given(st.lists(st.integers(0, VOCAB_SIZE + 200)), st.booleans())
 def test_decoding_agrees_with_the_tokenizers_library(ids: list[int], skip: bool) -> None:
-    backend = train_bpe(LINES, VOCAB_SIZE)
-    assert TOKENIZER.decode(ids, skip_special=skip) == backend.decode(ids, skip_special_tokens=skip)
+    assert TOKENIZER.decode(ids, skip_special=skip) == BACKEND.decode(ids, skip_special_tokens=skip)
 
 
 def test_rows_without_a_token_decode_to_nothing() -> None:
@@ -152,7 +148,7 @@ def test_long_runs_are_encoded_in_linear_time(text: str) -> None:
 
 @given(st.lists(st.sampled_from(SPACES + WORDS), max_size=12).map("".join))
 def test_the_linear_pattern_cuts_like_the_published_one(text: str) -> None:
-    assert TOKENIZER.encode(text) == train_bpe(LINES, VOCAB_SIZE).encode(text, add_special_tokens=False).ids
+    assert TOKENIZER.encode(text) == BACKEND.encode(text, add_special_tokens=False).ids
 
 
 class TestFromFolder:
@@ -220,6 +216,15 @@ class TestFromFolder:
         folder = edited(tmp_path, drop)
         with pytest.raises(BadCheckpoint, match=rf"tokenizer\.json lacks the token {missing}"):
             Tokenizer.from_folder(folder)
+
+    def test_hides_bos_and_eos_even_when_the_file_does_not_mark_them(self, tmp_path: Path) -> None:
+        def unmark(content: dict[str, Any]) -> None:
+            for token in content["added_tokens"]:
+                token["special"] = False
+
+        read = Tokenizer.from_folder(edited(tmp_path, unmark))
+        assert read.decode(read.encode(f"{BOS}x{EOS}", control=True)) == "x"
+        assert CONTROL_IDS.isdisjoint(read.encode(f"{BOS}x{EOS}"))
 
     def test_refuses_a_tokenizer_that_is_not_byte_level(self, tmp_path: Path) -> None:
         folder = edited(tmp_path, lambda content: content.update(decoder=None))

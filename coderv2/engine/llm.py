@@ -1,0 +1,396 @@
+"""Offline use with vLLM's names: `LLM(model=…).generate(…)`, `.chat(…)`, and `.infill(prefix, suffix)`.
+
+A name of vLLM's constructor is honoured, or accepted where its value describes what happens here anyway, or refused by
+name; nothing is accepted and ignored.
+"""
+
+import operator
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from tqdm import tqdm
+
+from coderv2.engine.engine import Engine, EngineSettings
+from coderv2.engine.request import Delta, SamplingParams, TokenLogprob
+from coderv2.errors import ContextTooLong, InvalidValue, ServiceError, Unsupported
+from coderv2.model import hub, weights
+from coderv2.text.chat import Message, encode_chat
+from coderv2.text.fim import encode_fim
+from coderv2.text.tokenizer import Tokenizer
+
+Prompt: TypeAlias = str | Sequence[int] | Mapping[str, Any]
+"""Text, token ids, or vLLM's `{"prompt": text}` and `{"prompt_token_ids": ids}`."""
+
+
+@dataclass(frozen=True)
+class Logprob:
+    """One token's log-probability at one place of an answer."""
+
+    logprob: float
+    rank: int
+    decoded_token: str
+
+
+@dataclass
+class CompletionOutput:
+    """One answer."""
+
+    index: int
+    text: str = ""
+    token_ids: list[int] = field(default_factory=list)
+    """The token that ended the answer is among them; its text is not in `text`."""
+    cumulative_logprob: float | None = None
+    """With `logprobs` set, as the next field."""
+    logprobs: list[dict[int, Logprob]] | None = None
+    """For each token the likeliest ones and itself, by id."""
+    finish_reason: str | None = None
+    """stop or length."""
+    stop_reason: str | int | None = None
+
+
+@dataclass
+class RequestOutput:
+    """A prompt and its n answers."""
+
+    request_id: str
+    prompt: str | None
+    """None where token ids were given."""
+    prompt_token_ids: list[int]
+    outputs: list[CompletionOutput]
+
+    @property
+    def finished(self) -> bool:
+        """True: what `LLM` returns has ended."""
+        return all(output.finish_reason for output in self.outputs)
+
+
+class LLM:
+    """A model with its tokenizer and engine, for one caller at a time."""
+
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        *,
+        tokenizer: str | Path | None = None,
+        dtype: str | torch.dtype = "auto",
+        device: str = "auto",
+        max_model_len: int | None = None,
+        max_num_seqs: int = EngineSettings.max_running,
+        max_num_batched_tokens: int = EngineSettings.max_batch_tokens,
+        block_size: int = EngineSettings.page_size,
+        kv_cache_dtype: str = "auto",
+        cache_tokens: int | None = None,
+        seed: int | None = 0,
+        tensor_parallel_size: int = 1,
+        trust_remote_code: bool = False,
+        enforce_eager: bool = False,
+        **others: Any,
+    ) -> None:
+        """Loads `model`: a folder, a hub name, or None for the bundled one; `tokenizer` may come from another.
+
+        `seed` fixes what requests without a seed draw. `trust_remote_code` may be True: no code of a checkpoint is run
+        either way. So may `enforce_eager`: there is no graph capture to leave out. Raises Unsupported for names of
+        vLLM's that cannot be honoured, TypeError for names that vLLM does not have either.
+        """
+        _check_names(others | {"tensor_parallel_size": tensor_parallel_size})
+        settings = EngineSettings(
+            max_model_len=max_model_len,
+            max_batch_tokens=max_num_batched_tokens,
+            max_running=max_num_seqs,
+            cache_tokens=cache_tokens,
+            page_size=block_size,
+            cache_dtype=_dtype(kv_cache_dtype, "kv_cache_dtype"),
+            seed=seed,
+        )
+        folder = hub.resolve(model)
+        vocabulary = Tokenizer.from_folder(folder if tokenizer is None else hub.resolve(tokenizer))
+        place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        loaded = weights.load(folder, dtype=_dtype(dtype, "dtype"), device=place, progress=True)
+        self._use(Engine(loaded, vocabulary, settings))
+
+    @classmethod
+    def from_engine(cls, engine: Engine) -> "LLM":
+        """Over an engine that nobody else steps."""
+        llm = cls.__new__(cls)
+        llm._use(engine)
+        return llm
+
+    def _use(self, engine: Engine) -> None:
+        self.engine = engine
+        self._made = 0
+
+    def get_tokenizer(self) -> Tokenizer:
+        """The tokenizer that prompts are encoded with."""
+        return self.engine.tokenizer
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt] | None = None,
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        prompt_token_ids: Sequence[int] | Sequence[Sequence[int]] | None = None,
+        use_tqdm: bool = True,
+    ) -> list[RequestOutput]:
+        """Answers each prompt, in the order given; one `SamplingParams` for all, or one for each.
+
+        Texts get one BOS in front, and control tokens written in them count as such; token ids are taken as they are.
+        Everything is checked before anything runs. Raises InvalidValue or ContextTooLong, which name the prompt, and
+        ServiceError when the model fails.
+        """
+        if (prompts is None) == (prompt_token_ids is None):
+            raise InvalidValue("give either prompts or prompt_token_ids", param="prompts")
+        given = prompts if prompt_token_ids is None else prompt_token_ids
+        return self._answer([self._read(prompt) for prompt in _as_list(given)], sampling_params, use_tqdm)
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]] | Sequence[Sequence[Mapping[str, Any]]],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        use_tqdm: bool = True,
+    ) -> list[RequestOutput]:
+        """Answers one conversation or several; messages are OpenAI's objects with `role` and `content`.
+
+        `continue_final_message` (with `add_generation_prompt=False`) goes on with a last message of the assistant's.
+        """
+        conversations: Any = [messages] if len(messages) and isinstance(messages[0], Mapping) else messages
+        prompts = [
+            encode_chat(
+                self.engine.tokenizer,
+                [_message(message) for message in conversation],
+                add_generation_prompt=add_generation_prompt,
+                continue_last=continue_final_message,
+            )
+            for conversation in conversations
+        ]
+        return self._answer([(None, ids) for ids in prompts], sampling_params, use_tqdm)
+
+    def infill(
+        self,
+        prefix: str | Sequence[str],
+        suffix: str | Sequence[str],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        use_tqdm: bool = True,
+    ) -> list[RequestOutput]:
+        """What belongs between each prefix and its suffix. Raises Unsupported when the model cannot infill."""
+        prefixes, suffixes = ([text] if isinstance(text, str) else list(text) for text in (prefix, suffix))
+        if len(prefixes) != len(suffixes):
+            raise InvalidValue(f"{len(prefixes)} prefixes, but {len(suffixes)} suffixes", param="suffix")
+        prompts = [encode_fim(self.engine.tokenizer, p, s) for p, s in zip(prefixes, suffixes, strict=True)]
+        return self._answer([(None, ids) for ids in prompts], sampling_params, use_tqdm)
+
+    def _read(self, prompt: Any) -> tuple[str | None, list[int]]:
+        """Text, where there is one, and token ids of a prompt in any of its forms."""
+        if isinstance(prompt, Mapping):
+            if len(prompt) != 1 or not prompt.keys() <= {"prompt", "prompt_token_ids"}:
+                message = f"a prompt has one key, prompt or prompt_token_ids, not {sorted(prompt)}"
+                raise Unsupported(message, param="prompts")
+            (prompt,) = prompt.values()
+        if isinstance(prompt, str):
+            return prompt, self.engine.tokenizer.encode(prompt, bos=True, control=True)
+        try:
+            return None, [operator.index(token_id) for token_id in prompt]
+        except TypeError:
+            raise InvalidValue(
+                f"a prompt is text or token ids, not {prompt!r:.80}", param="prompts"
+            ) from None
+
+    def _answer(
+        self,
+        prompts: Sequence[tuple[str | None, list[int]]],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None,
+        use_tqdm: bool,
+    ) -> list[RequestOutput]:
+        params = _one_each(sampling_params, len(prompts))
+        for number, (_, ids) in enumerate(prompts):
+            self._validate(number, ids, params[number])
+        outputs = [
+            RequestOutput(
+                str(self._made + number), text, ids, [CompletionOutput(i) for i in range(params[number].n)]
+            )
+            for number, (text, ids) in enumerate(prompts)
+        ]
+        self._made += len(prompts)
+        try:
+            self._run(list(zip(outputs, params, strict=True)), use_tqdm)
+        finally:
+            for output in outputs:
+                self.engine.abort(output.request_id)
+        return outputs
+
+    def _validate(self, number: int, ids: Sequence[int], params: SamplingParams) -> None:
+        try:
+            self.engine.validate(ids, params)
+        except ContextTooLong as error:
+            raise ContextTooLong(f"prompt {number}: {error}") from None
+        except InvalidValue as error:
+            raise InvalidValue(f"prompt {number}: {error}", param=error.param) from None
+
+    def _run(self, jobs: Iterable[tuple[RequestOutput, SamplingParams]], use_tqdm: bool) -> None:
+        """Feeds the engine's queue as it empties, and fills in the outputs."""
+        queue = deque(jobs)
+        by_id = {output.request_id: output for output, _ in queue}
+        with tqdm(total=len(queue), desc="prompts", disable=not use_tqdm, dynamic_ncols=True) as bar:
+            while queue or self.engine.has_work():
+                while queue and not self.engine.full(queue[0][1].n):
+                    output, params = queue.popleft()
+                    self.engine.submit(output.prompt_token_ids, params, request_id=output.request_id)
+                for delta in self.engine.step():
+                    # A call that failed before may have left its last deltas.
+                    if (mine := by_id.get(delta.request_id)) is not None:
+                        self._add(mine, delta)
+                        bar.update(mine.finished and delta.finish_reason is not None)
+
+    def _add(self, output: RequestOutput, delta: Delta) -> None:
+        if delta.error is not None:
+            raise ServiceError(f"request {output.request_id}: {delta.error}")
+        answer = output.outputs[delta.index]
+        answer.text += delta.text
+        answer.token_ids += delta.token_ids
+        answer.finish_reason, answer.stop_reason = delta.finish_reason, delta.stop_reason
+        if delta.logprobs is not None:
+            answer.logprobs = (answer.logprobs or []) + [self._by_id(place) for place in delta.logprobs]
+            answer.cumulative_logprob = (answer.cumulative_logprob or 0.0) + sum(
+                p.logprob for p in delta.logprobs
+            )
+
+    def _by_id(self, place: TokenLogprob) -> dict[int, Logprob]:
+        ranked = {token_id: (value, rank) for rank, (token_id, value) in enumerate(place.top, 1)}
+        ranked.setdefault(place.token_id, (place.logprob, place.rank))
+        decode = self.engine.tokenizer.decode
+        return {
+            token_id: Logprob(value, rank, decode([token_id], skip_special=False))
+            for token_id, (value, rank) in ranked.items()
+        }
+
+
+def _as_list(prompts: Any) -> list[Any]:
+    """One prompt alone as a list; a flat list of token ids is one prompt."""
+    if isinstance(prompts, str | Mapping) or (len(prompts) and hasattr(prompts[0], "__index__")):
+        return [prompts]
+    return list(prompts)
+
+
+def _one_each(given: SamplingParams | Sequence[SamplingParams] | None, count: int) -> list[SamplingParams]:
+    if given is None or isinstance(given, SamplingParams):
+        return [given or SamplingParams()] * count
+    if len(given) != count:
+        message = f"{len(given)} sampling_params for {count} prompts: give one, or one for each"
+        raise InvalidValue(message, param="sampling_params")
+    return list(given)
+
+
+def _message(message: Mapping[str, Any]) -> Message:
+    content = message.get("content")
+    if isinstance(content, list):
+        content = "".join(_part_text(part) for part in content)
+    if not isinstance(message.get("role"), str) or not isinstance(content, str):
+        raise InvalidValue(
+            f"a message has a role and a content of text, not {dict(message)!r:.80}", param="messages"
+        )
+    return Message(message["role"], content)
+
+
+def _part_text(part: Any) -> str:
+    if not isinstance(part, Mapping) or part.get("type") != "text":
+        raise Unsupported(
+            f"a message's content is text, or parts of type text, not {part!r:.80}", param="messages"
+        )
+    return str(part["text"])
+
+
+_DTYPES = {
+    "auto": None,
+    "bfloat16": torch.bfloat16,
+    "float": torch.float32,
+    "float32": torch.float32,
+    "half": torch.float16,
+    "float16": torch.float16,
+}
+
+
+def _dtype(name: str | torch.dtype, param: str) -> torch.dtype | None:
+    dtype = name if isinstance(name, torch.dtype) else _DTYPES.get(name, torch.float16)
+    if dtype == torch.float16:
+        raise Unsupported(f"{param} {name} is not supported: use auto, bfloat16 or float32", param=param)
+    return dtype
+
+
+# Further names of vLLM's constructor, and those of their values that say what happens here anyway.
+_VLLM_NAMES: dict[str, tuple[Any, ...]] = {
+    "tensor_parallel_size": (1,),
+    "pipeline_parallel_size": (1,),
+    "data_parallel_size": (1,),
+    "enable_expert_parallel": (False,),
+    "distributed_executor_backend": (None, "uni"),
+    "disable_custom_all_reduce": (True, False),
+    "quantization": (None,),
+    "load_format": ("auto", "safetensors"),
+    "tokenizer_mode": ("auto",),
+    "skip_tokenizer_init": (False,),
+    "revision": (None,),
+    "tokenizer_revision": (None,),
+    "code_revision": (None,),
+    "config_format": ("auto", "hf"),
+    "download_dir": (None,),
+    "hf_token": (None, False),
+    "hf_overrides": (None,),
+    "hf_config_path": (None,),
+    "override_generation_config": (None,),
+    "generation_config": ("vllm",),
+    "task": (None, "auto", "generate"),
+    "runner": ("auto", "generate"),
+    "convert": ("auto", "none"),
+    "model_impl": ("auto",),
+    "enable_chunked_prefill": (None, True),
+    "enable_prefix_caching": (None, False),
+    "num_gpu_blocks_override": (None,),
+    "gpu_memory_utilization": (),
+    "kv_cache_memory_bytes": (None,),
+    "swap_space": (0, None),
+    "cpu_offload_gb": (0, None),
+    "max_seq_len_to_capture": (),
+    "compilation_config": (None, 0),
+    "speculative_config": (None,),
+    "structured_outputs_config": (None,),
+    "guided_decoding_backend": (None,),
+    "logits_processors": (None,),
+    "logits_processor_pattern": (None,),
+    "logprobs_mode": ("raw_logprobs",),
+    "max_logprobs": (20,),
+    "enable_lora": (False, None),
+    "served_model_name": (None,),
+    "scheduling_policy": ("fcfs",),
+    "async_scheduling": (False, None),
+    "disable_sliding_window": (False,),
+    "disable_log_stats": (True,),
+    "allowed_local_media_path": ("",),
+    "limit_mm_per_prompt": (None,),
+    "mm_processor_kwargs": (None,),
+    "pooler_config": (None,),
+    "override_pooler_config": (None,),
+}
+_WAYS_OUT = {
+    "gpu_memory_utilization": "cache_tokens sets the cache's size",
+    "download_dir": "set HF_HOME",
+    "hf_token": "set HF_TOKEN",
+    "revision": "download that revision and give its folder",
+}
+
+
+def _check_names(given: Mapping[str, Any]) -> None:
+    for name, value in given.items():
+        if name not in _VLLM_NAMES:
+            raise TypeError(f"LLM() got an unexpected keyword argument {name!r}")
+        allowed = _VLLM_NAMES[name]
+        if value not in allowed:
+            way_out = f"; {_WAYS_OUT[name]}" if name in _WAYS_OUT else ""
+            only = f"; only {' or '.join(map(repr, allowed))}" if allowed else ""
+            raise Unsupported(f"{name}={value!r} is not supported{only}{way_out}", param=name)

@@ -1,0 +1,45 @@
+"""The state of a run on disk: enough to go on after a kill as if nothing had happened."""
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from coderv2.data.loader import LoaderState
+from coderv2.errors import BadCheckpoint
+
+FILE = "state.pt"
+
+
+@dataclass
+class Progress:
+    """How far a run is."""
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    loader: LoaderState = dataclasses.field(default_factory=LoaderState)
+
+
+def save(folder: Path, progress: Progress, optimiser: dict[str, Any]) -> None:
+    """Written beside and renamed, so that a kill leaves the old state or the new one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f"{FILE}.partial"
+    torch.save({"progress": dataclasses.asdict(progress), "optimiser": optimiser}, partial)
+    os.replace(partial, folder / FILE)
+
+
+def load(folder: Path) -> tuple[Progress, dict[str, Any]] | None:
+    """The state saved in `folder`, or None when there is none."""
+    path = folder / FILE
+    if not path.exists():
+        return None
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        progress = dict(saved["progress"])
+        return Progress(**{**progress, "loader": LoaderState(**progress["loader"])}), saved["optimiser"]
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise BadCheckpoint(f"{path} cannot be read as a run's state: {error}; remove it to start over") from error

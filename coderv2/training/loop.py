@@ -1,0 +1,101 @@
+"""The training loop: rows in, updates out; the same for pretraining and fine-tuning."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from coderv2.data.loader import Loader
+from coderv2.data.shards import Shard
+from coderv2.model.transformer import Transformer
+from coderv2.training import checkpoint
+from coderv2.training.checkpoint import Progress
+from coderv2.training.config import RunConfig
+from coderv2.training.losses import row_loss
+from coderv2.training.monitor import RunLog, SpikeAlarm
+from coderv2.training.optim import Optimiser, learning_rate
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One step's means per trained token."""
+
+    loss: float
+    balance: float
+    norm: float
+    tokens: int
+    skipped: bool
+
+
+def train(model: Transformer, shard: Shard, config: RunConfig, folder: Path) -> Progress:
+    """Trains `model` in place; `folder` gets `log.jsonl` and the run's state, and is resumed from if it has one."""
+    optimiser = Optimiser(model, config.optim)
+    progress = _resume(folder, optimiser)
+    loader = Loader(shard, config.row_tokens, seed=config.seed, state=progress.loader)
+    log, alarm = RunLog(folder / "log.jsonl"), SpikeAlarm(config.optim.spike)
+    clock = time.monotonic() - progress.seconds
+    while (done := share_done(progress, config)) < 1:
+        rate = learning_rate(config.optim, progress.step, done)
+        result = _step(model, loader, optimiser, config, alarm, rate)
+        progress.step += 1
+        progress.tokens += result.tokens
+        progress.loader = loader.state
+        progress.seconds = time.monotonic() - clock
+        if progress.step % config.log_every == 0 or result.skipped:
+            _report(log, progress, result, rate)
+        if progress.step % config.save_every == 0:
+            checkpoint.save(folder, progress, optimiser.state())
+    checkpoint.save(folder, progress, optimiser.state())
+    return progress
+
+
+def share_done(progress: Progress, config: RunConfig) -> float:
+    """How much of the run is over, by steps or by the clock, whichever is further; 1 or more: stop."""
+    by_steps = progress.step / config.steps if config.steps else 0.0
+    by_clock = progress.seconds / (60 * config.minutes) if config.minutes else 0.0
+    return max(by_steps, by_clock)
+
+
+def _step(
+    model: Transformer, loader: Loader, optimiser: Optimiser, config: RunConfig, alarm: SpikeAlarm, rate: float
+) -> StepResult:
+    nats, targets, tokens, balance = 0.0, 0, 0, 0.0
+    for _ in range(config.rows_per_step):
+        row = loader.next_row()
+        result = row_loss(model, row, alpha=config.balance_alpha)
+        result.loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.gather()
+        nats += result.nats
+        targets += result.targets
+        tokens += sum(map(len, row))
+        balance += result.balance / config.rows_per_step
+    norm = optimiser.scale_gradients(1 / max(targets, 1))
+    skipped = alarm.rings(norm)
+    if skipped:
+        optimiser.forget()
+    else:
+        optimiser.scale_gradients(min(1.0, config.optim.clip / (norm + 1e-6)))
+        optimiser.step(rate)
+    return StepResult(nats / max(targets, 1), balance, norm, tokens, skipped)
+
+
+def _resume(folder: Path, optimiser: Optimiser) -> Progress:
+    saved = checkpoint.load(folder)
+    if saved is None:
+        return Progress()
+    progress, state = saved
+    optimiser.load(state)
+    return progress
+
+
+def _report(log: RunLog, progress: Progress, result: StepResult, rate: float) -> None:
+    log.write(
+        step=progress.step,
+        loss=result.loss,
+        balance=result.balance,
+        norm=result.norm,
+        rate=rate,
+        tokens=progress.tokens,
+        seconds=progress.seconds,
+        tokens_per_second=progress.tokens / max(progress.seconds, 1e-9),
+        skipped=int(result.skipped),
+    )

@@ -1,0 +1,117 @@
+"""A model whose next token follows from all tokens before it, read back from its own paged store."""
+
+from collections.abc import Callable, Sequence
+from zlib import crc32
+
+import torch
+from torch import Tensor
+
+from coderv2.engine.engine import Engine, EngineSettings
+from coderv2.engine.request import Delta, SamplingParams
+from coderv2.model.batch import Batch
+from coderv2.model.config import ModelConfig
+from tests.tiny import tiny_config
+from tests.tiny_tokenizer import tiny_tokenizer
+
+VOCABULARY = 600
+
+
+def likeliest(tokens: Sequence[int]) -> int:
+    """The token that the fake model puts first after `tokens`; never a control token, seldom the same twice."""
+    return 10 + crc32(repr(list(tokens)).encode()) % 300
+
+
+def continuation(prompt: Sequence[int], count: int) -> list[int]:
+    """What a greedy request must answer, whatever runs beside it."""
+    tokens = list(prompt)
+    for _ in range(count):
+        tokens.append(likeliest(tokens))
+    return tokens[len(prompt) :]
+
+
+class FakeModel:
+    """Stores each token with its position in the slot the batch names, and fails when a context is not there.
+
+    `logits` turns the tokens of a sequence into its row; by default `likeliest` gets 5 and everything else 0.
+    """
+
+    def __init__(self, logits: Callable[[list[int]], Tensor] | None = None, *, context: int = 128) -> None:
+        self.config: ModelConfig = tiny_config("lite", num_hidden_layers=2, max_position_embeddings=context)
+        self.dtype = torch.float32
+        self.device = torch.device("cpu")
+        self.batches: list[list[int]] = []
+        """Tokens of each sequence of each forward pass so far."""
+        self._logits = logits or one_peak
+        self._store: dict[int, tuple[int, int]] = {}
+
+    def __call__(self, batch: Batch, /) -> Tensor:
+        assert batch.cache is not None
+        assert batch.slots_T is not None
+        self.batches.append(
+            [end - start for start, end in zip(batch.starts[:-1], batch.starts[1:], strict=True)]
+        )
+        slots, positions = batch.slots_T.tolist(), batch.positions_T.tolist()
+        assert len(set(slots)) == len(slots), "two tokens of one batch share a slot"
+        self._store |= zip(slots, zip(positions, batch.token_ids_T.tolist(), strict=True), strict=True)
+        return torch.stack([self._logits(self._read_back(batch, b)) for b in range(len(batch.contexts))])
+
+    def _read_back(self, batch: Batch, b: int) -> list[int]:
+        assert batch.cache is not None
+        length = batch.contexts[b] + batch.starts[b + 1] - batch.starts[b]
+        slots = batch.cache.slots(batch.page_tables[b]).tolist()[:length]
+        assert len(slots) == length, "the page table is too short"
+        assert [self._store[slot][0] for slot in slots] == list(range(length)), (
+            "the context is not what it was"
+        )
+        return [self._store[slot][1] for slot in slots]
+
+
+def one_peak(tokens: list[int]) -> Tensor:
+    """5 for the likeliest token, 0 for all others."""
+    logits_W = torch.zeros(VOCABULARY)
+    logits_W[likeliest(tokens)] = 5.0
+    return logits_W
+
+
+def script(token_ids: Sequence[int], prompt_count: int) -> Callable[[list[int]], Tensor]:
+    """Logits that make greedy answers to prompts of `prompt_count` tokens spell `token_ids`, then EOS."""
+    eos = tiny_tokenizer().eos_id
+
+    def logits(tokens: list[int]) -> Tensor:
+        place = len(tokens) - prompt_count
+        row_W = torch.zeros(VOCABULARY)
+        row_W[token_ids[place] if 0 <= place < len(token_ids) else eos] = 5.0
+        return row_W
+
+    return logits
+
+
+def fake_engine(model: FakeModel | None = None, **settings: object) -> Engine:
+    """An engine over the fake model with a small cache; `settings` are EngineSettings' fields."""
+    chosen = {"cache_tokens": 512, "page_size": 4, "max_running": 8, "max_batch_tokens": 64} | settings
+    return Engine(model or FakeModel(), tiny_tokenizer(), EngineSettings(**chosen))  # type: ignore[arg-type]
+
+
+def greedy(max_tokens: int | None = 8, **more: object) -> SamplingParams:
+    """Temperature 0."""
+    return SamplingParams(temperature=0, max_tokens=max_tokens, **more)  # type: ignore[arg-type]
+
+
+def run(engine: Engine, steps: int = 2000) -> list[Delta]:
+    """Steps until nothing is left to do."""
+    deltas: list[Delta] = []
+    for _ in range(steps):
+        if not engine.has_work():
+            return deltas
+        deltas += engine.step()
+    raise AssertionError(f"still busy after {steps} steps")
+
+
+def answer(deltas: Sequence[Delta], request_id: str, index: int = 0) -> list[int]:
+    """The tokens of one answer."""
+    return [t for d in deltas if (d.request_id, d.index) == (request_id, index) for t in d.token_ids]
+
+
+def text(deltas: Sequence[Delta], request_id: str, index: int = 0) -> str:
+    """The text of one answer."""
+    return "".join(d.text for d in deltas if (d.request_id, d.index) == (request_id, index))
