@@ -45,14 +45,7 @@ class EngineSettings:
     """Fixes the seeds of requests that bring none; None: they differ from run to run."""
 
     def __post_init__(self) -> None:
-        for name in (
-            "max_model_len",
-            "max_batch_tokens",
-            "max_running",
-            "max_waiting",
-            "cache_tokens",
-            "page_size",
-        ):
+        for name in _COUNTS:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InvalidValue(f"{name} must be at least 1, not {value}", param=name)
@@ -62,6 +55,9 @@ class EngineSettings:
                 "so that every answer gets one token per step",
                 param="max_batch_tokens",
             )
+
+
+_COUNTS = ("max_model_len", "max_batch_tokens", "max_running", "max_waiting", "cache_tokens", "page_size")
 
 
 @dataclass(frozen=True)
@@ -88,10 +84,10 @@ class Engine:
                 "they do not belong together"
             )
         dtype = settings.cache_dtype or model.dtype
-        page_count = _page_count(config, settings, dtype, model.device)
-        self.max_model_len = _max_model_len(config, settings, page_count * settings.page_size)
-        self._runner = Runner(model, LatentCache(config, page_count, settings.page_size, dtype, model.device))
-        self._pages = Pages(page_count, settings.page_size)
+        pages = page_count(config, settings, dtype, model.device)
+        self.max_model_len = _max_model_len(config, settings, pages * settings.page_size)
+        self._runner = Runner(model, LatentCache(config, pages, settings.page_size, dtype, model.device))
+        self._pages = Pages(pages, settings.page_size)
         self._scheduler = Scheduler(
             self._pages, max_batch_tokens=settings.max_batch_tokens, max_running=settings.max_running
         )
@@ -247,9 +243,10 @@ class Engine:
             del self._requests[request.id]
 
 
-def _page_count(
+def page_count(
     config: ModelConfig, settings: EngineSettings, dtype: torch.dtype, device: torch.device
 ) -> int:
+    """Pages of a new engine's cache."""
     if settings.cache_tokens is not None:
         return settings.cache_tokens // settings.page_size
     context = settings.max_model_len or config.max_position_embeddings

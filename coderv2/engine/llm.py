@@ -8,6 +8,7 @@ import operator
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,6 +17,7 @@ from tqdm import tqdm
 
 from coderv2.engine.engine import Engine, EngineSettings
 from coderv2.engine.request import Delta, SamplingParams, TokenLogprob
+from coderv2.engine.vllm_names import check_names
 from coderv2.errors import ContextTooLong, InvalidValue, ServiceError, Unsupported
 from coderv2.model import hub, weights
 from coderv2.text.chat import Message, encode_chat
@@ -23,7 +25,7 @@ from coderv2.text.fim import encode_fim
 from coderv2.text.tokenizer import Tokenizer
 
 Prompt: TypeAlias = str | Sequence[int] | Mapping[str, Any]
-"""Text, token ids, or vLLM's `{"prompt": text}` and `{"prompt_token_ids": ids}`."""
+"""Text, token ids, vLLM's `{"prompt": text}` and `{"prompt_token_ids": ids}`, or a Transformers tokenizer's output."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,8 @@ class LLM:
         either way. So may `enforce_eager`: there is no graph capture to leave out. Raises Unsupported for names of
         vLLM's that cannot be honoured, TypeError for names that vLLM does not have either.
         """
-        _check_names(others | {"tensor_parallel_size": tensor_parallel_size})
+        check_names(others | {"tensor_parallel_size": tensor_parallel_size})
+        weights_dtype = _dtype(dtype, "dtype")
         settings = EngineSettings(
             max_model_len=max_model_len,
             max_batch_tokens=max_num_batched_tokens,
@@ -109,7 +112,7 @@ class LLM:
         folder = hub.resolve(model)
         vocabulary = Tokenizer.from_folder(folder if tokenizer is None else hub.resolve(tokenizer))
         place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        loaded = weights.load(folder, dtype=_dtype(dtype, "dtype"), device=place, progress=True)
+        loaded = weights.load(folder, dtype=weights_dtype, device=place, progress=True)
         self._use(Engine(loaded, vocabulary, settings))
 
     @classmethod
@@ -189,10 +192,7 @@ class LLM:
     def _read(self, prompt: Any) -> tuple[str | None, list[int]]:
         """Text, where there is one, and token ids of a prompt in any of its forms."""
         if isinstance(prompt, Mapping):
-            if len(prompt) != 1 or not prompt.keys() <= {"prompt", "prompt_token_ids"}:
-                message = f"a prompt has one key, prompt or prompt_token_ids, not {sorted(prompt)}"
-                raise Unsupported(message, param="prompts")
-            (prompt,) = prompt.values()
+            prompt = _from_mapping(prompt)
         if isinstance(prompt, str):
             return prompt, self.engine.tokenizer.encode(prompt, bos=True, control=True)
         try:
@@ -271,9 +271,18 @@ class LLM:
         }
 
 
+def _from_mapping(prompt: Mapping[str, Any]) -> Any:
+    if "input_ids" in prompt:  # of a Transformers tokenizer; its attention mask says nothing about one prompt
+        return prompt["input_ids"]
+    if len(prompt) != 1 or not prompt.keys() <= {"prompt", "prompt_token_ids"}:
+        message = f"a prompt has one key, prompt or prompt_token_ids, not {sorted(prompt)}"
+        raise Unsupported(message, param="prompts")
+    return next(iter(prompt.values()))
+
+
 def _as_list(prompts: Any) -> list[Any]:
     """One prompt alone as a list; a flat list of token ids is one prompt."""
-    if isinstance(prompts, str | Mapping) or (len(prompts) and hasattr(prompts[0], "__index__")):
+    if isinstance(prompts, str | Mapping) or (len(prompts) and isinstance(prompts[0], Integral)):
         return [prompts]
     return list(prompts)
 
@@ -321,76 +330,3 @@ def _dtype(name: str | torch.dtype, param: str) -> torch.dtype | None:
     if dtype == torch.float16:
         raise Unsupported(f"{param} {name} is not supported: use auto, bfloat16 or float32", param=param)
     return dtype
-
-
-# Further names of vLLM's constructor, and those of their values that say what happens here anyway.
-_VLLM_NAMES: dict[str, tuple[Any, ...]] = {
-    "tensor_parallel_size": (1,),
-    "pipeline_parallel_size": (1,),
-    "data_parallel_size": (1,),
-    "enable_expert_parallel": (False,),
-    "distributed_executor_backend": (None, "uni"),
-    "disable_custom_all_reduce": (True, False),
-    "quantization": (None,),
-    "load_format": ("auto", "safetensors"),
-    "tokenizer_mode": ("auto",),
-    "skip_tokenizer_init": (False,),
-    "revision": (None,),
-    "tokenizer_revision": (None,),
-    "code_revision": (None,),
-    "config_format": ("auto", "hf"),
-    "download_dir": (None,),
-    "hf_token": (None, False),
-    "hf_overrides": (None,),
-    "hf_config_path": (None,),
-    "override_generation_config": (None,),
-    "generation_config": ("vllm",),
-    "task": (None, "auto", "generate"),
-    "runner": ("auto", "generate"),
-    "convert": ("auto", "none"),
-    "model_impl": ("auto",),
-    "enable_chunked_prefill": (None, True),
-    "enable_prefix_caching": (None, False),
-    "num_gpu_blocks_override": (None,),
-    "gpu_memory_utilization": (),
-    "kv_cache_memory_bytes": (None,),
-    "swap_space": (0, None),
-    "cpu_offload_gb": (0, None),
-    "max_seq_len_to_capture": (),
-    "compilation_config": (None, 0),
-    "speculative_config": (None,),
-    "structured_outputs_config": (None,),
-    "guided_decoding_backend": (None,),
-    "logits_processors": (None,),
-    "logits_processor_pattern": (None,),
-    "logprobs_mode": ("raw_logprobs",),
-    "max_logprobs": (20,),
-    "enable_lora": (False, None),
-    "served_model_name": (None,),
-    "scheduling_policy": ("fcfs",),
-    "async_scheduling": (False, None),
-    "disable_sliding_window": (False,),
-    "disable_log_stats": (True,),
-    "allowed_local_media_path": ("",),
-    "limit_mm_per_prompt": (None,),
-    "mm_processor_kwargs": (None,),
-    "pooler_config": (None,),
-    "override_pooler_config": (None,),
-}
-_WAYS_OUT = {
-    "gpu_memory_utilization": "cache_tokens sets the cache's size",
-    "download_dir": "set HF_HOME",
-    "hf_token": "set HF_TOKEN",
-    "revision": "download that revision and give its folder",
-}
-
-
-def _check_names(given: Mapping[str, Any]) -> None:
-    for name, value in given.items():
-        if name not in _VLLM_NAMES:
-            raise TypeError(f"LLM() got an unexpected keyword argument {name!r}")
-        allowed = _VLLM_NAMES[name]
-        if value not in allowed:
-            way_out = f"; {_WAYS_OUT[name]}" if name in _WAYS_OUT else ""
-            only = f"; only {' or '.join(map(repr, allowed))}" if allowed else ""
-            raise Unsupported(f"{name}={value!r} is not supported{only}{way_out}", param=name)

@@ -65,8 +65,9 @@ def _adjusted(logits_W: Tensor, request: Request) -> Tensor:
 
 def _draw(scores_W: Tensor, params: SamplingParams, luck: float) -> int:
     """The token at `luck`, from 0 to 1, on the line along which the kept tokens lie, each as long as it is likely."""
-    # The maximum is taken off first, so that no temperature, however small, makes an infinity.
-    probs_W = ((scores_W - scores_W.max()) / params.temperature).softmax(-1)
+    # With the maximum taken off, no small temperature makes an infinity, unless float32 rounds it to 0.
+    temperature = max(params.temperature, torch.finfo(torch.float32).tiny)
+    probs_W = ((scores_W - scores_W.max()) / temperature).softmax(-1)
     probs_N, ids_N, mass = _shortlist(probs_W, params)
     line_N = probs_N.cumsum(-1, dtype=torch.float64)
     if params.top_p < 1:

@@ -1,8 +1,8 @@
 """Who runs in the next step, and with how many tokens.
 
 Sequences are served in the order of their arrival: `running` from oldest to youngest, and everything in `running` is
-older than everything in `waiting`. Each step carries the next token of every sequence that has its prompt in the
-cache, and fills the rest of the token budget with pieces of prompts.
+older than everything in `waiting`. A step's token budget goes to them in that order. So answers, which need one token
+each, come before prompts: no prompt gets anything until those before it are whole in the cache.
 
 A sequence is admitted when pages for all its tokens are free, and takes them at once. When an answer outgrows its
 pages and none is free, the youngest sequence gives all of its pages back and waits at the head of the queue; its
@@ -86,14 +86,12 @@ class Scheduler:
             load += self.running[-1].missing
 
     def _share_budget(self) -> list[Chunk]:
-        # Answers get their one token before prompts get anything, or a long prompt would stall all of them.
-        budget = self._max_batch_tokens - sum(request.missing == 1 for request in self.running)
+        budget = self._max_batch_tokens
         chunks: list[Chunk] = []
         for request in self.running:
-            count = 1 if request.missing == 1 else min(request.missing, budget)
+            count = min(request.missing, budget)
             if count:
-                chunks.append(
-                    Chunk(request, request.cached, request.tokens[request.cached : request.cached + count])
-                )
-            budget -= count if request.missing > 1 else 0
+                token_ids = request.tokens[request.cached : request.cached + count]
+                chunks.append(Chunk(request, request.cached, token_ids))
+            budget -= count
         return chunks

@@ -130,12 +130,10 @@ def experts(
     order = experts_TK.flatten().argsort(stable=True)
     token = order // K
     counts = torch.bincount(experts_TK.flatten(), minlength=gate_EFD.shape[0]).tolist()
-    rows = x_TD[token].split(counts)
-    outputs = [
-        swiglu(rows_nD, gate_EFD[e], up_EFD[e], down_EDF[e])
-        for e, rows_nD in enumerate(rows)
-        if rows_nD.shape[0]
-    ]
+    # Unbound rather than indexed, since the gradient of each index would be a whole stack of zeros.
+    weights = zip(gate_EFD.unbind(), up_EFD.unbind(), down_EDF.unbind(), strict=True)
+    rows = zip(x_TD[token].split(counts), weights, strict=True)
+    outputs = [swiglu(rows_nD, *expert) for rows_nD, expert in rows if rows_nD.shape[0]]
     weighted = torch.cat(outputs).float() * weights_TK.flatten()[order][:, None]
     out_TD = torch.zeros(x_TD.shape, dtype=torch.float32, device=x_TD.device)
     return out_TD.index_add(0, token, weighted).to(x_TD.dtype)

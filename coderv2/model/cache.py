@@ -1,5 +1,8 @@
 """The latent cache: 512 latent and 64 rotary numbers per token and layer, in pages (spec §4.5)."""
 
+import math
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,8 +30,8 @@ class LatentCache:
         device: torch.device | str = "cpu",
     ) -> None:
         shape = (config.num_hidden_layers, pages, page_size)
-        self.latent_LPSC = torch.zeros(*shape, config.kv_lora_rank, dtype=dtype, device=device)
-        self.k_rope_LPSR = torch.zeros(*shape, config.qk_rope_head_dim, dtype=dtype, device=device)
+        self.latent_LPSC = _zeros((*shape, config.kv_lora_rank), dtype, torch.device(device))
+        self.k_rope_LPSR = _zeros((*shape, config.qk_rope_head_dim), dtype, torch.device(device))
         self.pages = pages
         self.page_size = page_size
 
@@ -36,3 +39,14 @@ class LatentCache:
         """Every slot of the pages in `table_P`, in order: page · page size + place in the page."""
         places_S = torch.arange(self.page_size, device=table_P.device)
         return (table_P[:, None] * self.page_size + places_S).flatten()
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros that cost no memory and no time until written, where the system can do that.
+
+    `torch.zeros` writes them all, which for gigabytes takes seconds of every start.
+    """
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    lazy = np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)
+    return torch.from_numpy(lazy).view(dtype).view(shape)

@@ -1,6 +1,7 @@
 """A model whose next token follows from all tokens before it, read back from its own paged store."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 from zlib import crc32
 
 import torch
@@ -86,15 +87,15 @@ def script(token_ids: Sequence[int], prompt_count: int) -> Callable[[list[int]],
     return logits
 
 
-def fake_engine(model: FakeModel | None = None, **settings: object) -> Engine:
+def fake_engine(model: FakeModel | None = None, **settings: Any) -> Engine:
     """An engine over the fake model with a small cache; `settings` are EngineSettings' fields."""
     chosen = {"cache_tokens": 512, "page_size": 4, "max_running": 8, "max_batch_tokens": 64} | settings
-    return Engine(model or FakeModel(), tiny_tokenizer(), EngineSettings(**chosen))  # type: ignore[arg-type]
+    return Engine(model or FakeModel(), tiny_tokenizer(), EngineSettings(**chosen))
 
 
-def greedy(max_tokens: int | None = 8, **more: object) -> SamplingParams:
+def greedy(max_tokens: int | None = 8, **more: Any) -> SamplingParams:
     """Temperature 0."""
-    return SamplingParams(temperature=0, max_tokens=max_tokens, **more)  # type: ignore[arg-type]
+    return SamplingParams(temperature=0, max_tokens=max_tokens, **more)
 
 
 def run(engine: Engine, steps: int = 2000) -> list[Delta]:

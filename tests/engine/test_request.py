@@ -151,7 +151,7 @@ def test_stop_strings_within_min_tokens_do_not_end_an_answer() -> None:
 
 
 def test_the_switch_to_stop_strings_does_not_cut_a_character_in_two() -> None:
-    ids = [t for t in encode("🚀🚀;")]
+    ids = encode("🚀🚀;")
     for min_tokens in range(1, len(ids)):
         deltas = feed(request(stop=";", min_tokens=min_tokens), ids)
         assert text(deltas) == "🚀🚀"

@@ -16,7 +16,9 @@ from tests.tiny_tokenizer import tiny_tokenizer
 W = 400
 
 
-def request(prompt: tuple[int, ...] = (1,), answer: tuple[int, ...] = (), *, seed: int = 0, **params: Any) -> Request:
+def request(
+    prompt: tuple[int, ...] = (1,), answer: tuple[int, ...] = (), *, seed: int = 0, **params: Any
+) -> Request:
     made = Request("r", 0, SamplingParams(**params), list(prompt), 100, tiny_tokenizer(), Random(seed))
     made.tokens += answer
     return made
@@ -82,7 +84,7 @@ def test_top_k_of_more_than_the_vocabulary_keeps_all() -> None:
 
 def test_top_p_keeps_the_fewest_that_reach_it() -> None:
     logits = likely(0.2, 0.4, 0.1, 0.3)
-    assert drawn(logits, top_p=0.4).keys() == {1}
+    assert drawn(logits, top_p=0.39).keys() == {1}
     assert drawn(logits, top_p=0.5).keys() == {1, 3}
     assert drawn(logits, top_p=0.89).keys() == {0, 1, 3}
 
@@ -91,6 +93,12 @@ def test_top_p_counts_within_what_top_k_kept() -> None:
     # Of 0.4 + 0.3, renormalised, the first alone holds 57 %.
     assert drawn(likely(0.2, 0.4, 0.1, 0.3), top_k=2, top_p=0.55).keys() == {1}
     assert drawn(likely(0.2, 0.4, 0.1, 0.3), top_k=2, top_p=0.6).keys() == {1, 3}
+
+
+def test_top_p_among_equals_keeps_its_share_of_them() -> None:
+    counts = drawn(torch.zeros(W), times=2000, top_p=0.499)
+    assert counts.keys() <= set(range(W // 2))
+    assert len(counts) > 0.95 * W / 2
 
 
 def test_min_p_keeps_what_is_not_much_less_likely_than_the_best() -> None:
@@ -147,7 +155,12 @@ def test_repetition_penalty_counts_prompt_and_answer() -> None:
     assert chosen(logits, temperature=0, answer=(3,), repetition_penalty=1.2) == 4
     assert chosen(row(t3=1.0, t4=0.9), temperature=0, prompt=(4,), repetition_penalty=0.5) == 4
     # Negative logits are multiplied, so that a penalty never helps.
-    assert chosen(torch.full((W,), -1.0) + row(t3=0.5, t4=0.4), temperature=0, prompt=(3,), repetition_penalty=1.5) == 4
+    assert (
+        chosen(
+            torch.full((W,), -1.0) + row(t3=0.5, t4=0.4), temperature=0, prompt=(3,), repetition_penalty=1.5
+        )
+        == 4
+    )
 
 
 def test_min_tokens_bars_the_end() -> None:

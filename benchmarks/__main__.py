@@ -1,0 +1,20 @@
+"""Every benchmark, one after another: `python -m benchmarks`, or some of them by name."""
+
+import sys
+
+from benchmarks import generation, loading
+
+BENCHMARKS = {"generation": generation.main, "loading": loading.main}
+
+
+def main(names: list[str]) -> None:
+    """Runs the named benchmarks, all when none is named."""
+    unknown = set(names) - BENCHMARKS.keys()
+    if unknown:
+        sys.exit(f"no benchmark called {min(unknown)}; there are {', '.join(BENCHMARKS)}")
+    for name in names or BENCHMARKS:
+        BENCHMARKS[name]()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
