@@ -2,9 +2,27 @@
 
 import sys
 
-from benchmarks import generation, loading
+from benchmarks import (
+    batching,
+    determinism,
+    drafts,
+    engine_overhead,
+    fim_reuse,
+    generation,
+    loading,
+    prefix_cache,
+)
 
-BENCHMARKS = {"generation": generation.main, "loading": loading.main}
+BENCHMARKS = {
+    "batching": batching.main,
+    "determinism": determinism.main,
+    "drafts": drafts.main,
+    "engine_overhead": engine_overhead.main,
+    "fim_reuse": fim_reuse.main,
+    "generation": generation.main,
+    "loading": loading.main,
+    "prefix_cache": prefix_cache.main,
+}
 
 
 def main(names: list[str]) -> None:

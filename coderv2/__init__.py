@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from coderv2.engine.engine import Engine as Engine
+    from coderv2.engine.grammar import StructuredOutputsParams as StructuredOutputsParams
     from coderv2.engine.llm import LLM as LLM
     from coderv2.engine.request import SamplingParams as SamplingParams
     from coderv2.model.config import ModelConfig as ModelConfig
@@ -22,10 +23,11 @@ _HOMES = {
     "LLM": "coderv2.engine.llm",
     "ModelConfig": "coderv2.model.config",
     "SamplingParams": "coderv2.engine.request",
+    "StructuredOutputsParams": "coderv2.engine.grammar",
     "load": "coderv2.model.weights",
 }
 
-__all__ = ["LLM", "Engine", "ModelConfig", "SamplingParams", "load"]
+__all__ = ["LLM", "Engine", "ModelConfig", "SamplingParams", "StructuredOutputsParams", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,61 +3,34 @@
 Not safe to share between threads (`worker` is for that), save for `validate`, `full` and `stats`, which only read.
 """
 
-import operator
-from collections.abc import Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
-from random import Random
 
-import torch
-
+from coderv2.engine import determinism, prefix
+from coderv2.engine.admission import Admission
+from coderv2.engine.choosing import Turn, take
+from coderv2.engine.contest import Contest, through
+from coderv2.engine.deadlines import Deadlines, check_deadline
+from coderv2.engine.disk import DiskTier, fingerprint
 from coderv2.engine.pages import Pages
-from coderv2.engine.request import Choice, Delta, Request, SamplingParams
-from coderv2.engine.runner import Model, Runner, affordable_tokens
-from coderv2.engine.sampler import sample
+from coderv2.engine.request import Delta, Request, SamplingParams
+from coderv2.engine.runner import Model, Runner, Weights
 from coderv2.engine.scheduler import Chunk, Scheduler
-from coderv2.errors import BadCheckpoint, ContextTooLong, InvalidValue, QueueFull
+from coderv2.engine.settings import EngineSettings, longest_context, page_count
+from coderv2.engine.shifted import Suffixes
+from coderv2.engine.speculation import Drafting
+from coderv2.errors import BadCheckpoint, ContextTooLong, InvalidValue, QueueFull, ServiceError
 from coderv2.log import logger
 from coderv2.model.cache import LatentCache
-from coderv2.model.config import ModelConfig
 from coderv2.text.tokenizer import Tokenizer
 
-
-@dataclass(frozen=True)
-class EngineSettings:
-    """Limits of one engine. InvalidValue names the field that makes no sense."""
-
-    max_model_len: int | None = None
-    """Tokens of prompt and answer together; None: the model's own limit, or what the cache holds if that is less."""
-    max_batch_tokens: int = 2048
-    """Tokens in one forward pass."""
-    max_running: int = 64
-    """Sequences that advance together."""
-    max_waiting: int = 1024
-    """Sequences in the queue; one more is QueueFull."""
-    cache_tokens: int | None = None
-    """None: max_running full contexts, or what fits a quarter of the free memory if that is less."""
-    page_size: int = 16
-    """Tokens in a page of the cache."""
-    cache_dtype: torch.dtype | None = None
-    """None: the model's."""
-    seed: int | None = None
-    """Fixes the seeds of requests that bring none; None: they differ from run to run."""
-
-    def __post_init__(self) -> None:
-        for name in _COUNTS:
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InvalidValue(f"{name} must be at least 1, not {value}", param=name)
-        if self.max_batch_tokens < self.max_running:
-            raise InvalidValue(
-                f"max_batch_tokens ({self.max_batch_tokens}) must be at least max_running ({self.max_running}), "
-                "so that every answer gets one token per step",
-                param="max_batch_tokens",
-            )
+__all__ = ["Engine", "EngineSettings", "EngineStats"]
 
 
-_COUNTS = ("max_model_len", "max_batch_tokens", "max_running", "max_waiting", "cache_tokens", "page_size")
+_SCORING = SamplingParams(temperature=0, max_tokens=1, ignore_eos=True, prompt_logprobs=0)
 
 
 @dataclass(frozen=True)
@@ -67,14 +40,35 @@ class EngineStats:
     running: int
     waiting: int
     pages_used: int
+    """Held by a running sequence."""
     pages_total: int
+    pages_idle: int
+    """Not held, but kept for prompts that start the same."""
+    prompt_tokens: int
+    """Of all requests that have started."""
+    cached_tokens: int
+    """Those of them that were found in the cache."""
+    draft_tokens: int
+    """Guessed tokens that were checked."""
+    accepted_tokens: int
+    """Those of them that were right."""
 
 
 class Engine:
     """Runs many requests over one model. What a request's tokens are does not depend on its neighbours' seeds."""
 
-    def __init__(self, model: Model, tokenizer: Tokenizer, settings: EngineSettings | None = None) -> None:
-        """Takes the cache's memory. Raises InvalidValue when the wanted context does not fit it."""
+    def __init__(
+        self,
+        model: Model,
+        tokenizer: Tokenizer,
+        settings: EngineSettings | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Takes the cache's memory. Raises InvalidValue when the wanted context does not fit it.
+
+        `clock` gives seconds, for deadlines and for the order of arrival.
+        """
         self.settings = settings = settings or EngineSettings()
         self.tokenizer = tokenizer
         self.config = config = model.config
@@ -83,49 +77,89 @@ class Engine:
                 f"the tokenizer has {tokenizer.vocab_size} tokens, but the model only {config.vocab_size}: "
                 "they do not belong together"
             )
+        if settings.deterministic:
+            determinism.prove(model)
         dtype = settings.cache_dtype or model.dtype
         pages = page_count(config, settings, dtype, model.device)
-        self.max_model_len = _max_model_len(config, settings, pages * settings.page_size)
-        self._runner = Runner(model, LatentCache(config, pages, settings.page_size, dtype, model.device))
-        self._pages = Pages(pages, settings.page_size)
+        self.max_model_len = longest_context(config, settings, pages * settings.page_size)
+        cache = LatentCache(config, pages, settings.page_size, dtype, model.device)
+        self._runner = Runner(model, cache, deterministic=settings.deterministic)
+        self._model, self._cache = model, cache
+        self._pages = Pages(pages, settings.page_size, self._tier())
+        self._suffixes = Suffixes(cache, config, self._pages, tokenizer.fim, seam=settings.fim_seam)
         self._scheduler = Scheduler(
-            self._pages, max_batch_tokens=settings.max_batch_tokens, max_running=settings.max_running
+            self._pages,
+            max_batch_tokens=settings.max_batch_tokens,
+            max_running=settings.max_running,
+            copy_page=cache.copy_page,
+            take_over=self._suffixes.take_over,
         )
+        self._drafting = Drafting(
+            config,
+            self._pages,
+            max_batch_tokens=settings.max_batch_tokens,
+            draft_tokens=settings.draft_tokens,
+        )
+        self._admission = Admission(config, tokenizer, settings, self.max_model_len)
+        self._clock = clock
+        self._deadlines = Deadlines()
         self._requests: dict[str, list[Request]] = {}
+        self._contests: dict[str, Contest] = {}
         self._ended: list[Delta] = []
-        self._seeds = Random(settings.seed)
         self._names = count()
 
     def validate(self, prompt_ids: Sequence[int], params: SamplingParams) -> None:
         """Raises InvalidValue or ContextTooLong for what this engine can never serve."""
-        self._check_ids("prompt", prompt_ids)
-        self._check_ids("stop_token_ids", params.stop_token_ids or ())
-        self._check_ids("logit_bias", tuple(params.logit_bias or ()))
-        if not prompt_ids:
-            raise InvalidValue("the prompt is empty: it needs at least one token", param="prompt")
-        if params.n > self.settings.max_waiting:
-            raise InvalidValue(f"n must be at most {self.settings.max_waiting}, not {params.n}", param="n")
-        self._check_length(len(prompt_ids), params.max_tokens)
+        self._admission.check(prompt_ids, params)
 
     def full(self, answers: int = 1) -> bool:
         """True when the queue has no room for so many more sequences."""
         return len(self._scheduler.waiting) + answers > self.settings.max_waiting
 
     def submit(
-        self, prompt_ids: Sequence[int], params: SamplingParams, *, request_id: str | None = None
+        self,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        *,
+        request_id: str | None = None,
+        tenant: str = "",
+        priority: int = 0,
+        deadline: float | None = None,
     ) -> str:
         """Queues a prompt and returns the id that its deltas carry.
 
-        Raises InvalidValue, ContextTooLong or QueueFull; nothing is queued then.
+        Cached prompts are shared among requests of the same `tenant` only. A lower `priority` is served first, each
+        level worth `scheduler.PATIENCE` seconds of waiting. After `deadline` seconds what is there is the answer, with
+        the finish_reason "length". Raises InvalidValue, ContextTooLong or QueueFull; nothing is queued then.
         """
         self.validate(prompt_ids, params)
-        if self.full(params.n):
+        return self._queue(prompt_ids, params, request_id, tenant, priority, deadline)
+
+    def _queue(
+        self,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        request_id: str | None = None,
+        tenant: str = "",
+        priority: int = 0,
+        deadline: float | None = None,
+    ) -> str:
+        arrival = self._clock()
+        ends = check_deadline(arrival, deadline)
+        if self.full(params.answers):
             raise QueueFull(f"{len(self._scheduler.waiting)} requests are waiting already; try again soon")
         request_id = request_id or f"request-{next(self._names)}"
         if request_id in self._requests:
             raise InvalidValue(f"request_id {request_id!r} is in use", param="request_id")
-        self._requests[request_id] = self._make_requests(request_id, prompt_ids, params)
-        self._scheduler.add(self._requests[request_id])
+        owner = (tenant,) if self.settings.prefix_caching else (tenant, str(next(self._names)))
+        requests = self._admission.requests(request_id, prompt_ids, params, prefix.salt("exact", *owner))
+        for request in requests:
+            self._drafting.equip(request)
+        if params.answers > params.n:
+            self._contests[request_id] = Contest(params)
+        self._requests[request_id] = requests
+        self._scheduler.add(requests, arrival=arrival, priority=priority)
+        self._deadlines.add(requests, ends)
         return request_id
 
     def abort(self, request_id: str) -> None:
@@ -143,9 +177,55 @@ class Engine:
         Whatever the model raises ends the requests of that pass with an error delta, and logits that are not finite
         end theirs; the engine goes on with the others.
         """
+        for request in self._deadlines.passed(self._clock()):
+            self._ended.append(request.expire())
+            self._retire(request)
         deltas, self._ended = self._ended, []
-        chunks = self._scheduler.plan()
-        return deltas + self._advance(chunks) if chunks else deltas
+        chunks = self._drafting.extend(self._scheduler.plan())
+        return through(self._contests, deltas + self._advance(chunks) if chunks else deltas)
+
+    def score(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
+        """The log-probability of each sequence's tokens but the first, given those before.
+
+        All in this one call; open requests go on beside, and what they bring comes with the next step. Raises
+        InvalidValue or ContextTooLong, and ServiceError when the model fails.
+        """
+        for ids in sequences:
+            self._admission.check_ids("sequences", ids)
+            if not 0 < len(ids) <= self.max_model_len:
+                raise ContextTooLong(
+                    f"a sequence has {len(ids)} tokens; the limit is 1 to {self.max_model_len}"
+                )
+        places: dict[str, int] = {}
+        scores: list[list[float]] = [[] for _ in sequences]
+        ahead, others = deque(enumerate(sequences)), list[Delta]()
+        while ahead or places:
+            while ahead and not self.full():
+                place, ids = ahead.popleft()
+                places[self._queue(ids, _SCORING)] = place
+            for delta in self.step():
+                if delta.request_id not in places:
+                    others.append(delta)
+                    continue
+                scores[places.pop(delta.request_id)] = _scores(delta)
+        self._ended = others + self._ended
+        return scores
+
+    def update_weights(self, source: Weights) -> None:
+        """Between two steps: new values for the model's weights, in place.
+
+        `source` is a checkpoint's folder, or some or all tensors by their published names. What was cached is
+        forgotten; open requests go on under the new weights, their tokens so far computed anew. Raises BadCheckpoint,
+        and nothing has changed then.
+        """
+        self._runner.update(source)
+        self._scheduler.preempt_all()
+        self._pages.forget()
+        self._pages.tier = self._tier()
+
+    def save_page(self) -> bool:
+        """Writes one page of the cache to `cache_dir`, for moments without work; False when all are there."""
+        return self._pages.save()
 
     def has_work(self) -> bool:
         """True while `step` would return something or bring a request further."""
@@ -158,84 +238,49 @@ class Engine:
             waiting=len(self._scheduler.waiting),
             pages_used=self._pages.used,
             pages_total=self._pages.count,
+            pages_idle=self._pages.idle,
+            prompt_tokens=self._scheduler.prompt_tokens,
+            cached_tokens=self._scheduler.cached_tokens,
+            draft_tokens=self._drafting.drafted,
+            accepted_tokens=self._drafting.accepted,
         )
 
     def check(self) -> None:
-        """Raises AssertionError unless every page is free or held by exactly one open request."""
+        """Raises AssertionError unless the books on every page agree with what the open requests hold."""
         self._pages.check(request.pages for group in self._requests.values() for request in group)
 
-    def _check_ids(self, name: str, ids: Sequence[int]) -> None:
-        if not ids or (min(ids) >= 0 and max(ids) < self.config.vocab_size):
-            return
-        wrong = next(i for i in ids if not 0 <= i < self.config.vocab_size)
-        raise InvalidValue(f"{name}: token {wrong} is not from 0 to {self.config.vocab_size - 1}", param=name)
-
-    def _check_length(self, prompt_count: int, max_tokens: int | None) -> None:
-        wanted = prompt_count + (max_tokens or 1)
-        if wanted <= self.max_model_len:
-            return
-        limit = f"This model's maximum context length is {self.max_model_len} tokens"
-        if self.max_model_len < self.config.max_position_embeddings:
-            limit += f" as it is run here (its own is {self.config.max_position_embeddings})"
-        raise ContextTooLong(
-            f"{limit}. However, you requested {wanted} tokens ({prompt_count} in the prompt, {wanted - prompt_count} "
-            "for the answer). Shorten the prompt or ask for fewer tokens."
-        )
-
-    def _make_requests(
-        self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams
-    ) -> list[Request]:
-        seed = self._seeds.getrandbits(63) if params.seed is None else params.seed
-        tokens = [operator.index(token_id) for token_id in prompt_ids]
-        return [
-            Request(
-                id=request_id,
-                index=index,
-                params=params,
-                tokens=list(tokens),
-                limit=params.max_tokens or self.max_model_len - len(tokens),
-                tokenizer=self.tokenizer,
-                # Python's generator seeds -1 and 1 alike, so negative seeds go where no positive one is.
-                random=Random((seed + index) % 2**128),
-            )
-            for index in range(params.n)
-        ]
+    def _tier(self) -> DiskTier | None:
+        if self.settings.cache_dir is None:
+            return None
+        name = fingerprint(self._model, self._cache, deterministic=self.settings.deterministic)
+        return DiskTier(self.settings.cache_dir, name, self._cache, self.settings.cache_dir_bytes)
 
     def _advance(self, chunks: Sequence[Chunk]) -> list[Delta]:
         try:
-            sound, choices = self._forward(chunks)
+            turns = take(self._runner.run(chunks), chunks)
         except Exception as error:  # whatever a model may raise, out of memory included
             logger.exception("a forward pass of %d sequences failed", len(chunks))
             return [self._fail(chunk.request, f"the forward pass failed: {error!r}") for chunk in chunks]
-        return [
-            delta for b, chunk in enumerate(chunks) for delta in self._settle(chunk, sound[b], choices.get(b))
-        ]
+        for turn in turns:
+            self._settle(turn)
+        return [turn.delta for turn in turns if turn.delta is not None]
 
-    def _forward(self, chunks: Sequence[Chunk]) -> tuple[list[bool], dict[int, Choice]]:
-        """Which chunks' logits are finite, and the chosen tokens of those that complete, by row."""
-        logits_BW = self._runner.run(chunks)
-        sound: list[bool] = logits_BW.sum(-1).isfinite().tolist()
-        rows = [b for b, chunk in enumerate(chunks) if chunk.completes and sound[b]]
-        choices = sample(logits_BW[rows], [chunks[b].request for b in rows])
-        return sound, dict(zip(rows, choices, strict=True))
-
-    def _settle(self, chunk: Chunk, sound: bool, choice: Choice | None) -> list[Delta]:
-        request = chunk.request
-        if not sound:
-            return [self._fail(request, "the model's logits are not finite: damaged weights, or an overflow")]
-        request.cached = chunk.end
-        if choice is None:
-            return []
-        delta = request.accept(choice)
-        if delta.finish_reason:
-            self._retire(request)
-        return [delta]
+    def _settle(self, turn: Turn) -> None:
+        if not turn.failed:
+            self._scheduler.settle(turn.chunk, turn.taken)
+        if turn.chunk.request.finish_reason:
+            self._retire(turn.chunk.request)
+        self._drafting.count(turn)
 
     def _fail(self, request: Request, message: str) -> Delta:
+        delta = request.fail(message)
         self._retire(request)
-        return request.fail(message)
+        return delta
 
     def _retire(self, request: Request) -> None:
+        if request.finish_reason == "error":
+            # NaN must not stay where another's attention may read beyond its own tokens.
+            self._cache.clear(request.pages[request.cached // self.settings.page_size :])
         self._scheduler.remove(request)
         group = self._requests[request.id]
         group.remove(request)
@@ -243,27 +288,7 @@ class Engine:
             del self._requests[request.id]
 
 
-def page_count(
-    config: ModelConfig, settings: EngineSettings, dtype: torch.dtype, device: torch.device
-) -> int:
-    """Pages of a new engine's cache."""
-    if settings.cache_tokens is not None:
-        return settings.cache_tokens // settings.page_size
-    context = settings.max_model_len or config.max_position_embeddings
-    wanted = -(-context // settings.page_size) * settings.max_running
-    return min(wanted, affordable_tokens(config, dtype, device) // settings.page_size)
-
-
-def _max_model_len(config: ModelConfig, settings: EngineSettings, cache_tokens: int) -> int:
-    own, wanted = config.max_position_embeddings, settings.max_model_len
-    if wanted is not None and wanted > own:
-        raise InvalidValue(
-            f"max_model_len is {wanted}, but the model's context is {own}", param="max_model_len"
-        )
-    if cache_tokens < (wanted or 2):
-        raise InvalidValue(
-            f"the cache holds {cache_tokens} tokens, too few for max_model_len {wanted or 2}: lower max_model_len "
-            "or raise cache_tokens (by default the cache takes a quarter of the free memory)",
-            param="max_model_len",
-        )
-    return min(wanted or own, cache_tokens)
+def _scores(delta: Delta) -> list[float]:
+    if delta.error is not None:
+        raise ServiceError(delta.error)
+    return [place.logprob for place in delta.prompt_logprobs or ()]

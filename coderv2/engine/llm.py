@@ -63,6 +63,10 @@ class RequestOutput:
     """None where token ids were given."""
     prompt_token_ids: list[int]
     outputs: list[CompletionOutput]
+    prompt_logprobs: list[dict[int, Logprob] | None] | None = None
+    """With `prompt_logprobs` set: for each token of the prompt the likeliest ones and itself; None for the first."""
+    num_cached_tokens: int | None = None
+    """Of the prompt's tokens, those that were in the cache already."""
 
     @property
     def finished(self) -> bool:
@@ -81,12 +85,16 @@ class LLM:
         dtype: str | torch.dtype = "auto",
         device: str = "auto",
         max_model_len: int | None = None,
-        max_num_seqs: int = EngineSettings.max_running,
-        max_num_batched_tokens: int = EngineSettings.max_batch_tokens,
-        block_size: int = EngineSettings.page_size,
+        max_num_seqs: int | None = None,
+        max_num_batched_tokens: int | None = None,
+        block_size: int | None = None,
         kv_cache_dtype: str = "auto",
         cache_tokens: int | None = None,
+        cache_dir: str | Path | None = None,
+        draft_tokens: int = EngineSettings.draft_tokens,
+        enable_prefix_caching: bool | None = None,
         seed: int | None = 0,
+        deterministic: bool = False,
         tensor_parallel_size: int = 1,
         trust_remote_code: bool = False,
         enforce_eager: bool = False,
@@ -94,20 +102,25 @@ class LLM:
     ) -> None:
         """Loads `model`: a folder, a hub name, or None for the bundled one; `tokenizer` may come from another.
 
-        `seed` fixes what requests without a seed draw. `trust_remote_code` may be True: no code of a checkpoint is run
-        either way. So may `enforce_eager`: there is no graph capture to leave out. Raises Unsupported for names of
-        vLLM's that cannot be honoured, TypeError for names that vLLM does not have either.
+        `seed` fixes what requests without a seed draw; `deterministic` makes an answer bitwise independent of what else
+        runs (see `EngineSettings`); sizes that are None take the engine's defaults. `trust_remote_code` may be True: no
+        code of a checkpoint is run either way. So may `enforce_eager`: there is no graph capture to leave out. Raises
+        Unsupported for names of vLLM's that cannot be honoured, TypeError for names that vLLM does not have either.
         """
         check_names(others | {"tensor_parallel_size": tensor_parallel_size})
         weights_dtype = _dtype(dtype, "dtype")
         settings = EngineSettings(
             max_model_len=max_model_len,
-            max_batch_tokens=max_num_batched_tokens,
-            max_running=max_num_seqs,
+            max_batch_tokens=_given(max_num_batched_tokens, EngineSettings.max_batch_tokens),
+            max_running=_given(max_num_seqs, EngineSettings.max_running),
             cache_tokens=cache_tokens,
-            page_size=block_size,
+            page_size=_given(block_size, EngineSettings.page_size),
             cache_dtype=_dtype(kv_cache_dtype, "kv_cache_dtype"),
+            cache_dir=None if cache_dir is None else Path(cache_dir),
+            draft_tokens=draft_tokens,
+            prefix_caching=enable_prefix_caching is not False,
             seed=seed,
+            deterministic=deterministic,
         )
         folder = hub.resolve(model)
         vocabulary = Tokenizer.from_folder(folder if tokenizer is None else hub.resolve(tokenizer))
@@ -239,7 +252,7 @@ class LLM:
         by_id = {output.request_id: output for output, _ in queue}
         with tqdm(total=len(queue), desc="prompts", disable=not use_tqdm, dynamic_ncols=True) as bar:
             while queue or self.engine.has_work():
-                while queue and not self.engine.full(queue[0][1].n):
+                while queue and not self.engine.full(queue[0][1].answers):
                     output, params = queue.popleft()
                     self.engine.submit(output.prompt_token_ids, params, request_id=output.request_id)
                 for delta in self.engine.step():
@@ -247,10 +260,16 @@ class LLM:
                     if (mine := by_id.get(delta.request_id)) is not None:
                         self._add(mine, delta)
                         bar.update(mine.finished and delta.finish_reason is not None)
+        while self.engine.save_page():
+            pass
 
     def _add(self, output: RequestOutput, delta: Delta) -> None:
         if delta.error is not None:
             raise ServiceError(f"request {output.request_id}: {delta.error}")
+        if delta.index == 0:
+            output.num_cached_tokens = delta.num_cached_tokens
+        if delta.prompt_logprobs is not None:
+            output.prompt_logprobs = [None, *map(self._by_id, delta.prompt_logprobs)]
         answer = output.outputs[delta.index]
         answer.text += delta.text
         answer.token_ids += delta.token_ids
@@ -269,6 +288,10 @@ class LLM:
             token_id: Logprob(value, rank, decode([token_id], skip_special=False))
             for token_id, (value, rank) in ranked.items()
         }
+
+
+def _given(value: int | None, default: int) -> int:
+    return default if value is None else value
 
 
 def _from_mapping(prompt: Mapping[str, Any]) -> Any:

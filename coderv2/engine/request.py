@@ -1,132 +1,23 @@
-"""A request's whole life: what is asked for, the tokens so far, when it ends, and what its reader is told."""
+"""A request's whole life: the tokens so far, when it ends, and what its reader is told."""
 
 import codecs
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
-from coderv2.errors import InvalidValue
+from coderv2.engine.constraint import Constraint
+from coderv2.engine.drafts import Drafter
+from coderv2.engine.params import MOST_LOGPROBS, SamplingParams
+from coderv2.engine.prefix import Chain
+from coderv2.text.healing import Healed
 from coderv2.text.stream import TextStream
 from coderv2.text.tokenizer import Tokenizer
 
+__all__ = ["MOST_LOGPROBS", "Choice", "Delta", "Request", "SamplingParams", "TokenLogprob"]
 
-@dataclass(frozen=True, kw_only=True)
-class SamplingParams:
-    """How an answer's tokens are chosen and when it ends; names and defaults are vLLM's.
-
-    Raises InvalidValue, whose `param` names the field, for anything out of range.
-    """
-
-    n: int = 1
-    """Answers to the prompt, each with a random stream of its own."""
-    temperature: float = 1.0
-    """0 takes the likeliest token; other values divide the logits."""
-    top_p: float = 1.0
-    """Keep the fewest likeliest tokens that hold this much probability (after min_p and top_k)."""
-    top_k: int = 0
-    """Keep this many likeliest tokens; 0 or -1 keeps all."""
-    min_p: float = 0.0
-    """Keep tokens at least this fraction as likely as the likeliest."""
-    max_tokens: int | None = 16
-    """None: as many as the context holds."""
-    min_tokens: int = 0
-    """Before so many tokens no stop token is chosen and no stop string looked for."""
-    stop: str | Sequence[str] | None = None
-    stop_token_ids: Sequence[int] | None = None
-    seed: int | None = None
-    """The same tokens whatever else runs; answer `index` of n uses seed + index."""
-    ignore_eos: bool = False
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    repetition_penalty: float = 1.0
-    """Divides positive and multiplies negative logits of tokens in prompt and answer."""
-    logit_bias: Mapping[int, float] | None = None
-    logprobs: int | None = None
-    """Log-probabilities of the chosen token and of so many likeliest ones, 0 to 20, before any adjustment."""
-    skip_special_tokens: bool = True
-
-    def __post_init__(self) -> None:
-        for name, allowed in _RANGES.items():
-            allowed.check(name, getattr(self, name))
-        for name in ("ignore_eos", "skip_special_tokens"):
-            if not isinstance(getattr(self, name), bool):
-                raise InvalidValue(f"{name} must be true or false, not {getattr(self, name)!r}", param=name)
-        if self.max_tokens is not None and self.min_tokens > self.max_tokens:
-            message = f"min_tokens ({self.min_tokens}) must not exceed max_tokens ({self.max_tokens})"
-            raise InvalidValue(message, param="min_tokens")
-        _check_stops(self.stop)
-        for token_id in self.stop_token_ids or ():
-            _TOKEN_ID.check("stop_token_ids", token_id)
-        for token_id, bias in (self.logit_bias or {}).items():
-            _TOKEN_ID.check("logit_bias", token_id)
-            _BIAS.check("logit_bias", bias)
-
-    @property
-    def stops(self) -> tuple[str, ...]:
-        """`stop` as a tuple."""
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
-
-    @property
-    def greedy(self) -> bool:
-        """True when nothing is drawn at random."""
-        return self.temperature == 0
-
-
-@dataclass(frozen=True)
-class _Range:
-    """Numbers that a field takes, both ends included."""
-
-    low: float
-    high: float = math.inf
-    whole: bool = False
-    optional: bool = False
-    above_low: bool = False
-
-    def check(self, name: str, value: Any) -> None:
-        if value is None and self.optional:
-            return
-        kinds = (int,) if self.whole else (int, float)
-        if isinstance(value, bool) or not isinstance(value, kinds) or not self._holds(value):
-            raise InvalidValue(f"{name} must be {self}, not {value!r}", param=name)
-
-    def _holds(self, value: float) -> bool:
-        # Finite is checked first, so that neither NaN nor infinity passes an open end.
-        if not math.isfinite(value) or value > self.high:
-            return False
-        return value > self.low if self.above_low else value >= self.low
-
-    def __str__(self) -> str:
-        kind = "a whole number" if self.whole else "a number"
-        start = f"above {self.low:g}" if self.above_low else f"from {self.low:g}"
-        end = "" if math.isinf(self.high) else f" to {self.high:g}"
-        return f"{kind} {start}{end}" + (" or None" if self.optional else "")
-
-
-_TOKEN_ID = _Range(0, whole=True)
-_BIAS = _Range(-100, 100)
-_RANGES = {
-    "n": _Range(1, whole=True),
-    "temperature": _Range(0),
-    "top_p": _Range(0, 1, above_low=True),
-    "top_k": _Range(-1, whole=True),
-    "min_p": _Range(0, 1),
-    "max_tokens": _Range(1, whole=True, optional=True),
-    "min_tokens": _Range(0, whole=True),
-    "seed": _Range(-(2**63), 2**64, whole=True, optional=True),
-    "presence_penalty": _Range(-2, 2),
-    "frequency_penalty": _Range(-2, 2),
-    "repetition_penalty": _Range(0, above_low=True),
-    "logprobs": _Range(0, 20, whole=True, optional=True),
-}
-
-
-def _check_stops(stop: Any) -> None:
-    stops = [stop] if isinstance(stop, str) else list(stop or ())
-    for text in stops:
-        if not isinstance(text, str) or not text:
-            raise InvalidValue(f"stop must hold strings that are not empty, not {text!r}", param="stop")
+PROMPT_ROWS = 256
+"""Tokens of a prompt whose logits are held at once: 100 MB for a vocabulary of 100,000."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +42,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Delta:
-    """What one step added to one answer. The last of an answer has a `finish_reason`."""
+    """What one step added to one answer: a token, or more where drafts were right. The last has a `finish_reason`."""
 
     request_id: str
     index: int
@@ -164,8 +55,33 @@ class Delta:
     stop_reason: str | int | None = None
     """With stop: the stop string or stop token that was met; None for the model's own end."""
     logprobs: tuple[TokenLogprob, ...] | None = None
+    prompt_logprobs: tuple[TokenLogprob, ...] | None = None
+    """With the first token of the first answer: the prompt's, from its second token on."""
+    accepted_draft_tokens: int = 0
+    """Of `token_ids`, those that were guessed right and cost no step of their own."""
+    rejected_draft_tokens: int = 0
     error: str | None = None
     """With error: what went wrong."""
+    num_cached_tokens: int = 0
+    """Of the prompt's tokens, those found in the cache; for answers after the first, also what the first computed."""
+
+    def followed_by(self, later: "Delta") -> "Delta":
+        """Both as one."""
+        return replace(
+            later,
+            text=self.text + later.text,
+            token_ids=self.token_ids + later.token_ids,
+            logprobs=None
+            if self.logprobs is later.logprobs is None
+            else (self.logprobs or ()) + (later.logprobs or ()),
+            prompt_logprobs=self.prompt_logprobs,
+        )
+
+
+def _joined(
+    first: tuple[TokenLogprob, ...] | None, second: tuple[TokenLogprob, ...] | None
+) -> tuple[TokenLogprob, ...] | None:
+    return None if first is None and second is None else (first or ()) + (second or ())
 
 
 @dataclass(eq=False)
@@ -185,14 +101,38 @@ class Request:
     cached: int = 0
     """Tokens whose latents are in `pages`."""
     pages: list[int] = field(default_factory=list)
+    salt: bytes = b""
+    """Sequences share pages only when this is equal: see `prefix.salt`."""
+    drafter: Drafter | None = field(default=None, repr=False)
+    """Guesses how the answer goes on."""
+    constraint: Constraint | None = field(default=None, repr=False)
+    """What the answer may be."""
+    healed: Healed = field(default=Healed([]), repr=False)
+    """What healing took from the prompt."""
+    first: "Request | None" = field(default=None, repr=False)
+    """The first of n answers, for the others."""
+    order: tuple[float, int] = (0.0, 0)
+    """The scheduler's: who is served before whom."""
+    shifted: range | None = None
+    """Tokens whose latents were taken over from another prompt: neither they nor what follows are exact."""
+    num_cached: int | None = None
+    """Of the prompt's tokens, those that were in the cache when it first ran."""
     finish_reason: str | None = None
     stop_reason: str | int | None = None
 
     def __post_init__(self) -> None:
         self.prompt_count = len(self.tokens)
+        self.prompt_logprobs: list[TokenLogprob] = []
+        self.chain = Chain(self.salt)
         self._stop_ids = frozenset(self.params.stop_token_ids or ())
         self._searching = self.params.min_tokens == 0
-        self._text = self._stream(self.params.stops if self._searching else ())
+        self._text = TextStream(
+            self.tokenizer,
+            self.params.stops if self._searching else (),
+            skip_special=self.params.skip_special_tokens,
+            before=self.healed.before,
+            after=self.healed.after.decode(),
+        )
 
     @property
     def answer_count(self) -> int:
@@ -205,25 +145,71 @@ class Request:
         return len(self.tokens) - self.cached
 
     @property
+    def reads_prompt(self) -> bool:
+        """True while the log-probabilities of the prompt are being collected."""
+        return self.params.prompt_logprobs is not None and self.index == 0 and self.answer_count == 0
+
+    @property
+    def most_at_once(self) -> int:
+        """Tokens of one chunk at most: logits of every token take much memory."""
+        if self.shifted is not None and self.cached < self.shifted.start:
+            return self.shifted.start - self.cached
+        return PROMPT_ROWS if self.reads_prompt else len(self.tokens)
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """Tokens that end the answer."""
+        return self._stop_ids if self.params.ignore_eos else self._stop_ids | {self.tokenizer.eos_id}
+
+    @property
     def barred_ids(self) -> frozenset[int]:
         """Tokens that must not be chosen now, since they would end the answer before min_tokens."""
-        if self.answer_count >= self.params.min_tokens:
-            return frozenset()
-        return self._stop_ids if self.params.ignore_eos else self._stop_ids | {self.tokenizer.eos_id}
+        return frozenset() if self.answer_count >= self.params.min_tokens else self.end_ids
 
     def accept(self, choice: Choice) -> Delta:
         """Takes the chosen token; the delta says whether that was the last."""
         self._start_searching()
+        news = {"prompt_logprobs": tuple(self.prompt_logprobs)} if self.reads_prompt else {}
         self.tokens.append(choice.token_id)
+        if self.drafter is not None:
+            self.drafter.observe()
         if self._ends_at(choice.token_id):
             text = ""
         else:
             text = self._text.push(choice.token_id)
             self._check_text_and_length()
+        if self.constraint is not None:
+            self._constrain(self.constraint, choice.token_id)
         if self.finish_reason:
             text += self._text.finish()
         logprobs = None if choice.logprob is None else (choice.logprob,)
-        return self._delta(text, token_ids=(choice.token_id,), logprobs=logprobs)
+        return self._delta(text, token_ids=(choice.token_id,), logprobs=logprobs, **news)
+
+    def note_prompt(self, context: int, logprobs: Sequence[TokenLogprob]) -> None:
+        """Keeps those of the prompt's tokens after the first `context` + 1."""
+        self.prompt_logprobs[context:] = logprobs
+
+    def found(self, tokens: int, shifted: range | None = None) -> None:
+        """So many of its tokens are in the cache already, as it starts to run, and inexactly those of `shifted`."""
+        self.shifted = shifted
+        if self.num_cached is None:
+            self.num_cached = tokens + len(shifted or ())
+        self.reach(tokens)
+
+    def reach(self, tokens: int) -> None:
+        """So many of its tokens are in the cache now, and those after them that were taken over."""
+        at_seam = self.shifted is not None and tokens == self.shifted.start
+        self.cached = self.shifted.stop if self.shifted is not None and at_seam else tokens
+
+    @property
+    def exact(self) -> int:
+        """Its first tokens whose latents are what they would be in any other sequence that starts so."""
+        return len(self.tokens) if self.shifted is None else self.shifted.start
+
+    def expire(self) -> Delta:
+        """Ends it at its deadline, with what there is."""
+        self.finish_reason = "length"
+        return self._delta(self._text.finish())
 
     def abort(self) -> Delta:
         """Ends it early; the delta brings the text that was held back."""
@@ -248,6 +234,14 @@ class Request:
         elif self.answer_count >= self.limit:
             self.finish_reason = "length"
 
+    def _constrain(self, constraint: Constraint, token_id: int) -> None:
+        if self.finish_reason is None:
+            constraint.accept(token_id)
+            if constraint.finished:
+                self.finish_reason = "stop"
+            if constraint.spent:
+                self.constraint = None
+
     def _start_searching(self) -> None:
         """From min_tokens on, and once no character is half sent, text is searched for stop strings."""
         if self._searching or self.answer_count < self.params.min_tokens:
@@ -256,12 +250,16 @@ class Request:
         for token_id in self.tokens[self.prompt_count :]:
             decoder.decode(self.tokenizer.token_bytes(token_id))
         if not decoder.getstate()[0]:
-            self._text, self._searching = self._stream(self.params.stops), True
-
-    def _stream(self, stops: Sequence[str]) -> TextStream:
-        return TextStream(self.tokenizer, stops, skip_special=self.params.skip_special_tokens)
+            self._text.search(self.params.stops)
+            self._searching = True
 
     def _delta(self, text: str, **news: Any) -> Delta:
         return Delta(
-            self.id, self.index, text, finish_reason=self.finish_reason, stop_reason=self.stop_reason, **news
+            self.id,
+            self.index,
+            text,
+            finish_reason=self.finish_reason,
+            stop_reason=self.stop_reason,
+            num_cached_tokens=self.num_cached or 0,
+            **news,
         )

@@ -1,25 +1,25 @@
 """Chunks of sequences to one `Batch` to logits; and the memory that the cache may have."""
 
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
+from coderv2.engine.machine import free_bytes
 from coderv2.engine.scheduler import Chunk
 from coderv2.model.batch import Batch
 from coderv2.model.cache import LatentCache, bytes_per_token
 from coderv2.model.config import ModelConfig
+from coderv2.model.weights import Named, update
+
+Weights: TypeAlias = Path | str | Mapping[str, Tensor]
+"""A checkpoint's folder, or tensors by their published names."""
 
 
-class Model(Protocol):
+class Model(Named, Protocol):
     """What the engine needs of a `Transformer`; tests bring one that is faster."""
-
-    @property
-    def config(self) -> ModelConfig:
-        """Shapes; the engine reads vocabulary and context."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -30,40 +30,36 @@ class Model(Protocol):
         """Where cache and logits lie."""
 
     def __call__(self, batch: Batch, /) -> Tensor:
-        """Float32 logits of `batch.logits_rows`, [B, W]."""
+        """Float32 logits of `batch.logits_rows`, [R, W]."""
 
 
 class Runner:
     """Runs a model over its cache; the chunks bring the page tables."""
 
-    def __init__(self, model: Model, cache: LatentCache) -> None:
+    def __init__(self, model: Model, cache: LatentCache, *, deterministic: bool = False) -> None:
         self._model = model
         self._cache = cache
+        self._deterministic = deterministic
+
+    def update(self, source: Weights) -> None:
+        """New values for the model's weights; nothing has changed when it raises."""
+        update(self._model, source)
 
     @torch.inference_mode()
     def run(self, chunks: Sequence[Chunk]) -> Tensor:
-        """Logits after each chunk's last token, [B, W]; the chunks' tokens are then in the cache."""
+        """Logits after the last `rows` tokens of each chunk, [R, W]; the chunks' tokens are then in the cache."""
         batch = Batch.cached(
             self._cache,
-            [chunk.token_ids for chunk in chunks],
+            [[*chunk.token_ids, *chunk.draft] for chunk in chunks],
             [chunk.context for chunk in chunks],
             [chunk.request.pages for chunk in chunks],
+            wanted=[chunk.rows for chunk in chunks],
+            deterministic=self._deterministic,
         )
-        logits_BW: Tensor = self._model(batch)
-        return logits_BW
+        logits_RW: Tensor = self._model(batch)
+        return logits_RW
 
 
 def affordable_tokens(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> int:
     """Tokens whose latents fill a quarter of the memory that is free on `device` now."""
-    return _free_bytes(device) // 4 // bytes_per_token(config, dtype)
-
-
-def _free_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        # Not sysconf's free pages: those leave out what a freshly read checkpoint left in the page cache.
-        fields = dict(line.split(":", 1) for line in meminfo.read_text("ascii").splitlines())
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return free_bytes(device) // 4 // bytes_per_token(config, dtype)

@@ -1,7 +1,8 @@
 """Logits to one chosen token per sequence.
 
 The order is vLLM's: logit bias, min_tokens, repetition, frequency and presence penalties, temperature, min_p, top_k,
-top_p. Each row is treated by itself and draws one number from its own random stream, so no row depends on another.
+top_p. Rows go through each operation together, and none of the operations mixes them; each draws one number
+from its own random stream. So what is chosen from a row does not depend on the others.
 """
 
 from collections.abc import Sequence
@@ -9,37 +10,64 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from coderv2.engine.request import Choice, Request, SamplingParams, TokenLogprob
+from coderv2.engine.constraint import Constraint
+from coderv2.engine.drawing import draw
+from coderv2.engine.request import MOST_LOGPROBS, Choice, Request, TokenLogprob
 
 
 @torch.inference_mode()
 def sample(logits_BW: Tensor, requests: Sequence[Request]) -> list[Choice]:
     """Chooses for each request from its row of float32 logits, which are finite."""
-    best_B = logits_BW.argmax(-1).tolist()
-    rows = zip(logits_BW, best_B, requests, strict=True)
-    return [
-        Choice(best) if _is_argmax(request) else _choose(logits_W, request)
-        for logits_W, best, request in rows
-    ]
+    return Sampler(logits_BW).choose(range(len(requests)), requests)
 
 
-def _is_argmax(request: Request) -> bool:
-    return request.params.greedy and request.params.logprobs is None and not _adjusts(request)
+class Sampler:
+    """The float32 logits of one forward pass, and choices from its rows."""
+
+    def __init__(self, logits_RW: Tensor) -> None:
+        self._logits_RW = logits_RW
+        self._best_R: list[int] = logits_RW.argmax(-1).tolist()
+
+    def choose(self, rows: Sequence[int], requests: Sequence[Request]) -> list[Choice]:
+        """A token for each request from its row, whose numbers are finite."""
+        token_ids = [self._best_R[row] for row in rows]
+        adjusted = {
+            i: _adjusted(self._logits_RW[row], request)
+            for i, (row, request) in enumerate(zip(rows, requests, strict=True))
+            if _adjusts(request)
+        }
+        for i, scores_W in adjusted.items():
+            token_ids[i] = int(scores_W.argmax())
+        if drawing := [i for i, request in enumerate(requests) if not request.params.greedy]:
+            scores_NW = torch.stack([adjusted.get(i, self._logits_RW[rows[i]]) for i in drawing])
+            lucks = [requests[i].random.random() for i in drawing]
+            drawn = draw(scores_NW, [requests[i].params for i in drawing], lucks)
+            for i, token_id in zip(drawing, drawn, strict=True):
+                token_ids[i] = token_id
+        return self._with_logprobs(rows, token_ids, requests)
+
+    def logprobs(self, first: int, token_ids: Sequence[int], count: int) -> list[TokenLogprob]:
+        """Of each of these tokens after the row that precedes it, from row `first` on."""
+        rows_NW = self._logits_RW[first : first + len(token_ids)]
+        return _logprobs(rows_NW, token_ids, [count] * len(token_ids)) if token_ids else []
+
+    def _with_logprobs(
+        self, rows: Sequence[int], token_ids: Sequence[int], requests: Sequence[Request]
+    ) -> list[Choice]:
+        choices = [Choice(token_id) for token_id in token_ids]
+        counts = {i: count for i, r in enumerate(requests) if (count := r.params.logprobs) is not None}
+        if counts:
+            logits_NW = self._logits_RW[[rows[i] for i in counts]]
+            found = _logprobs(logits_NW, [token_ids[i] for i in counts], list(counts.values()))
+            for i, logprob in zip(counts, found, strict=True):
+                choices[i] = Choice(token_ids[i], logprob)
+        return choices
 
 
 def _adjusts(request: Request) -> bool:
     params = request.params
     penalties = params.presence_penalty or params.frequency_penalty or params.repetition_penalty != 1
-    return bool(penalties or params.logit_bias or request.barred_ids)
-
-
-def _choose(logits_W: Tensor, request: Request) -> Choice:
-    params = request.params
-    scores_W = _adjusted(logits_W, request) if _adjusts(request) else logits_W
-    token_id = int(scores_W.argmax()) if params.greedy else _draw(scores_W, params, request.random.random())
-    return Choice(
-        token_id, None if params.logprobs is None else _logprob(logits_W, token_id, params.logprobs)
-    )
+    return bool(penalties or params.logit_bias or request.barred_ids or request.constraint)
 
 
 def _adjusted(logits_W: Tensor, request: Request) -> Tensor:
@@ -60,44 +88,29 @@ def _adjusted(logits_W: Tensor, request: Request) -> Tensor:
         )
         counts_W = torch.bincount(answer, minlength=scores_W.shape[0])
         scores_W -= params.frequency_penalty * counts_W + params.presence_penalty * (counts_W > 0)
-    return scores_W
+    return scores_W if request.constraint is None else _constrained(scores_W, logits_W, request.constraint)
 
 
-def _draw(scores_W: Tensor, params: SamplingParams, luck: float) -> int:
-    """The token at `luck`, from 0 to 1, on the line along which the kept tokens lie, each as long as it is likely."""
-    # With the maximum taken off, no small temperature makes an infinity, unless float32 rounds it to 0.
-    temperature = max(params.temperature, torch.finfo(torch.float32).tiny)
-    probs_W = ((scores_W - scores_W.max()) / temperature).softmax(-1)
-    probs_N, ids_N, mass = _shortlist(probs_W, params)
-    line_N = probs_N.cumsum(-1, dtype=torch.float64)
-    if params.top_p < 1:
-        line_N = line_N[: int(torch.searchsorted(line_N, params.top_p * mass)) + 1]
-    place = int(torch.searchsorted(line_N, luck * float(line_N[-1]), right=True))
-    return int(ids_N[min(place, line_N.shape[0] - 1)])
+def _constrained(scores_W: Tensor, logits_W: Tensor, constraint: Constraint) -> Tensor:
+    """Tokens that the constraint rules out lose all chance; where everything else is barred, it has the last word."""
+    allowed_W = constraint.allowed()
+    if allowed_W is None:
+        return scores_W
+    allowed_W = allowed_W.to(scores_W.device)
+    left_W = scores_W.masked_fill(~allowed_W, float("-inf"))
+    return left_W if left_W.max() > float("-inf") else logits_W.masked_fill(~allowed_W, float("-inf"))
 
 
-def _shortlist(probs_W: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor, float]:
-    """Tokens that min_p and top_k leave, best first, and their summed probability.
-
-    Tokens below (1 - top_p) · mass / W are left out too: all of them together weigh less than what top_p cuts off, so
-    the sort, which would be the dearest step for a vocabulary of 100,000, only sees those that may be kept.
-    """
-    if params.min_p:
-        probs_W = probs_W * (probs_W >= params.min_p * probs_W.max())
-    if params.top_k > 0:
-        top = probs_W.topk(min(params.top_k, probs_W.shape[0]))
-        return top.values, top.indices, float(top.values.sum(dtype=torch.float64))
-    mass = float(probs_W.sum(dtype=torch.float64))
-    ids_N = (probs_W > (1 - params.top_p) * mass / probs_W.shape[0]).nonzero().flatten()
-    if params.top_p == 1:
-        return probs_W[ids_N], ids_N, mass
-    probs_N, order_N = probs_W[ids_N].sort(descending=True, stable=True)
-    return probs_N, ids_N[order_N], mass
-
-
-def _logprob(logits_W: Tensor, token_id: int, count: int) -> TokenLogprob:
-    logprobs_W = logits_W.log_softmax(-1)
-    own = logprobs_W[token_id]
-    top = logprobs_W.topk(count)
-    pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
-    return TokenLogprob(token_id, float(own), int((logprobs_W > own).sum()) + 1, tuple(pairs))
+def _logprobs(logits_NW: Tensor, token_ids: Sequence[int], counts: Sequence[int]) -> list[TokenLogprob]:
+    """Of each row's token, with the `counts[i]` likeliest of the row."""
+    logprobs_NW = logits_NW.log_softmax(-1)
+    own_N1 = logprobs_NW.gather(1, torch.tensor(token_ids, device=logits_NW.device)[:, None])
+    ranks = ((logprobs_NW > own_N1).sum(-1) + 1).tolist()
+    # As many for every row, so that the order of equals does not depend on what a neighbour asked for.
+    top = logprobs_NW.topk(min(MOST_LOGPROBS, logits_NW.shape[1]))
+    tops = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+    found = zip(token_ids, own_N1.flatten().tolist(), ranks, tops, counts, strict=True)
+    return [
+        TokenLogprob(token_id, own, rank, tuple(zip(ids[:count], values[:count], strict=True)))
+        for token_id, own, rank, (ids, values), count in found
+    ]

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 
+from coderv2.engine.deadlines import check_deadline
 from coderv2.engine.engine import Engine, EngineStats
 from coderv2.engine.request import Delta, SamplingParams
 from coderv2.errors import CoderV2Error, EngineStopped, QueueFull, ServiceError
@@ -69,9 +70,18 @@ class Worker:
         """The engine's counts of this moment."""
         return self._engine.stats()
 
-    def stream(self, prompt_ids: Sequence[int], params: SamplingParams) -> AsyncGenerator[Delta, None]:
+    def stream(
+        self,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        *,
+        tenant: str = "",
+        priority: int = 0,
+        deadline: float | None = None,
+    ) -> AsyncGenerator[Delta, None]:
         """The deltas of all n answers as they come; the iterator ends when the last answer has.
 
+        `tenant`, `priority` and `deadline` are `Engine.submit`'s; the deadline counts from the first `anext`.
         InvalidValue, ContextTooLong, QueueFull and EngineStopped are raised at the call, before anything is sent to a
         client. While iterating: QueueFull when others took the last place meanwhile, EngineStopped, or ServiceError
         when the model failed. The request starts with the first `anext`; closing the iterator, or cancelling the task
@@ -79,15 +89,23 @@ class Worker:
         """
         self._check_running()
         self._engine.validate(prompt_ids, params)
-        if self._engine.full(params.n):
+        check_deadline(0.0, deadline)
+        if self._engine.full(params.answers):
             raise QueueFull("too many requests are waiting; try again soon")
-        return self._deltas(list(prompt_ids), params)
+        ids, name = list(prompt_ids), f"stream-{next(self._names)}"
 
-    async def _deltas(self, prompt_ids: list[int], params: SamplingParams) -> AsyncGenerator[Delta, None]:
-        request_id = f"stream-{next(self._names)}"
+        def submit() -> None:
+            self._engine.submit(
+                ids, params, request_id=name, tenant=tenant, priority=priority, deadline=deadline
+            )
+
+        return self._deltas(name, params.n, submit)
+
+    async def _deltas(
+        self, request_id: str, unfinished: int, submit: Callable[[], None]
+    ) -> AsyncGenerator[Delta, None]:
         reader = _Reader(asyncio.get_running_loop())
-        unfinished = params.n
-        self._order(lambda: self._submit(request_id, prompt_ids, params), {request_id: reader})
+        self._order(lambda: self._submit(request_id, submit), {request_id: reader})
         try:
             while unfinished:
                 delta = _unwrap(await reader.inbox.get())
@@ -130,6 +148,8 @@ class Worker:
 
     def _carry_out_orders(self) -> bool:
         """Does what was ordered, waiting for it while there is nothing else to do; False to stop."""
+        while not (self._orders or self._stop_reason or self._engine.has_work()) and self._engine.save_page():
+            pass
         with self._wake:
             self._wake.wait_for(lambda: self._orders or self._stop_reason or self._engine.has_work())
             orders, self._orders = self._orders, deque()
@@ -137,9 +157,9 @@ class Worker:
             order()
         return self._stop_reason is None
 
-    def _submit(self, request_id: str, prompt_ids: list[int], params: SamplingParams) -> None:
+    def _submit(self, request_id: str, submit: Callable[[], None]) -> None:
         try:
-            self._engine.submit(prompt_ids, params, request_id=request_id)
+            submit()
         except CoderV2Error as error:
             self._send(request_id, error)
 

@@ -3,12 +3,15 @@
 Letters: see `coderv2/model/__init__.py`. Sums that decide anything (norms, router, softmax) run in float32.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+GATHERED = 1 << 15
+"""Cached tokens that absorbed attention copies side by side at most: 75 MB for the released models in float32."""
 
 
 def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
@@ -21,6 +24,11 @@ def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
 def linear(x_TD: Tensor, weight_OD: Tensor) -> Tensor:
     """`x · Wᵀ`, shape [T, O]."""
     return F.linear(x_TD, weight_OD)
+
+
+def head_linear(x_THI: Tensor, weight_HIO: Tensor) -> Tensor:
+    """Each head's own map, as absorbed attention has it before and after, shape [T, H, O]."""
+    return torch.einsum("thi,hio->tho", x_THI, weight_HIO)
 
 
 def rope(x: Tensor, cos_TR2: Tensor, sin_TR2: Tensor) -> Tensor:
@@ -80,23 +88,61 @@ def mla_decode(
     at `page_tables[b]` (pages in order). One 576-wide key serves all heads (spec §4.2).
     """
     out_THC = torch.empty_like(q_latent_THC)
-    for (first, last), length, table in zip(pairwise(starts), lengths, page_tables, strict=True):
-        latent_SC = latent_PSC[table].flatten(0, 1)[:length].to(q_latent_THC.dtype)
-        k_rope_SR = k_rope_PSR[table].flatten(0, 1)[:length].to(q_rope_THR.dtype)
-        out_THC[first:last] = _attend_latent(
-            q_latent_THC[first:last], q_rope_THR[first:last], latent_SC, k_rope_SR, scale
+    for members, T in _alike(starts, lengths):
+        rows_BT = torch.tensor([range(starts[b], starts[b] + T) for b in members], device=out_THC.device)
+        lengths_B = torch.tensor([lengths[b] for b in members], device=out_THC.device)
+        table_BP = _side_by_side([page_tables[b] for b in members])
+        out_THC[rows_BT] = _attend_latents(
+            q_latent_THC[rows_BT],
+            q_rope_THR[rows_BT],
+            _gather(latent_PSC, table_BP).to(q_latent_THC.dtype),
+            _gather(k_rope_PSR, table_BP).to(q_rope_THR.dtype),
+            lengths_B,
+            scale,
         )
     return out_THC
 
 
-def _attend_latent(
-    q_latent_THC: Tensor, q_rope_THR: Tensor, latent_SC: Tensor, k_rope_SR: Tensor, scale: float
+def _alike(starts: Sequence[int], lengths: Sequence[int]) -> Iterator[tuple[list[int], int]]:
+    """Sequences of equally many queries and, within a factor of two, tokens; and how many queries."""
+    alike: dict[tuple[int, int], list[int]] = {}
+    for b, length in enumerate(lengths):
+        alike.setdefault((starts[b + 1] - starts[b], length.bit_length()), []).append(b)
+    for (T, bits), members in alike.items():
+        most = max(1, GATHERED >> bits)
+        for first in range(0, len(members), most):
+            yield members[first : first + most], T
+
+
+def _side_by_side(tables: Sequence[Tensor]) -> Tensor:
+    """Page tables as the rows of one tensor, filled up with their first pages."""
+    width = max(table.shape[0] for table in tables)
+    rows = [torch.cat((t, t[:1].expand(width - t.shape[0]))) if t.shape[0] < width else t for t in tables]
+    return torch.stack(rows)
+
+
+def _gather(pages_PSC: Tensor, table_BP: Tensor) -> Tensor:
+    """The tokens of every row's pages, in order, [B, S, C]."""
+    return pages_PSC.index_select(0, table_BP.flatten()).view(table_BP.shape[0], -1, pages_PSC.shape[-1])
+
+
+def _attend_latents(
+    q_latent_BTHC: Tensor,
+    q_rope_BTHR: Tensor,
+    latent_BSC: Tensor,
+    k_rope_BSR: Tensor,
+    lengths_B: Tensor,
+    scale: float,
 ) -> Tensor:
-    T, S = q_latent_THC.shape[0], latent_SC.shape[0]
-    scores_THS = (q_latent_THC @ latent_SC.T + q_rope_THR @ k_rope_SR.T).float() * scale
-    if T > 1:
-        scores_THS = scores_THS.masked_fill(~_causal(T, S, latent_SC.device)[:, None], float("-inf"))
-    return scores_THS.softmax(-1).to(latent_SC.dtype) @ latent_SC
+    (T, H), S = q_latent_BTHC.shape[1:3], latent_BSC.shape[1]
+    scores_BMS = q_rope_BTHR.flatten(1, 2) @ k_rope_BSR.mT
+    scores_BMS = torch.baddbmm(scores_BMS, q_latent_BTHC.flatten(1, 2), latent_BSC.mT).float() * scale
+    ends_BT = lengths_B[:, None] + torch.arange(1 - T, 1, device=lengths_B.device)
+    unseen_BTS = torch.arange(S, device=lengths_B.device) >= ends_BT[..., None]
+    scores_BMS.masked_fill_(unseen_BTS.repeat_interleave(H, 1), float("-inf"))
+    out_BMC = scores_BMS.softmax(-1).to(latent_BSC.dtype) @ latent_BSC
+    out_BTHC: Tensor = out_BMC.unflatten(1, (T, H))
+    return out_BTHC
 
 
 def _causal(T: int, S: int, device: torch.device) -> Tensor:

@@ -6,7 +6,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor, nn
 
-from coderv2.kernels import ops
+from coderv2.kernels.ops import Ops
 from coderv2.model.batch import Batch, Group
 from coderv2.model.cache import LatentCache
 from coderv2.model.config import ModelConfig
@@ -18,8 +18,9 @@ LATENT_NORM_EPS = 1e-6
 
 @dataclass(frozen=True)
 class AttentionPlan:
-    """What all layers of one forward share: rotary tables, and which sequences take which form."""
+    """What all layers of one forward share: who computes, rotary tables, and which sequences take which form."""
 
+    ops: type[Ops]
     cos_TR2: Tensor
     sin_TR2: Tensor
     expanded: Group | None
@@ -30,7 +31,8 @@ def split_forms(batch: Batch, config: ModelConfig) -> tuple[Group | None, Group 
     """Sequences for the expanded form, and for the absorbed form."""
     if batch.cache is None:
         return batch.group(range(len(batch.contexts))), None
-    bound = crossing(config)
+    # A token must not pass through another form because its chunk is longer.
+    bound = float("inf") if batch.deterministic else crossing(config)
     wide = [b for b in range(len(batch.contexts)) if batch.starts[b + 1] - batch.starts[b] >= bound]
     narrow = [b for b in range(len(batch.contexts)) if b not in wide]
     return batch.group(wide) if wide else None, batch.group(narrow) if narrow else None
@@ -80,17 +82,20 @@ class LatentAttention(nn.Module):
         q_nope_THN, q_rope_THR = self._queries(x_TD, plan)
         latent_TC, k_rope_TR = self._latents(x_TD, plan)
         if batch.cache is not None and batch.slots_T is not None:
-            ops.cache_write(*self._pages(batch.cache), batch.slots_T, latent_TC, k_rope_TR)
+            plan.ops.cache_write(*self._pages(batch.cache), batch.slots_T, latent_TC, k_rope_TR)
         parts: list[tuple[Group, Tensor]] = []
         if (wide := plan.expanded) is not None:
             keys = (latent_TC, k_rope_TR) if batch.cache is None else self._gather(batch.cache, wide)
-            parts.append((wide, self._expanded(wide, q_nope_THN[wide.rows], q_rope_THR[wide.rows], *keys)))
+            parts.append(
+                (wide, self._expanded(plan.ops, wide, q_nope_THN[wide.rows], q_rope_THR[wide.rows], *keys))
+            )
         if (narrow := plan.absorbed) is not None and batch.cache is not None:
             queries = q_nope_THN[narrow.rows], q_rope_THR[narrow.rows]
-            parts.append((narrow, self._absorbed(narrow, *queries, *self._pages(batch.cache))))
-        return ops.linear(_merge(parts, x_TD.shape[0]).flatten(1), self.o_proj)
+            parts.append((narrow, self._absorbed(plan.ops, narrow, *queries, *self._pages(batch.cache))))
+        return plan.ops.linear(_merge(parts, x_TD.shape[0]).flatten(1), self.o_proj)
 
     def _queries(self, x_TD: Tensor, plan: AttentionPlan) -> tuple[Tensor, Tensor]:
+        ops = plan.ops
         if self.config.q_lora_rank is None:
             q_TO = ops.linear(x_TD, self.q_proj)
         else:
@@ -101,6 +106,7 @@ class LatentAttention(nn.Module):
         return q_nope_THN, ops.rope(q_rope_THR, plan.cos_TR2, plan.sin_TR2)
 
     def _latents(self, x_TD: Tensor, plan: AttentionPlan) -> tuple[Tensor, Tensor]:
+        ops = plan.ops
         raw = ops.linear(x_TD, self.kv_a_proj_with_mqa)
         latent_TC, k_rope_TR = raw.split([self.config.kv_lora_rank, self.config.qk_rope_head_dim], -1)
         latent_TC = ops.rms_norm(latent_TC, self.kv_a_layernorm, LATENT_NORM_EPS)
@@ -118,7 +124,13 @@ class LatentAttention(nn.Module):
         return latent_PSC.flatten(0, 1)[slots_S].to(dtype), k_rope_PSR.flatten(0, 1)[slots_S].to(dtype)
 
     def _expanded(
-        self, group: Group, q_nope_THN: Tensor, q_rope_THR: Tensor, latent_SC: Tensor, k_rope_SR: Tensor
+        self,
+        ops: type[Ops],
+        group: Group,
+        q_nope_THN: Tensor,
+        q_rope_THR: Tensor,
+        latent_SC: Tensor,
+        k_rope_SR: Tensor,
     ) -> Tensor:
         """Full keys and values of every head from the latents (spec §4.1), [T, H, V]."""
         kv_SHO = ops.linear(latent_SC, self.kv_b_proj).unflatten(-1, (self.config.num_attention_heads, -1))
@@ -134,13 +146,19 @@ class LatentAttention(nn.Module):
         )
 
     def _absorbed(
-        self, group: Group, q_nope_THN: Tensor, q_rope_THR: Tensor, latent_PSC: Tensor, k_rope_PSR: Tensor
+        self,
+        ops: type[Ops],
+        group: Group,
+        q_nope_THN: Tensor,
+        q_rope_THR: Tensor,
+        latent_PSC: Tensor,
+        k_rope_PSR: Tensor,
     ) -> Tensor:
         """Queries carried into latent space, results carried out of it (spec §4.2), [T, H, V]."""
         up_HOC = self.kv_b_proj.unflatten(0, (self.config.num_attention_heads, -1))
         key_HNC, value_HVC = up_HOC.split([self.config.qk_nope_head_dim, self.config.v_head_dim], 1)
         out_THC = ops.mla_decode(
-            torch.einsum("thn,hnc->thc", q_nope_THN, key_HNC),
+            ops.head_linear(q_nope_THN, key_HNC),
             q_rope_THR,
             latent_PSC,
             k_rope_PSR,
@@ -149,7 +167,7 @@ class LatentAttention(nn.Module):
             page_tables=group.page_tables,
             scale=self.scale,
         )
-        return torch.einsum("thc,hvc->thv", out_THC, value_HVC)
+        return ops.head_linear(out_THC, value_HVC.transpose(1, 2))
 
 
 def _merge(parts: list[tuple[Group, Tensor]], T: int) -> Tensor:

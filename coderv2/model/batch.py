@@ -7,6 +7,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from coderv2.kernels.ops import Ops, pick
 from coderv2.model.cache import LatentCache
 
 
@@ -51,6 +52,14 @@ class Batch:
     router_log: list[RouterRecord] | None = field(default=None, compare=False)
     """Each MoE layer appends its record here when this is a list: training's balance loss reads it."""
 
+    deterministic: bool = False
+    """Every row's bits depend on its own sequence only; with a cache."""
+
+    @property
+    def ops(self) -> type[Ops]:
+        """Who computes this pass."""
+        return pick(deterministic=self.deterministic)
+
     @classmethod
     def packed(
         cls,
@@ -78,28 +87,35 @@ class Batch:
         page_tables: Sequence[Sequence[int]],
         *,
         all_logits: bool = False,
+        wanted: Sequence[int] | None = None,
+        deterministic: bool = False,
     ) -> "Batch":
         """New tokens of sequences whose first `contexts[b]` tokens are in the cache at `page_tables[b]`.
 
-        Each table must have pages for context and new tokens together. Logits: only those of each sequence's last
-        token, in order, unless `all_logits`.
+        Each table must have pages for context and new tokens together. Logits: those of each sequence's last
+        `wanted[b]` tokens, in order, 1 each when None; or of every token with `all_logits`.
         """
         device = cache.latent_LPSC.device
         starts = _starts(new_tokens)
         tables = tuple(torch.tensor(table, dtype=torch.long, device=device) for table in page_tables)
-        positions = [
-            torch.arange(c, c + len(s), device=device) for c, s in zip(contexts, new_tokens, strict=True)
+        spans = [range(c, c + len(s)) for c, s in zip(contexts, new_tokens, strict=True)]
+        size = cache.page_size
+        # Whole numbers of Python's: for the few tokens of a decode step they cost less than tensors would.
+        slots = [
+            table[place // size] * size + place % size
+            for table, span in zip(page_tables, spans, strict=True)
+            for place in span
         ]
-        slots = [cache.slots(table)[place] for table, place in zip(tables, positions, strict=True)]
         return cls(
-            token_ids_T=_flat(new_tokens, device),
-            positions_T=torch.cat(positions),
+            token_ids_T=torch.tensor([token for s in new_tokens for token in s], device=device),
+            positions_T=torch.tensor([place for span in spans for place in span], device=device),
             starts=starts,
             contexts=tuple(contexts),
-            logits_rows=None if all_logits else torch.tensor(starts[1:], device=device) - 1,
+            logits_rows=None if all_logits else _last_rows(starts, wanted, device),
             cache=cache,
             page_tables=tables,
-            slots_T=torch.cat(slots),
+            slots_T=torch.tensor(slots, device=device),
+            deterministic=deterministic,
         )
 
     def group(self, members: Sequence[int]) -> Group:
@@ -119,6 +135,13 @@ class Batch:
 
 def _starts(sequences: Sequence[Sequence[int]] | Sequence[Tensor]) -> tuple[int, ...]:
     return tuple(accumulate((len(s) for s in sequences), initial=0))
+
+
+def _last_rows(starts: Sequence[int], wanted: Sequence[int] | None, device: torch.device | str) -> Tensor:
+    if wanted is None:
+        return torch.tensor(starts[1:], device=device) - 1
+    spans = [range(end - count, end) for end, count in zip(starts[1:], wanted, strict=True)]
+    return torch.tensor([row for span in spans for row in span], dtype=torch.long, device=device)
 
 
 def _flat(sequences: Sequence[Sequence[int]] | Sequence[Tensor], device: torch.device | str) -> Tensor:

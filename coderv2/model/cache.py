@@ -1,6 +1,7 @@
 """The latent cache: 512 latent and 64 rotary numbers per token and layer, in pages (spec §4.5)."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -34,6 +35,16 @@ class LatentCache:
         self.k_rope_LPSR = _zeros((*shape, config.qk_rope_head_dim), dtype, torch.device(device))
         self.pages = pages
         self.page_size = page_size
+
+    def copy_page(self, source: int, target: int) -> None:
+        """Copies one page's content over another's, in all layers."""
+        for part in (self.latent_LPSC, self.k_rope_LPSR):
+            part[:, target] = part[:, source]
+
+    def clear(self, pages: Sequence[int]) -> None:
+        """Zeroes pages that may hold NaN."""
+        for part in (self.latent_LPSC, self.k_rope_LPSR):
+            part[:, list(pages)] = 0
 
     def slots(self, table_P: Tensor) -> Tensor:
         """Every slot of the pages in `table_P`, in order: page · page size + place in the page."""

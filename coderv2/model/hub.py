@@ -1,6 +1,7 @@
 """A model's name → its folder: a local folder, the bundled model, or a download from the Hugging Face hub."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -10,14 +11,15 @@ from coderv2 import paths
 from coderv2.errors import ModelNotFound
 
 # No Python, no pickles: only what our own readers open.
-_WANTED = ["*.json", "*.safetensors"]
+_WANTED = ("*.json", "*.safetensors")
 _HUB_NAME = re.compile(r"\w[\w.\-]*/\w[\w.\-]*")
 
 
-def resolve(name: str | Path | None = None) -> Path:
+def resolve(name: str | Path | None = None, *, wanted: Sequence[str] = _WANTED) -> Path:
     """The folder for `name`: None or "bundled" is the model in this package; "owner/name" is fetched, resumably.
 
-    A download goes to the hub's cache (HF_HOME) with a progress bar, and again only for files that changed.
+    `wanted` are the patterns of the files to fetch. A download goes to the hub's cache (HF_HOME) with a progress bar,
+    and again only for files that changed.
     """
     if name is None or name == paths.BUNDLED_NAME:
         return paths.bundled_model()
@@ -30,12 +32,12 @@ def resolve(name: str | Path | None = None) -> Path:
         raise ModelNotFound(
             f"{str(name)!r}: no such folder; give a folder, a hub name like owner/model, or nothing"
         )
-    return _download(str(name))
+    return _download(str(name), wanted)
 
 
-def _download(name: str) -> Path:
+def _download(name: str, wanted: Sequence[str]) -> Path:
     try:
-        return Path(snapshot_download(name, allow_patterns=_WANTED))
+        return Path(snapshot_download(name, allow_patterns=list(wanted)))
     except RepositoryNotFoundError:
         raise ModelNotFound(
             f"{name}: neither a folder here nor a model on the hub (private ones need HF_TOKEN)"

@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from coderv2.kernels import ops
+from coderv2.kernels.ops import Ops
 from coderv2.model.batch import Batch, RouterRecord
 from coderv2.model.config import ModelConfig
 
@@ -20,9 +20,9 @@ class Mlp(nn.Module):
         self.up_proj = nn.Parameter(torch.empty(width, config.hidden_size))
         self.down_proj = nn.Parameter(torch.empty(config.hidden_size, width))
 
-    def forward(self, x_TD: Tensor) -> Tensor:
+    def forward(self, x_TD: Tensor, batch: Batch) -> Tensor:
         """[T, D]."""
-        return ops.swiglu(x_TD, self.gate_proj, self.up_proj, self.down_proj)
+        return batch.ops.swiglu(x_TD, self.gate_proj, self.up_proj, self.down_proj)
 
 
 class Experts(nn.Module):
@@ -35,7 +35,7 @@ class Experts(nn.Module):
         self.up_proj = nn.Parameter(torch.empty(E, F, D))
         self.down_proj = nn.Parameter(torch.empty(E, D, F))
 
-    def forward(self, x_TD: Tensor, weights_TK: Tensor, experts_TK: Tensor) -> Tensor:
+    def forward(self, x_TD: Tensor, weights_TK: Tensor, experts_TK: Tensor, ops: type[Ops]) -> Tensor:
         """[T, D]."""
         return ops.experts(x_TD, weights_TK, experts_TK, self.gate_proj, self.up_proj, self.down_proj)
 
@@ -52,12 +52,13 @@ class MixtureOfExperts(nn.Module):
 
     def forward(self, x_TD: Tensor, batch: Batch) -> Tensor:
         """[T, D]; the routed factor never touches the shared experts."""
-        scores_TE = ops.router(x_TD, self.gate)
+        scores_TE = batch.ops.router(x_TD, self.gate)
         weights_TK, experts_TK = choose(scores_TE, self.config)
         if batch.router_log is not None:
             batch.router_log.append(RouterRecord(scores_TE, experts_TK))
-        out_TD: Tensor = self.experts(x_TD, weights_TK, experts_TK) + self.shared_experts(x_TD)
-        return out_TD
+        routed_TD: Tensor = self.experts(x_TD, weights_TK, experts_TK, batch.ops)
+        shared_TD: Tensor = self.shared_experts(x_TD, batch)
+        return routed_TD + shared_TD
 
 
 def choose(scores_TE: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor]:

@@ -37,6 +37,16 @@ def rotary_table(config: ModelConfig, positions_T: Tensor, inv_freq: Tensor) -> 
     return angles.cos() * scale, angles.sin() * scale
 
 
+def turning_table(old_S: Tensor, new_S: Tensor, inv_freq: Tensor) -> tuple[Tensor, Tensor]:
+    """cos and sin that turn what was rotated for the positions `old_S` on to `new_S`, both [S, R/2].
+
+    The difference is taken of the float32 angles of `rotary_table`, so that its roundings are met and not added to. The
+    table's scale is in the rotated numbers already.
+    """
+    turn_SR2 = (new_S[:, None].float() * inv_freq).double() - (old_S[:, None].float() * inv_freq).double()
+    return turn_SR2.cos().float(), turn_SR2.sin().float()
+
+
 def _table_scale(scaling: RopeScaling | None) -> float:
     """m(mscale)/m(mscale_all_dim), which is 1 in every released file."""
     if scaling is None:

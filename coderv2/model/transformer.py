@@ -5,7 +5,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from coderv2.kernels import ops
 from coderv2.model.attention import AttentionPlan, LatentAttention, split_forms
 from coderv2.model.batch import Batch
 from coderv2.model.config import ModelConfig
@@ -27,9 +26,10 @@ class Layer(nn.Module):
 
     def forward(self, x_TD: Tensor, batch: Batch, plan: AttentionPlan) -> Tensor:
         """[T, D]."""
+        ops = batch.ops
         x_TD = x_TD + self.self_attn(ops.rms_norm(x_TD, self.input_layernorm, self.eps), batch, plan)
         normed_TD = ops.rms_norm(x_TD, self.post_attention_layernorm, self.eps)
-        out_TD: Tensor = self.mlp(normed_TD) if isinstance(self.mlp, Mlp) else self.mlp(normed_TD, batch)
+        out_TD: Tensor = self.mlp(normed_TD, batch)
         return x_TD + out_TD
 
 
@@ -61,7 +61,7 @@ class Transformer(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Float32 logits of `batch.logits_rows`, or of every row: [rows, W]."""
-        plan = self._plan(batch)
+        plan, ops = self._plan(batch), batch.ops
         x_TD = nn.functional.embedding(batch.token_ids_T, self.embed_tokens)
         for layer in self.layers:
             x_TD = layer(x_TD, batch, plan)
@@ -73,7 +73,7 @@ class Transformer(nn.Module):
         if self._inv_freq is None or self._inv_freq.device != self.device:
             self._inv_freq = inverse_frequencies(self.config, self.device)
         cos_TR2, sin_TR2 = rotary_table(self.config, batch.positions_T, self._inv_freq)
-        return AttentionPlan(cos_TR2, sin_TR2, *split_forms(batch, self.config))
+        return AttentionPlan(batch.ops, cos_TR2, sin_TR2, *split_forms(batch, self.config))
 
     def initialise(self, std: float, seed: int) -> "Transformer":
         """Fills every weight: norms with 1, the rest normal with `std` (V2 report §3.1.2 uses 0.006)."""

@@ -2,10 +2,11 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors.torch import save_file
@@ -22,6 +23,29 @@ INDEX = "model.safetensors.index.json"
 # Buffers that old checkpoints carry and nothing needs.
 _IGNORED = re.compile(r".*\.rotary_emb\.inv_freq")
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.bfloat16}
+
+# Below this size of the files a CPU runs in float32 by default.
+_SMALL_BYTES = 1 << 30
+
+
+def auto_dtype(folder: Path, device: torch.device | str) -> torch.dtype | None:
+    """The number format that runs best: float32 for a small model on a CPU, else None, the checkpoint's own.
+
+    PyTorch takes four times as long over a bfloat16 product of one row there, and memory is no concern.
+    """
+    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    return torch.float32 if torch.device(device).type == "cpu" and size < _SMALL_BYTES else None
+
+
+class Named(Protocol):
+    """What a `Transformer` has; the engine's tests bring less than a whole one."""
+
+    @property
+    def config(self) -> ModelConfig:
+        """Shapes."""
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The weights by our names."""
 
 
 def load(
@@ -50,6 +74,48 @@ def load(
     return model.eval().requires_grad_(False)
 
 
+def update(model: Named, source: Path | str | Mapping[str, Tensor]) -> None:
+    """New values for a model's weights, in place.
+
+    `source` is a checkpoint folder of the same config, or some or all tensors by their published names
+    (`published_tensors` of a model in training brings them). All of it is checked before anything changes: raises
+    BadCheckpoint naming the tensor that is unknown, missing, of another shape, or not finite.
+    """
+    ours = dict(published_tensors(model))
+    with ExitStack() as stack:
+        if isinstance(source, Mapping):
+            _check_tensors(ours, source)
+            for name, tensor in source.items():
+                ours[name].copy_(tensor)
+            return
+        files = _open_files(Path(source), stack)
+        _check_config(model.config, ModelConfig.from_folder(Path(source)), Path(source))
+        _check(model, files)
+        for name, part in ours.items():
+            files[name].read_into(name, torch.empty_like(part))
+        for name, part in ours.items():
+            files[name].read_into(name, part)
+
+
+def _check_tensors(ours: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    for name, tensor in given.items():
+        if name not in ours:
+            raise BadCheckpoint(f"{name} is not a tensor of this model")
+        if tensor.shape != ours[name].shape:
+            raise BadCheckpoint(
+                f"{name} has shape {list(tensor.shape)}, the model's is {list(ours[name].shape)}"
+            )
+        if not bool(tensor.isfinite().all()):
+            raise BadCheckpoint(f"{name} holds NaN or infinite values")
+
+
+def _check_config(ours: ModelConfig, given: ModelConfig, folder: Path) -> None:
+    for field in fields(ModelConfig):
+        mine, other = getattr(ours, field.name), getattr(given, field.name)
+        if field.name != "torch_dtype" and mine != other:
+            raise BadCheckpoint(f"{folder}: {field.name} is {other!r}, the running model's is {mine!r}")
+
+
 def save(
     model: Transformer, folder: Path | str, *, max_shard_bytes: int = 5 << 30, progress: bool = False
 ) -> None:
@@ -70,7 +136,7 @@ def save(
     (folder / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
 
 
-def published_tensors(model: Transformer) -> Iterator[tuple[str, Tensor]]:
+def published_tensors(model: Named) -> Iterator[tuple[str, Tensor]]:
     """Every tensor under its published name; each expert of a stack is a view of it (5,291 for Lite)."""
     for name, parameter in model.named_parameters():
         yield from _parts(name, parameter.detach())
@@ -156,7 +222,7 @@ def _check_single(folder: Path) -> None:
     raise BadCheckpoint(f"{folder}: holds neither {SINGLE} nor {INDEX}")
 
 
-def _check(model: Transformer, files: dict[str, TensorFile]) -> None:
+def _check(model: Named, files: dict[str, TensorFile]) -> None:
     """Every tensor that the config calls for is there in its shape, and none besides."""
     expected = {name: tuple(tensor.shape) for name, tensor in published_tensors(model)}
     for name, shape in expected.items():

@@ -21,8 +21,19 @@ class TextStream:
     tokens are decoded at once. Work per token does not grow with the answer.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = (), *, skip_special: bool = True) -> None:
-        """Raises InvalidValue for an empty stop string, which would end every text before it starts."""
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        stops: Sequence[str] = (),
+        *,
+        skip_special: bool = True,
+        before: bytes = b"",
+        after: str = "",
+    ) -> None:
+        """`before` and `after` are left out where the text begins and ends with them: see `healing`.
+
+        Raises InvalidValue for an empty stop string, which would end every text before it starts.
+        """
         if "" in stops:
             raise InvalidValue("a stop string must not be empty", param="stop")
         self.stopped: str | None = None
@@ -33,20 +44,40 @@ class TextStream:
         self._matcher = _matcher(tuple(stops)) if stops else None
         self._state = 0
         self._held = ""
+        self._unshown = len(before)
+        self._after = after
+        self._tail = ""
+
+    def search(self, stops: Sequence[str]) -> None:
+        """Looks for these stop strings from here on, where none were looked for before."""
+        self._matcher, self._state = (_matcher(tuple(stops)) if stops else None), 0
 
     def push(self, token_id: int) -> str:
         """The text that this token makes safe to send; often "" or more than the token's own."""
         if self.stopped is not None or token_id in self._skipped:
             return ""
-        return self._release(self._decoder.decode(self._tokenizer.token_bytes(token_id)))
+        spelled = self._tokenizer.token_bytes(token_id)
+        shown = spelled[self._unshown :]
+        self._unshown -= len(spelled) - len(shown)
+        return self._keep_tail(self._release(self._decoder.decode(shown)))
 
     def finish(self) -> str:
         """What was held back, when no more tokens come; an unfinished character becomes U+FFFD."""
-        if self.stopped is not None:
-            return ""
-        sent = self._release(self._decoder.decode(b"", final=True))
-        rest, self._held, self._state = self._held, "", 0
-        return sent + rest
+        rest = ""
+        if self.stopped is None:
+            rest = self._release(self._decoder.decode(b"", final=True)) + self._held
+            self._held, self._state = "", 0
+        text, self._tail = self._tail + rest, ""
+        return text.removesuffix(self._after)
+
+    def _keep_tail(self, text: str) -> str:
+        """Holds back as much as may turn out to be `after` at the end."""
+        if not self._after:
+            return text
+        whole = self._tail + text
+        safe = max(0, len(whole) - len(self._after))
+        self._tail = whole[safe:]
+        return whole[:safe]
 
     def _release(self, text: str) -> str:
         if self._matcher is None:

@@ -1,11 +1,12 @@
 """A model whose next token follows from all tokens before it, read back from its own paged store."""
 
-from collections.abc import Callable, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from zlib import crc32
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from coderv2.engine.engine import Engine, EngineSettings
 from coderv2.engine.request import Delta, SamplingParams
@@ -31,7 +32,7 @@ def continuation(prompt: Sequence[int], count: int) -> list[int]:
 
 
 class FakeModel:
-    """Stores each token with its position in the slot the batch names, and fails when a context is not there.
+    """Stores each token with its position in the cache's slot, as its latent, and fails when a context is not there.
 
     `logits` turns the tokens of a sequence into its row; by default `likeliest` gets 5 and everything else 0.
     """
@@ -42,8 +43,12 @@ class FakeModel:
         self.device = torch.device("cpu")
         self.batches: list[list[int]] = []
         """Tokens of each sequence of each forward pass so far."""
+        self.weight = nn.Parameter(torch.zeros(4), requires_grad=False)
         self._logits = logits or one_peak
-        self._store: dict[int, tuple[int, int]] = {}
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """One weight, which changes nothing but what the model is."""
+        yield "norm", self.weight
 
     def __call__(self, batch: Batch, /) -> Tensor:
         assert batch.cache is not None
@@ -51,20 +56,32 @@ class FakeModel:
         self.batches.append(
             [end - start for start, end in zip(batch.starts[:-1], batch.starts[1:], strict=True)]
         )
-        slots, positions = batch.slots_T.tolist(), batch.positions_T.tolist()
+        slots = batch.slots_T.tolist()
         assert len(set(slots)) == len(slots), "two tokens of one batch share a slot"
-        self._store |= zip(slots, zip(positions, batch.token_ids_T.tolist(), strict=True), strict=True)
-        return torch.stack([self._logits(self._read_back(batch, b)) for b in range(len(batch.contexts))])
+        stored = torch.stack((batch.token_ids_T, batch.positions_T + 1), -1).float()
+        batch.cache.latent_LPSC[0].flatten(0, 1)[batch.slots_T, :2] = stored
+        assert batch.logits_rows is not None
+        rows = batch.logits_rows.tolist()
+        wholes = [self._read_back(batch, b) for b in range(len(batch.contexts))]
+        return torch.stack([self._logits(wholes[b][:end]) for b, end in _places(batch, rows)])
 
     def _read_back(self, batch: Batch, b: int) -> list[int]:
         assert batch.cache is not None
         length = batch.contexts[b] + batch.starts[b + 1] - batch.starts[b]
-        slots = batch.cache.slots(batch.page_tables[b]).tolist()[:length]
+        slots = batch.cache.slots(batch.page_tables[b])[:length]
         assert len(slots) == length, "the page table is too short"
-        assert [self._store[slot][0] for slot in slots] == list(range(length)), (
-            "the context is not what it was"
-        )
-        return [self._store[slot][1] for slot in slots]
+        tokens, positions = batch.cache.latent_LPSC[0].flatten(0, 1)[slots, :2].long().T.tolist()
+        assert positions == list(range(1, length + 1)), "the context is not what it was"
+        return list(tokens)
+
+
+def _places(batch: Batch, rows: Sequence[int]) -> list[tuple[int, int]]:
+    """For each row its sequence, and that sequence's tokens up to the row."""
+    found = []
+    for row in rows:
+        b = bisect_right(batch.starts, row) - 1
+        found.append((b, batch.contexts[b] + row + 1 - batch.starts[b]))
+    return found
 
 
 def one_peak(tokens: list[int]) -> Tensor:
@@ -87,10 +104,22 @@ def script(token_ids: Sequence[int], prompt_count: int) -> Callable[[list[int]],
     return logits
 
 
-def fake_engine(model: FakeModel | None = None, **settings: Any) -> Engine:
+class Clock:
+    """Seconds that pass only when told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def fake_engine(
+    model: FakeModel | None = None, *, clock: Callable[[], float] | None = None, **settings: Any
+) -> Engine:
     """An engine over the fake model with a small cache; `settings` are EngineSettings' fields."""
     chosen = {"cache_tokens": 512, "page_size": 4, "max_running": 8, "max_batch_tokens": 64} | settings
-    return Engine(model or FakeModel(), tiny_tokenizer(), EngineSettings(**chosen))
+    return Engine(model or FakeModel(), tiny_tokenizer(), EngineSettings(**chosen), clock=clock or Clock())
 
 
 def greedy(max_tokens: int | None = 8, **more: Any) -> SamplingParams:

@@ -5,14 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from torch import Tensor
 
-from coderv2.engine.engine import Engine, EngineSettings, page_count
+from coderv2.engine.engine import Engine, EngineSettings
 from coderv2.engine.request import SamplingParams
+from coderv2.engine.settings import page_count
 from coderv2.errors import BadCheckpoint, ContextTooLong, InvalidValue, QueueFull
+from coderv2.model.batch import Batch
 from coderv2.model.cache import bytes_per_token
 from tests.engine.fakes import (
     FakeModel,
@@ -120,7 +119,7 @@ def test_the_engines_seed_fixes_what_requests_without_one_draw() -> None:
 
 
 def test_preemption_does_not_change_what_a_seed_draws() -> None:
-    def draws(**limits: int) -> list[list[int]]:
+    def draws(**limits: Any) -> list[list[int]]:
         engine = fake_engine(FakeModel(lambda tokens: one_peak(tokens) / 2), **limits)
         params = [SamplingParams(seed=seed, max_tokens=30, ignore_eos=True) for seed in range(6)]
         names = [engine.submit(prompt(i, 20), p) for i, p in enumerate(params)]
@@ -242,6 +241,25 @@ def test_a_model_that_raises_ends_that_pass_and_the_engine_lives_on() -> None:
     engine.check()
 
 
+def test_what_a_failed_request_leaves_in_the_cache_is_erased() -> None:
+    class Poisonous(FakeModel):
+        def __call__(self, batch: Batch, /) -> Tensor:
+            logits_RW = super().__call__(batch)
+            assert batch.cache is not None
+            assert batch.slots_T is not None
+            self.cache = batch.cache
+            if bool((batch.token_ids_T == 66).any()):
+                batch.cache.k_rope_LPSR.flatten(1, 2)[:, batch.slots_T] = float("nan")
+                logits_RW[:] = float("nan")
+            return logits_RW
+
+    model = Poisonous()
+    engine = fake_engine(model)
+    engine.submit([*range(20, 40), 66], greedy(4))
+    assert run(engine)[-1].finish_reason == "error"
+    assert model.cache.k_rope_LPSR.isfinite().all()
+
+
 def test_logprobs_come_with_each_token() -> None:
     engine = fake_engine()
     engine.submit([20], greedy(3, logprobs=2))
@@ -298,79 +316,6 @@ def test_a_tokenizer_larger_than_the_model_is_refused() -> None:
     model.config = tiny_config(vocab_size=TOKENIZER.vocab_size - 1)
     with pytest.raises(BadCheckpoint, match="do not belong together"):
         Engine(model, TOKENIZER)
-
-
-class Requests(RuleBasedStateMachine):
-    """Any order of submit, step and abort over a cache that is too small for all."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.engine = fake_engine(
-            cache_tokens=48, page_size=4, max_running=4, max_batch_tokens=8, max_waiting=6
-        )
-        self.expected: dict[str, list[int]] = {}
-        self.seen: dict[tuple[str, int], list[int]] = {}
-        self.open: set[tuple[str, int]] = set()
-
-    @rule(seed=st.integers(0, 5), length=st.integers(1, 30), count=st.integers(1, 18), n=st.integers(1, 3))
-    def submit(self, seed: int, length: int, count: int, n: int) -> None:
-        ids = prompt(seed, length)
-        if self.engine.full(n):
-            with pytest.raises(QueueFull):
-                self.engine.submit(ids, greedy(count, n=n))
-            return
-        name = self.engine.submit(ids, greedy(count, n=n))
-        self.expected[name] = continuation(ids, count)
-        for index in range(n):
-            self.seen[name, index] = []
-            self.open.add((name, index))
-
-    @rule(times=st.integers(1, 6))
-    def step(self, times: int) -> None:
-        for _ in range(times):
-            self._step()
-
-    @precondition(lambda self: self.open)
-    @rule(data=st.data())
-    def abort(self, data: st.DataObject) -> None:
-        name = data.draw(st.sampled_from(sorted({name for name, _ in self.open})))
-        self.engine.abort(name)
-        self.engine.check()
-        self._step()
-        assert not {key for key in self.open if key[0] == name}
-
-    def _step(self) -> None:
-        for delta in self.engine.step():
-            key = (delta.request_id, delta.index)
-            assert key in self.open, "a delta after the end"
-            self.seen[key] += delta.token_ids
-            whole = self.expected[delta.request_id]
-            assert self.seen[key] == whole[: len(self.seen[key])]
-            if delta.finish_reason:
-                assert delta.finish_reason == "abort" or self.seen[key] == whole
-                self.open.remove(key)
-
-    @invariant()
-    def pages_add_up(self) -> None:
-        self.engine.check()
-
-    @invariant()
-    def queues_keep_their_bounds(self) -> None:
-        stats = self.engine.stats()
-        assert stats.running <= 4
-        assert stats.running + stats.waiting == len(self.open)
-
-    def teardown(self) -> None:
-        for _ in range(3000):
-            if not self.engine.has_work():
-                break
-            self._step()
-        assert not self.open, "a request never ended"
-        assert self.engine.stats().pages_used == 0
-
-
-Requests.TestCase.settings = hypothesis_settings(max_examples=60, stateful_step_count=25, deadline=None)
-TestRequests = Requests.TestCase
 
 
 @pytest.mark.parametrize("family", ["lite", "full"])

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from coderv2 import LLM, SamplingParams
+from coderv2.engine.grammar import StructuredOutputsParams
 from coderv2.engine.llm import Logprob, RequestOutput
+from coderv2.engine.vllm_names import _ALLOWED, check_names
 from coderv2.errors import ContextTooLong, InvalidValue, ModelNotFound, ServiceError, Unsupported
 from coderv2.text.chat import Message, encode_chat
 from coderv2.text.fim import encode_fim
@@ -295,7 +297,6 @@ def test_another_tokenizer_folder_may_be_given(tiny_checkpoint: Path, tmp_path: 
         ("dtype", "int3"),
         ("kv_cache_dtype", "fp8_e5m2"),
         ("gpu_memory_utilization", 0.9),
-        ("enable_prefix_caching", True),
         ("enable_lora", True),
         ("swap_space", 4),
         ("revision", "main"),
@@ -316,6 +317,71 @@ def test_values_that_say_what_happens_anyway_are_accepted(tiny_checkpoint: Path)
     LLM(tiny_checkpoint, max_model_len=64, swap_space=0, enable_chunked_prefill=True, load_format="auto")
 
 
+def test_sizes_that_are_none_are_the_engines_own(tiny_checkpoint: Path) -> None:
+    llm = LLM(
+        tiny_checkpoint, max_model_len=64, max_num_seqs=None, max_num_batched_tokens=None, block_size=None
+    )
+    settings = llm.engine.settings
+    assert (settings.max_running, settings.max_batch_tokens, settings.page_size) == (64, 2048, 16)
+
+
+def test_deterministic_reaches_the_engine(tiny_checkpoint: Path) -> None:
+    assert LLM(tiny_checkpoint, max_model_len=64, deterministic=True).engine.settings.deterministic
+
+
+@pytest.mark.parametrize("name", sorted(_ALLOWED))
+def test_every_name_of_vllms_takes_what_happens_anyway_and_refuses_all_else(name: str) -> None:
+    for value in _ALLOWED[name]:
+        check_names({name: value})
+    with pytest.raises(Unsupported, match=name):
+        check_names({name: "something else"})
+
+
+def test_a_switch_is_not_a_number() -> None:
+    check_names({"swap_space": 0.0, "tensor_parallel_size": 1})
+    for name, value in {"tensor_parallel_size": True, "enable_lora": 0}.items():
+        with pytest.raises(Unsupported, match=name):
+            check_names({name: value})
+
+
 def test_a_model_that_is_nowhere_is_an_error() -> None:
     with pytest.raises(ModelNotFound, match="nowhere"):
         LLM("nowhere")
+
+
+def test_a_repeated_prompt_tells_how_much_of_it_was_cached() -> None:
+    ids = list(range(20, 40))
+    told = [
+        [LLM.from_engine(engine).generate(prompt_token_ids=ids)[0].num_cached_tokens for _ in range(2)]
+        for engine in (fake_engine(), fake_engine(prefix_caching=False))
+    ]
+    assert told == [[0, 16], [0, 0]]
+
+
+def test_prompt_logprobs_have_vllms_shape() -> None:
+    params = greedy(2, prompt_logprobs=1)
+    (output,) = quiet(fake_llm(), [[20, 21, 22]], params)
+    assert output.prompt_logprobs is not None
+    first, second, third = output.prompt_logprobs
+    assert first is None
+    for place, (token, before) in zip((second, third), ((21, [20]), (22, [20, 21])), strict=True):
+        assert place is not None
+        assert place.keys() == {token, likeliest(before)}
+        assert place[likeliest(before)].rank == 1
+    assert quiet(fake_llm(), [[20, 21]], greedy(2))[0].prompt_logprobs is None
+
+
+def test_a_grammar_a_prediction_and_healing_are_asked_for_in_the_sampling_params() -> None:
+    structured = StructuredOutputsParams(choice=["yes", "no"])
+    (output,) = quiet(fake_llm(), "x", greedy(5, structured_outputs=structured, prediction="no"))
+    assert output.outputs[0].text in ("yes", "no")
+    assert output.outputs[0].finish_reason == "stop"
+    (output,) = quiet(fake_llm(), "return val", greedy(1, token_healing=True))
+    assert output.prompt_token_ids == TOKENIZER.encode("return val", bos=True)
+
+
+def test_speculation_is_set_by_draft_tokens(tiny_checkpoint: Path) -> None:
+    llm = LLM(tiny_checkpoint, draft_tokens=3, max_model_len=64, max_num_seqs=2)
+    assert llm.engine.settings.draft_tokens == 3
+    with pytest.raises(Unsupported, match="draft_tokens"):
+        LLM(tiny_checkpoint, speculative_config={"method": "ngram"})

@@ -42,17 +42,125 @@ def test_check_finds_a_page_given_twice_or_forgotten_or_invented(tables: list[li
         pages.check(tables)
 
 
+DIGESTS = [bytes([i]) * 32 for i in range(6)]
+
+
+def full(pages: Pages, table: list[int], digests: list[bytes]) -> None:
+    """What happens when the model has filled the table's first pages."""
+    for page, digest in zip(table, digests, strict=False):
+        pages.publish(page, digest)
+
+
+def test_published_pages_are_shared_and_outlive_their_holder() -> None:
+    pages, first, second, third = Pages(8, 4), list[int](), list[int](), list[int]()
+    assert pages.claim(first, 9, DIGESTS[:2]) == 0
+    full(pages, first, DIGESTS[:2])
+    assert pages.claim(second, 10, DIGESTS[:2]) == 2
+    assert (second[:2], second[2:] == first[2:]) == (first[:2], False)
+    pages.check([first, second])
+    pages.release(first)
+    pages.release(second)
+    assert (pages.used, pages.idle, pages.available) == (0, 2, 8)
+    assert pages.claim(third, 10, [DIGESTS[0], DIGESTS[5]]) == 1
+
+
+def test_a_claim_that_cannot_be_met_changes_nothing() -> None:
+    pages, first, second = Pages(3, 4), list[int](), list[int]()
+    pages.claim(first, 8, [])
+    full(pages, first, DIGESTS[:2])
+    pages.release(first)
+    # Two idle pages would be shared, so they cannot also be what is taken for the rest.
+    assert pages.claim(second, 16, DIGESTS[:2]) is None
+    assert (second, pages.idle, pages.available) == ([], 2, 3)
+
+
+def test_idle_pages_are_taken_when_none_is_free_the_end_of_a_chain_first() -> None:
+    pages, first, second = Pages(3, 4), list[int](), list[int]()
+    pages.claim(first, 12, [])
+    full(pages, first, DIGESTS[:3])
+    pages.release(first)
+    assert pages.grow(second, 4)
+    assert [len(pages.find(DIGESTS[:k])) for k in (1, 2, 3)] == [1, 2, 2]
+
+
+def test_of_two_equal_pages_the_first_stays_the_known_one() -> None:
+    pages, first, second = Pages(4, 4), list[int](), list[int]()
+    pages.grow(first, 4)
+    pages.grow(second, 4)
+    full(pages, first, DIGESTS)
+    full(pages, second, DIGESTS)
+    assert pages.find(DIGESTS[:1]) == first
+    pages.release(second)
+    assert pages.idle == 0
+    pages.check([first])
+
+
+def test_check_finds_a_page_that_is_not_full_in_two_tables() -> None:
+    pages, table = Pages(3, 4), list[int]()
+    pages.grow(table, 4)
+    pages._hold(table[0])
+    with pytest.raises(AssertionError, match="not full"):
+        pages.check([table, table])
+
+
+def test_forgotten_pages_are_free_and_held_ones_cannot_be_forgotten() -> None:
+    pages, table = Pages(3, 4), list[int]()
+    pages.grow(table, 8)
+    full(pages, table, DIGESTS)
+    with pytest.raises(AssertionError, match="2 pages"):
+        pages.forget()
+    pages.release(table)
+    pages.forget()
+    assert (pages.idle, pages.available, pages.find(DIGESTS)) == (0, 3, [])
+    pages.check([])
+
+
+class Shelf:
+    """A tier that keeps digests, and refuses some as damaged."""
+
+    def __init__(self) -> None:
+        self.saved: set[bytes] = set()
+        self.damaged: set[bytes] = set()
+
+    def load(self, digest: bytes, page: int) -> bool:
+        return digest in self.saved - self.damaged
+
+    def save(self, digest: bytes, page: int) -> None:
+        self.saved.add(digest)
+
+
+def test_evicted_pages_go_to_the_tier_and_come_back_from_it() -> None:
+    shelf = Shelf()
+    pages, table = Pages(3, 4, shelf), list[int]()
+    pages.claim(table, 12, DIGESTS[:3])
+    full(pages, table, DIGESTS[:3])
+    pages.release(table)
+    pages.grow(table, 12)
+    assert shelf.saved == set(DIGESTS[:3])
+    pages.release(table)
+    shelf.damaged = {DIGESTS[2]}
+    assert pages.claim(table, 12, DIGESTS[:3]) == 2
+    pages.check([table])
+
+
 @given(
     count=st.integers(1, 12),
     size=st.integers(1, 5),
-    moves=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 40)), max_size=40),
+    tiered=st.booleans(),
+    moves=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 40), st.integers(0, 6)), max_size=40),
 )
-def test_free_and_used_are_all_after_any_moves(count: int, size: int, moves: list[tuple[int, int]]) -> None:
-    pages = Pages(count, size)
+def test_the_books_agree_after_any_moves(
+    count: int, size: int, tiered: bool, moves: list[tuple[int, int, int]]
+) -> None:
+    pages = Pages(count, size, Shelf() if tiered else None)
     tables: list[list[int]] = [[], [], [], []]
-    for which, tokens in moves:
+    for which, tokens, known in moves:
+        table, digests = tables[which], DIGESTS[: min(known, tokens // size)]
         if tokens == 0:
-            pages.release(tables[which])
-        elif pages.grow(tables[which], tokens):
-            assert len(tables[which]) * size >= tokens
+            pages.release(table)
+        elif not table:
+            pages.claim(table, tokens, digests)
+            full(pages, table, digests)
+        elif pages.grow(table, tokens):
+            assert len(table) * size >= tokens
         pages.check(tables)

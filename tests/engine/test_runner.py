@@ -27,7 +27,7 @@ def chunk(asked: Request, pages: Pages, count: int) -> Chunk:
 
 def test_logits_come_per_chunk_and_see_the_tokens_of_earlier_chunks() -> None:
     model = FakeModel()
-    runner, pages = Runner(model, LatentCache(model.config, 8, 4)), Pages(8, 4)
+    runner, pages = Runner(model, LatentCache(model.config, 8, 4, torch.float32)), Pages(8, 4)
     a, b = request([11, 12, 13, 14, 15]), request([21, 22])
     runner.run([chunk(a, pages, 3)])
     logits_BW = runner.run([chunk(b, pages, 2), chunk(a, pages, 2)])

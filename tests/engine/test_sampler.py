@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from coderv2.engine.drawing import FEW
 from coderv2.engine.request import Request, SamplingParams
 from coderv2.engine.sampler import sample
 from tests.tiny_tokenizer import tiny_tokenizer
@@ -133,6 +134,34 @@ def test_a_seed_fixes_the_draws_whatever_the_neighbours_are() -> None:
     crowd = sample(flat.expand(5, W), [request(seed=s) for s in range(5)])
     assert [c.token_id for c in crowd] == alone
     assert len(set(alone)) > 1
+
+
+@given(data=st.data())
+def test_rows_that_are_drawn_together_give_what_each_gives_alone(data: st.DataObject) -> None:
+    logits_BW = torch.randn(6, W, generator=torch.Generator().manual_seed(data.draw(st.integers(0, 99)))) * 3
+    kinds: list[dict[str, Any]] = [
+        {}, {"temperature": 0}, {"temperature": 3.0, "logprobs": 4}, {"top_p": 0.9}, {"top_k": 3},
+        {"top_k": 200, "top_p": 0.99, "temperature": 4.0}, {"min_p": 0.1}, {"min_p": 0.01, "top_p": 0.5},
+        {"presence_penalty": 1.0, "answer": (3, 4)}, {"logprobs": 0, "temperature": 0},
+        {"top_p": 0.97, "temperature": 9.0},
+    ]  # fmt: skip
+    chosen_kinds = [data.draw(st.sampled_from(kinds)) | {"seed": seed} for seed in range(6)]
+    together = sample(logits_BW, [request(**kind) for kind in chosen_kinds])
+    for row, kind in enumerate(chosen_kinds):
+        assert sample(logits_BW[row : row + 1], [request(**kind)]) == [together[row]]
+
+
+def test_top_k_above_the_few_that_are_looked_at_first_keeps_just_so_many() -> None:
+    logits = torch.linspace(0, 0.01, W)
+    counts = drawn(logits, times=3000, top_k=FEW + 10)
+    assert counts.keys() == set(range(W - FEW - 10, W))
+
+
+def test_a_nucleus_that_is_wider_than_the_few_looked_at_first_is_kept_whole() -> None:
+    logits = torch.linspace(0, 0.01, W)
+    counts = drawn(logits, times=4000, top_p=0.75, temperature=1.0)
+    assert min(counts) in range(W - int(0.75 * W) - 3, W - int(0.74 * W))
+    assert len(counts) > 0.7 * W
 
 
 def test_logit_bias_is_added() -> None:

@@ -237,3 +237,18 @@ def test_an_idle_engine_takes_no_steps() -> None:
         steps = threading.Event()
         engine.step = lambda: steps.set() or []  # type: ignore[method-assign,func-returns-value]
         assert not steps.wait(0.05)
+
+
+def test_a_stream_brings_tenant_priority_and_deadline_to_the_engine() -> None:
+    async def main(worker: Worker) -> list[int]:
+        prompt = list(range(20, 40))
+        counts = []
+        for tenant in ("a", "b", "a"):
+            stream = worker.stream(prompt, greedy(2), tenant=tenant, priority=1, deadline=60)
+            counts.append([delta async for delta in stream][-1].num_cached_tokens)
+        return counts
+
+    with working() as worker:
+        assert within(lambda: main(worker)) == [0, 0, 16]
+        with pytest.raises(InvalidValue, match="deadline"):
+            worker.stream([20], greedy(), deadline=-1)

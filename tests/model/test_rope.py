@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from coderv2.kernels import reference
-from coderv2.model.rope import inverse_frequencies, rotary_table, softmax_scale
+from coderv2.model.rope import inverse_frequencies, rotary_table, softmax_scale, turning_table
 from tests.tiny import tiny_config
 
 PUBLISHED = {"qk_nope_head_dim": 128, "qk_rope_head_dim": 64}
@@ -55,3 +55,14 @@ def test_scores_depend_only_on_the_distance_between_query_and_key() -> None:
 
     assert score(700, 33) == pytest.approx(score(90, 33), abs=1e-4)
     assert score(700, 33) != pytest.approx(score(700, 34), abs=1e-4)
+
+
+@pytest.mark.parametrize(("old", "new"), [(0, 5), (900, 905), (905, 900), (4000, 3500), (100_000, 120_000)])
+def test_turned_keys_are_the_keys_of_the_new_positions(old: int, new: int) -> None:
+    config = tiny_config("lite", qk_rope_head_dim=64)
+    inv_freq = inverse_frequencies(config)
+    k_SR = torch.randn(20, 64, generator=torch.Generator().manual_seed(0))
+    old_S, new_S = (torch.arange(start, start + 20) for start in (old, new))
+    there_SR, here_SR = (reference.rope(k_SR, *rotary_table(config, p, inv_freq)) for p in (old_S, new_S))
+    turned_SR = reference.rope(there_SR, *turning_table(old_S, new_S, inv_freq))
+    torch.testing.assert_close(turned_SR, here_SR, rtol=1e-5, atol=1e-5)

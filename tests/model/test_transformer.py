@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -109,3 +110,19 @@ def test_cache_size_and_crossing_point_of_the_released_models(
     config = ModelConfig.from_dict(published)
     assert bytes_per_token(config) == per_token
     assert crossing(config) == pytest.approx(cross, abs=0.01)
+
+
+def test_the_wanted_logits_are_those_of_each_sequences_last_tokens() -> None:
+    model = tiny_model(tiny_config())
+    sequences = [sample_ids(9), sample_ids(5), sample_ids(7)]
+    tables = [[0, 1, 2], [3, 4], [5, 6]]
+
+    def logits(**wanted: Any) -> torch.Tensor:
+        cache = LatentCache(model.config, 7, 4, torch.float32)
+        with torch.inference_mode():
+            logits_RW: torch.Tensor = model(Batch.cached(cache, sequences, [0, 0, 0], tables, **wanted))
+        return logits_RW
+
+    every = logits(all_logits=True)
+    torch.testing.assert_close(logits(wanted=[3, 1, 7]), every[[6, 7, 8, 13, *range(14, 21)]])
+    torch.testing.assert_close(logits(), every[[8, 13, 20]])

@@ -1,0 +1,109 @@
+"""`coderv2 doctor`: what this machine has, what fits it, how fast that would be."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from coderv2 import paths
+from coderv2.cli import options
+
+if TYPE_CHECKING:
+    import torch
+
+    from coderv2.engine.fit import Fit, Rehearsal, Size
+    from coderv2.engine.machine import Machine
+
+
+@click.command()
+@options.model
+def doctor(model: str | None) -> None:
+    """Show what this machine has, which models fit it, and the settings to run MODEL with.
+
+    Memory bandwidth and arithmetic are measured for a second or two. A small model is also run for a moment; of a
+    large one nothing but its config is read, or fetched.
+
+    \b
+    coderv2 doctor
+    coderv2 doctor -m deepseek-ai/DeepSeek-Coder-V2-Lite-Instruct
+    """
+    import torch
+
+    from coderv2.engine import fit, machine
+    from coderv2.model import hub
+    from coderv2.model.config import ModelConfig
+
+    torch.set_num_threads(paths.threads())
+    folder = hub.resolve(model, wanted=("config.json",))
+    size = fit.Size.of(model or "the bundled model", ModelConfig.from_folder(folder))
+    found = machine.inspect()
+    click.echo("\n".join(describe(found)) + "\n")
+    click.echo("\n".join(table([fit.best_fit(one, found) for one in (size, *fit.RELEASED)])) + "\n")
+    click.echo("\n".join(_advice(folder, size, found)))
+
+
+def describe(machine: "Machine") -> Iterator[str]:
+    """The machine, one thing a line."""
+    yield f"Processor   {machine.processor}, {machine.cores} cores; {machine.threads} threads for arithmetic"
+    yield f"            {' '.join(machine.instruction_sets)}"
+    yield f"Memory      {_gb(machine.memory)}, {_gb(machine.free)} free"
+    yield f"GPU         {f'{machine.gpu}, {_gb(machine.gpu_memory)}' if machine.gpu else 'none'}"
+    for dtype, speed in machine.speeds.items():
+        yield (
+            f"{_name(dtype):12}{speed.bytes_per_second / 1e9:.1f} GB/s of weights read for one token, "
+            f"{speed.flops / 1e9:,.0f} GFLOP/s for many (measured)"
+        )
+
+
+def table(fits: "list[Fit]") -> Iterator[str]:
+    """What fits, and the speeds that bandwidth and arithmetic allow."""
+    width = max(len(one.size.name) for one in fits)
+    yield f"{'model':{width}}  {'format':8}  {'weights':>9}  fits  {'answer':>9}  {'prompt':>9}  tokens/s at best"
+    for one in fits:
+        yield (
+            f"{one.size.name:{width}}  {_name(one.dtype):8}  {_gb(one.weight_bytes):>9}  "
+            f"{'yes' if one.fits else 'no':4}  {one.answer_speed:>9,.1f}  {one.prompt_speed:>9,.1f}"
+        )
+
+
+def _advice(folder: Path, size: "Size", machine: "Machine") -> Iterator[str]:
+    """The settings for the asked model, and how fast it really ran where that was quick to try."""
+    from coderv2.engine import fit
+    from coderv2.model import weights
+
+    small = any(folder.glob("*.safetensors")) and weights.auto_dtype(folder, machine.device)
+    chosen = fit.fit(size, machine, small) if small else fit.best_fit(size, machine)
+    if not chosen.fits:
+        short = chosen.weight_bytes + 1024 * chosen.cache_bytes_per_token * 4 - machine.room
+        yield f"{size.name} does not fit: {_gb(short)} more free memory is needed in {_name(chosen.dtype)}."
+        return
+    yield from settings(chosen, machine)
+    if small:
+        yield from rehearsed(fit.rehearse(folder, small, machine.device))
+
+
+def settings(chosen: "Fit", machine: "Machine") -> Iterator[str]:
+    """What an engine takes by itself here."""
+    taken = chosen.settings
+    cache = chosen.cache_tokens * chosen.cache_bytes_per_token
+    yield f"Settings for {chosen.size.name}:"
+    yield f"  dtype {_name(chosen.dtype)}, device {machine.device}, {machine.threads} threads (CODERV2_THREADS)"
+    yield f"  max_model_len {taken.max_model_len}, max_num_seqs {taken.max_running}"
+    yield f"  cache_tokens {chosen.cache_tokens} ({_gb(cache)}, taken as it fills)"
+
+
+def rehearsed(speeds: "Rehearsal") -> Iterator[str]:
+    """What was tried."""
+    yield (
+        f"Tried here: {speeds.answer_speed:,.0f} tokens/s of one answer, "
+        f"{speeds.prompt_speed:,.0f} tokens/s of a prompt."
+    )
+
+
+def _name(dtype: "torch.dtype") -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _gb(count: float) -> str:
+    return f"{count / 1e9:,.2f} GB" if count < 1e10 else f"{count / 1e9:,.0f} GB"

@@ -1,0 +1,112 @@
+"""What an engine refuses, and how a submission becomes its requests."""
+
+import operator
+from collections.abc import Sequence
+from random import Random
+
+from coderv2.engine import determinism
+from coderv2.engine.constraint import Constraint
+from coderv2.engine.contest import scored
+from coderv2.engine.grammar import Grammars
+from coderv2.engine.healing import Healing
+from coderv2.engine.request import Request, SamplingParams
+from coderv2.engine.settings import EngineSettings
+from coderv2.errors import ContextTooLong, InvalidValue
+from coderv2.model.config import ModelConfig
+from coderv2.text.healing import Healed
+from coderv2.text.tokenizer import Tokenizer
+
+
+class Admission:
+    """Checks against one engine's limits; `check` may be called from any thread."""
+
+    def __init__(
+        self, config: ModelConfig, tokenizer: Tokenizer, settings: EngineSettings, max_model_len: int
+    ) -> None:
+        self._config = config
+        self._tokenizer = tokenizer
+        self._settings = settings
+        self._max_model_len = max_model_len
+        self._grammars = Grammars(tokenizer, config.vocab_size)
+        self._healing = Healing(tokenizer, config.vocab_size)
+        self._seeds = Random(settings.seed)
+
+    def check(self, prompt_ids: Sequence[int], params: SamplingParams) -> None:
+        """Raises InvalidValue or ContextTooLong for what the engine can never serve."""
+        self.check_ids("prompt", prompt_ids)
+        self.check_ids("stop_token_ids", params.stop_token_ids or ())
+        self.check_ids("logit_bias", tuple(params.logit_bias or ()))
+        if params.prediction is not None and not isinstance(params.prediction, str):
+            self.check_ids("prediction", params.prediction)
+        if params.structured_outputs is not None:
+            self._grammars.compile(params.structured_outputs)
+        if params.fim_reuse == "shifted" and self._settings.deterministic:
+            raise InvalidValue(
+                "fim_reuse='shifted' depends on what is cached: not with deterministic", param="fim_reuse"
+            )
+        if not prompt_ids:
+            raise InvalidValue("the prompt is empty: it needs at least one token", param="prompt")
+        if params.answers > self._settings.max_waiting:
+            name, most = "n" if params.best_of is None else "best_of", self._settings.max_waiting
+            raise InvalidValue(f"{name} must be at most {most}, not {params.answers}", param=name)
+        self._check_length(len(prompt_ids), params.max_tokens)
+
+    def _seed(self, prompt_ids: Sequence[int]) -> int:
+        if self._settings.deterministic:
+            return determinism.seed_of(prompt_ids, self._settings.seed)
+        return self._seeds.getrandbits(63)
+
+    def requests(
+        self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams, salt: bytes
+    ) -> list[Request]:
+        """One for each of the n answers."""
+        seed = self._seed(prompt_ids) if params.seed is None else params.seed
+        healed = Healed([operator.index(token_id) for token_id in prompt_ids])
+        if params.token_healing:
+            healed = self._healing.heal(healed.prompt_ids)
+        room = self._max_model_len - len(healed.prompt_ids)
+        requests: list[Request] = []
+        params = scored(params)
+        for index in range(params.answers):
+            request = Request(
+                id=request_id,
+                index=index,
+                params=params,
+                tokens=list(healed.prompt_ids),
+                healed=healed,
+                limit=min(params.max_tokens or room, room),
+                tokenizer=self._tokenizer,
+                # Python's generator seeds -1 and 1 alike, so negative seeds go where no positive one is.
+                random=Random((seed + index) % 2**128),
+                salt=salt,
+                first=requests[0] if requests else None,
+            )
+            request.constraint = self._constraint(request)
+            requests.append(request)
+        return requests
+
+    def _constraint(self, request: Request) -> Constraint | None:
+        if request.params.structured_outputs is not None:
+            return self._grammars.compile(request.params.structured_outputs)
+        return self._healing.constraint(request.healed, request.end_ids)
+
+    def check_ids(self, name: str, ids: Sequence[int]) -> None:
+        """Raises InvalidValue for what is no token of the model."""
+        if not ids or (min(ids) >= 0 and max(ids) < self._config.vocab_size):
+            return
+        wrong = next(i for i in ids if not 0 <= i < self._config.vocab_size)
+        raise InvalidValue(
+            f"{name}: token {wrong} is not from 0 to {self._config.vocab_size - 1}", param=name
+        )
+
+    def _check_length(self, prompt_count: int, max_tokens: int | None) -> None:
+        wanted = prompt_count + (max_tokens or 1)
+        if wanted <= self._max_model_len:
+            return
+        limit = f"This model's maximum context length is {self._max_model_len} tokens"
+        if self._max_model_len < self._config.max_position_embeddings:
+            limit += f" as it is run here (its own is {self._config.max_position_embeddings})"
+        raise ContextTooLong(
+            f"{limit}. However, you requested {wanted} tokens ({prompt_count} in the prompt, {wanted - prompt_count} "
+            "for the answer). Shorten the prompt or ask for fewer tokens."
+        )

@@ -1,0 +1,148 @@
+"""The machine as arithmetic sees it: cores, instruction sets, memory, and what PyTorch really gets out of them."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from coderv2 import paths
+
+DTYPES = (torch.float32, torch.bfloat16)
+_INSTRUCTION_SETS = (
+    "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimd", "bf16",
+    "sve",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What products of matrices reach in one number format."""
+
+    bytes_per_second: float
+    """Of weights, when one row is multiplied: this bounds an answer."""
+    flops: float
+    """When many rows are multiplied at once: this bounds a prompt."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One machine; sizes in bytes, speeds of the device that a model would run on."""
+
+    processor: str
+    cores: int
+    """That this process may use."""
+    threads: int
+    """That arithmetic will use (CODERV2_THREADS)."""
+    instruction_sets: tuple[str, ...]
+    memory: int
+    free: int
+    device: str
+    """cpu or cuda."""
+    gpu: str | None
+    gpu_memory: int
+    gpu_free: int
+    speeds: dict[torch.dtype, Speed] = field(default_factory=dict)
+
+    @property
+    def bandwidth(self) -> float:
+        """Bytes per second that a large product of one row reads at best."""
+        return max((speed.bytes_per_second for speed in self.speeds.values()), default=0.0)
+
+    @property
+    def room(self) -> int:
+        """Bytes free on the device that a model would run on."""
+        return self.gpu_free if self.device == "cuda" else self.free
+
+
+def inspect(*, weight_bytes: int = 256 << 20) -> Machine:
+    """Looks and measures; a second or two. `weight_bytes` should exceed every cache of the processor."""
+    gpu = torch.cuda.is_available()
+    device = torch.device("cuda" if gpu else "cpu")
+    free, memory = free_bytes(torch.device("cpu")), _memory()
+    weight_bytes = min(weight_bytes, free // 8)
+    return Machine(
+        processor=_cpuinfo("model name") or "unknown processor",
+        cores=_cores(),
+        threads=paths.threads(),
+        instruction_sets=_instruction_sets(),
+        memory=memory,
+        free=free,
+        device=device.type,
+        gpu=torch.cuda.get_device_name() if gpu else None,
+        gpu_memory=torch.cuda.mem_get_info()[1] if gpu else 0,
+        gpu_free=torch.cuda.mem_get_info()[0] if gpu else 0,
+        speeds={dtype: _speed(dtype, device, weight_bytes) for dtype in DTYPES},
+    )
+
+
+def free_bytes(device: torch.device) -> int:
+    """Bytes that could be taken on `device` now; on the CPU a container's limit counts too."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    meminfo = _meminfo()
+    # Not sysconf's free pages: those leave out what a freshly read checkpoint left in the page cache.
+    free = meminfo.get("MemAvailable", 0) or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit, used = (_cgroup(name) for name in ("memory.max", "memory.current"))
+    return free if limit is None else max(min(free, limit - (used or 0)), 0)
+
+
+def _memory() -> int:
+    whole = _meminfo().get("MemTotal", 0) or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min(whole, _cgroup("memory.max") or whole)
+
+
+def _meminfo() -> dict[str, int]:
+    path = Path("/proc/meminfo")
+    lines = path.read_text("ascii").splitlines() if path.exists() else []
+    return {line.partition(":")[0]: int(line.split()[1]) * 1024 for line in lines}
+
+
+def _cgroup(name: str) -> int | None:
+    """A number of this container's memory limits; None without a limit."""
+    path = Path("/sys/fs/cgroup") / name
+    text = path.read_text("ascii").strip() if path.exists() else "max"
+    return int(text) if text.isdecimal() else None
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _instruction_sets() -> tuple[str, ...]:
+    flags = set((_cpuinfo("flags") or _cpuinfo("Features") or "").split())
+    known = tuple(name for name in _INSTRUCTION_SETS if name in flags)
+    return known or (torch.backends.cpu.get_cpu_capability().lower(),)
+
+
+def _cpuinfo(name: str) -> str | None:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text("utf-8", "replace").splitlines() if path.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), None)
+
+
+@torch.inference_mode()
+def _speed(dtype: torch.dtype, device: torch.device, weight_bytes: int) -> Speed:
+    width = 2048
+    weight_OD = torch.ones(weight_bytes // dtype.itemsize // width, width, dtype=dtype, device=device)
+    one_1D, many_TD = (torch.ones(rows, width, dtype=dtype, device=device) for rows in (1, 256))
+    part_OD = weight_OD[:width]
+    return Speed(
+        bytes_per_second=weight_OD.nbytes / _seconds(lambda: F.linear(one_1D, weight_OD), device),
+        flops=2 * many_TD.shape[0] * part_OD.numel() / _seconds(lambda: F.linear(many_TD, part_OD), device),
+    )
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    """The best of five, since what else runs can only slow it down."""
+    times = []
+    for _ in range(6):
+        begin = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - begin)
+    return min(times[1:])

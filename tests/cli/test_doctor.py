@@ -1,0 +1,66 @@
+"""coderv2 doctor."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.cli.conftest import RunCommand
+
+from coderv2.cli.doctor import describe, settings, table
+from coderv2.engine import fit, machine
+from coderv2.engine.machine import Machine, Speed
+
+
+@pytest.fixture(autouse=True)
+def _measures_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = machine.inspect
+    monkeypatch.setattr(machine, "inspect", lambda: whole(weight_bytes=4 << 20))
+
+
+def test_it_tells_machine_fit_settings_and_what_was_tried(command: RunCommand, tiny_checkpoint: Path) -> None:
+    outcome = command("doctor", "-m", tiny_checkpoint)
+    assert outcome.code == 0
+    assert not outcome.err
+    for part in (
+        "Processor",
+        "Memory",
+        "GPU",
+        "GB/s",
+        "DeepSeek-Coder-V2 (236B)",
+        "dtype float32",
+        "Tried here:",
+    ):
+        assert part in outcome.out
+
+
+def test_a_model_that_does_not_fit_says_what_is_missing(
+    command: RunCommand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path
+) -> None:
+    (tmp_path / "config.json").write_text((tiny_checkpoint / "config.json").read_text("utf-8"), "utf-8")
+    monkeypatch.setattr(machine, "free_bytes", lambda device: 1 << 20)
+    outcome = command("doctor", "-m", tmp_path)
+    assert outcome.code == 0
+    assert "does not fit: 0.0" in outcome.out
+    assert "more free memory is needed" in outcome.out
+
+
+def test_a_folder_without_a_model_is_one_line(command: RunCommand, tmp_path: Path) -> None:
+    outcome = command("doctor", "-m", tmp_path)
+    assert outcome.code == 2
+    assert "config.json" in outcome.err
+
+
+def test_numbers_read_as_people_read_them() -> None:
+    found = Machine(
+        processor="Chip", cores=8, threads=4, instruction_sets=("avx2", "amx_bf16"), memory=64 * 10**9, free=50 * 10**9,
+        device="cuda", gpu="Card", gpu_memory=80 * 10**9, gpu_free=79 * 10**9,
+        speeds={torch.bfloat16: Speed(3.2e12, 7e14)},
+    )  # fmt: skip
+    lines = list(describe(found))
+    assert lines[0] == "Processor   Chip, 8 cores; 4 threads for arithmetic"
+    assert lines[1].strip() == "avx2 amx_bf16"
+    assert lines[3] == "GPU         Card, 80 GB"
+    chosen = fit.best_fit(fit.RELEASED[0], found)
+    assert "bfloat16" in "\n".join(table([chosen]))
+    assert "  652.7  " in "\n".join(table([chosen]))
+    assert list(settings(chosen, found))[1] == "  dtype bfloat16, device cuda, 4 threads (CODERV2_THREADS)"
