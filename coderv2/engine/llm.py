@@ -94,7 +94,8 @@ class LLM:
     ) -> None:
         """Loads `model`: a folder, a hub name, or None for the bundled one; `tokenizer` may come from another.
 
-        `seed` fixes what requests without a seed draw. `trust_remote_code` may be True: no code of a checkpoint is run
+        `dtype` "auto" is float32 for a small model on a CPU, else the checkpoint's own. `seed` fixes what requests
+        without a seed draw. `trust_remote_code` may be True: no code of a checkpoint is run
         either way. So may `enforce_eager`: there is no graph capture to leave out. Raises Unsupported for names of
         vLLM's that cannot be honoured, TypeError for names that vLLM does not have either.
         """
