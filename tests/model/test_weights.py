@@ -51,6 +51,16 @@ def test_files_hold_the_published_per_expert_layout(folder: Path) -> None:
     assert {"lm_head.weight", "model.norm.weight", "model.embed_tokens.weight"} <= tensors.keys()
 
 
+def test_weights_may_be_read_by_whoever_may_read_the_config(folder: Path) -> None:
+    assert (folder / SINGLE).stat().st_mode == (folder / "config.json").stat().st_mode
+
+
+def test_saving_over_a_sharded_model_leaves_no_stale_index(sharded: Path) -> None:
+    model = tiny_model(tiny_config(), seed=3)
+    save(model, sharded)
+    assert torch.equal(load(sharded).lm_head, model.lm_head)
+
+
 def test_bfloat16_is_kept_and_float16_becomes_bfloat16(folder: Path) -> None:
     halves = {name: t.half() for name, t in load_file(folder / SINGLE).items()}
     save_file(halves, folder / SINGLE)
