@@ -52,10 +52,10 @@ EXERCISE_COPIES = 40
 TALK_COPIES = 24
 ROLE_WORDS = ["User: \n\nAssistant: "] * 1000
 """The chat template's words, so that they are tokens."""
-REPEATED_COPIES = 12
+REPEATED_COPIES = 24
 """Of each hand-written exercise as a document, in the instruction phase."""
-REPLAYED_TOKENS = 300_000
-"""Of other documents, in the instruction phase: about a quarter."""
+REPLAYED_TOKENS = 400_000
+"""Of other documents, in the instruction phase: nearly a third."""
 
 HELD_OUT = (
     r"^(click|starlette|httpx|h11|jinja2)/",
@@ -139,13 +139,13 @@ def pretrain(out: Path, minutes: float, settings: Iterable[str] = ()) -> Transfo
 
 
 def sft(model: Transformer, out: Path, minutes: float, settings: Iterable[str] = ()) -> None:
-    """The instruction phase, which starts near the rates at which pretraining ended."""
+    """The instruction phase, from two fifths of the pretraining's peak rates down to a tenth of that."""
     tokenizer = Tokenizer.from_folder(out / "tokenizer")
     talks = (encode_conversation(tokenizer, talk) for talk in conversations(TALK_COPIES))
     written = encode(exercises.documents(exercises.bank(), REPEATED_COPIES), tokenizer)
     replayed = instruction.replay(shards.Shard(out / "documents"), REPLAYED_TOKENS, seed=1)
     shards.write(out / "talks", itertools.chain(talks, written, replayed), tokenizer.vocab_size)
-    optim = OptimConfig(lr=6e-4, muon_lr=0.004, warmup_steps=20)
+    optim = OptimConfig(lr=1.2e-3, muon_lr=0.008, warmup_steps=20)
     run = override(RunConfig(seed=1, minutes=minutes, optim=optim), settings)
     progress = instruction.finetune(model, out / "talks", run, out / "sft")
     logger.info("fine-tuned on %d tokens in %.0f s", progress.tokens, progress.seconds)
