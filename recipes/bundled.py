@@ -27,7 +27,7 @@ from coderv2.data import dedup, exercises, filters, ledger, pipeline, read, shar
 from coderv2.data.composed import composed
 from coderv2.data.conversations import conversations
 from coderv2.data.document import Document
-from coderv2.data.encode import encode
+from coderv2.data.encode import FIM_RATE, encode
 from coderv2.data.licences import permissive_only
 from coderv2.data.mix import hold_out, repeat
 from coderv2.data.vocabulary import save_tokenizer, train_bpe
@@ -54,6 +54,8 @@ ROLE_WORDS = ["User: \n\nAssistant: "] * 1000
 """The chat template's words, so that they are tokens."""
 REPEATED_COPIES = 24
 """Of each hand-written exercise as a document, in the instruction phase."""
+HOLED_COPIES = 40
+"""The same in the last phase, which is mostly about holes."""
 REPLAYED_TOKENS = 400_000
 """Of other documents, in the instruction phase: nearly a third."""
 
@@ -140,15 +142,51 @@ def pretrain(out: Path, minutes: float, settings: Iterable[str] = ()) -> Transfo
 
 def sft(model: Transformer, out: Path, minutes: float, settings: Iterable[str] = ()) -> None:
     """The instruction phase, from two fifths of the pretraining's peak rates down to a tenth of that."""
-    tokenizer = Tokenizer.from_folder(out / "tokenizer")
-    talks = (encode_conversation(tokenizer, talk) for talk in conversations(TALK_COPIES))
-    written = encode(exercises.documents(exercises.bank(), REPEATED_COPIES), tokenizer)
-    replayed = instruction.replay(shards.Shard(out / "documents"), REPLAYED_TOKENS, seed=1)
-    shards.write(out / "talks", itertools.chain(talks, written, replayed), tokenizer.vocab_size)
     optim = OptimConfig(lr=1.2e-3, muon_lr=0.008, warmup_steps=20)
     run = override(RunConfig(seed=1, minutes=minutes, optim=optim), settings)
-    progress = instruction.finetune(model, out / "talks", run, out / "sft")
-    logger.info("fine-tuned on %d tokens in %.0f s", progress.tokens, progress.seconds)
+    finetune(
+        model,
+        out,
+        "sft",
+        lessons(out, TALK_COPIES, REPEATED_COPIES, FIM_RATE, REPLAYED_TOKENS, run.seed),
+        run,
+    )
+
+
+def holes(model: Transformer, out: Path, minutes: float, settings: Iterable[str] = ()) -> None:
+    """A last phase mostly on holes in the exercises, since conversations teach nothing about a suffix."""
+    optim = OptimConfig(lr=6e-4, muon_lr=0.004, warmup_steps=10)
+    run = override(RunConfig(seed=2, minutes=minutes, optim=optim), settings)
+    finetune(
+        model,
+        out,
+        "holes",
+        lessons(out, TALK_COPIES // 3, HOLED_COPIES, 0.8, REPLAYED_TOKENS // 2, run.seed),
+        run,
+    )
+
+
+def lessons(
+    out: Path, talk_copies: int, exercise_copies: int, fim_rate: float, replayed: int, seed: int
+) -> Iterator[list[int] | tuple[list[int], list[bool]]]:
+    """Conversations, hand-written exercises as documents, and so many tokens of replayed documents."""
+    tokenizer = Tokenizer.from_folder(out / "tokenizer")
+    written = exercises.documents(exercises.bank(), exercise_copies)
+    yield from (encode_conversation(tokenizer, talk) for talk in conversations(talk_copies))
+    yield from encode(written, tokenizer, fim_rate=fim_rate)
+    yield from instruction.replay(shards.Shard(out / "documents"), replayed, seed=seed)
+
+
+def finetune(
+    model: Transformer,
+    out: Path,
+    phase: str,
+    examples: Iterable[list[int] | tuple[list[int], list[bool]]],
+    run: RunConfig,
+) -> None:
+    shards.write(out / f"{phase}-lessons", examples, VOCABULARY)
+    progress = instruction.finetune(model, out / f"{phase}-lessons", run, out / phase)
+    logger.info("%s: %d tokens in %.0f s", phase, progress.tokens, progress.seconds)
 
 
 def package(model: Transformer, out: Path) -> Path:
@@ -180,7 +218,7 @@ def measure(out: Path) -> None:
         "active": card.active_parameters(model),
         "vocabulary": VOCABULARY,
         "context": CONTEXT,
-        "replayed": REPLAYED_TOKENS / shards.Shard(out / "talks").tokens,
+        "replayed": REPLAYED_TOKENS / shards.Shard(out / "sft-lessons").tokens,
         "machine": card.machine(),
         **card.run_figures(out),
         "bits_all": sum(lengths.values(), heldout.CodeLength()).bits_per_byte,
@@ -257,16 +295,20 @@ def write_json(path: Path, value: object) -> None:
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/bundled"), show_default=True)
 @click.option("--minutes", default=60.0, show_default=True, help="Of pretraining.")
 @click.option("--sft-minutes", default=8.0, show_default=True, help="Of the instruction phase.")
+@click.option("--holes-minutes", default=4.0, show_default=True, help="Of the last phase, on holes.")
 @click.option(
     "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Such as optim.lr=3e-4 (pretraining)."
 )
-def main(out: Path, minutes: float, sft_minutes: float, settings: tuple[str, ...]) -> None:
+def main(
+    out: Path, minutes: float, sft_minutes: float, holes_minutes: float, settings: tuple[str, ...]
+) -> None:
     to_stderr()
     torch.set_num_threads(paths.threads())
     if not (out / "documents" / "shard.json").exists():
         data(out)
     model = pretrain(out, minutes, settings)
     sft(model, out, sft_minutes)
+    holes(model, out, holes_minutes)
     package(model, out)
     measure(out)
 

@@ -39,7 +39,7 @@ def active_parameters(model: Transformer) -> int:
 def run_figures(out: Path) -> dict[str, float]:
     """What the runs' states and logs say."""
     tokens = shards.Shard(out / "documents").tokens
-    runs = {phase: checkpoint.load(out / phase) for phase in ("pretrain", "sft")}
+    runs = {phase: checkpoint.load(out / phase) for phase in ("pretrain", "sft", "holes")}
     figures: dict[str, float] = {"epoch_tokens": tokens}
     for phase, saved in runs.items():
         if saved is not None:

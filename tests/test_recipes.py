@@ -31,8 +31,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """The recipe with two files, a small vocabulary and a tiny model."""
     monkeypatch.setattr(bundled, "sources", two_sources)
     monkeypatch.setattr(bundled, "VOCABULARY", 600)
-    for name in ("EXERCISE_COPIES", "TALK_COPIES", "REPEATED_COPIES", "LINES", "COMPLETIONS"):
-        monkeypatch.setattr(bundled, name, 1)
+    for name in ("EXERCISE_COPIES", "TALK_COPIES", "REPEATED_COPIES", "HOLED_COPIES", "LINES", "COMPLETIONS"):
+        monkeypatch.setattr(bundled, name, 3 if name == "TALK_COPIES" else 1)
     monkeypatch.setattr(bundled, "ROLE_WORDS", [])
     monkeypatch.setattr(bundled, "model_config", lambda tokenizer: tiny_config())
     monkeypatch.setattr(recall.exercises, "bank", lambda bank=exercises.bank: bank()[:2])
@@ -42,7 +42,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_recipe_makes_a_measured_checkpoint_in_two_steps(tmp_path: Path) -> None:
     bundled.data(tmp_path)
     model = bundled.pretrain(tmp_path, 1.0, ["steps=2", "row_tokens=256", "rows_per_step=1", "log_every=1"])
-    bundled.sft(model, tmp_path, 1.0, ["steps=2", "row_tokens=512", "rows_per_step=1", "log_every=1"])
+    for phase in (bundled.sft, bundled.holes):
+        phase(model, tmp_path, 1.0, ["steps=2", "row_tokens=512", "rows_per_step=1", "log_every=1"])
     folder = bundled.package(model, tmp_path)
     bundled.measure(tmp_path)
     assert Tokenizer.from_folder(folder).vocab_size == 600

@@ -55,7 +55,7 @@ def _number(name: str, metavar: str, text: str, default: float | None) -> Decora
         name,
         type=int if metavar == "N" else float,
         default=default,
-        show_default="the model's generation_config.json, else 1" if default is None else True,
+        show_default="the model's own" if default is None else True,
         metavar=metavar,
         help=text,
     )

@@ -12,10 +12,11 @@ FILE = "generation_config.json"
 
 @dataclass(frozen=True)
 class SamplingDefaults:
-    """What holds where a request says nothing; without a file OpenAI's defaults."""
+    """What holds where a request says nothing. Without a file: what DeepSeek's README samples with, since OpenAI's 1.0
+    makes code models ramble."""
 
-    temperature: float = 1.0
-    top_p: float = 1.0
+    temperature: float = 0.3
+    top_p: float = 0.95
 
     @classmethod
     def from_folder(cls, folder: Path) -> "SamplingDefaults":

@@ -15,17 +15,17 @@ def _from(folder: Path, text: str) -> SamplingDefaults:
     return SamplingDefaults.from_folder(folder)
 
 
-def test_without_a_file_the_defaults_are_openais(tmp_path: Path) -> None:
-    assert SamplingDefaults.from_folder(tmp_path) == SamplingDefaults(1.0, 1.0)
+def test_without_a_file_the_defaults_are_those_of_deepseeks_readme(tmp_path: Path) -> None:
+    assert SamplingDefaults.from_folder(tmp_path) == SamplingDefaults(0.3, 0.95)
 
 
 def test_the_models_own_numbers_are_taken(tmp_path: Path) -> None:
-    text = json.dumps({"temperature": 0.3, "top_p": 0.95, "eos_token_id": 1})
-    assert _from(tmp_path, text) == SamplingDefaults(0.3, 0.95)
+    text = json.dumps({"temperature": 0.6, "top_p": 0.9, "eos_token_id": 1})
+    assert _from(tmp_path, text) == SamplingDefaults(0.6, 0.9)
 
 
-def test_a_missing_number_or_null_is_openais(tmp_path: Path) -> None:
-    assert _from(tmp_path, '{"temperature": null, "top_p": 0.5}') == SamplingDefaults(1.0, 0.5)
+def test_a_missing_number_or_null_is_the_default(tmp_path: Path) -> None:
+    assert _from(tmp_path, '{"temperature": null, "top_p": 0.5}') == SamplingDefaults(0.3, 0.5)
 
 
 @pytest.mark.parametrize(
