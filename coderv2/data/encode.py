@@ -40,6 +40,13 @@ def encode_plain(text: str, tokenizer: Tokenizer) -> list[int]:
     return [tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id]
 
 
+def encode_hole_lesson(text: str, rng: random.Random, tokenizer: Tokenizer) -> tuple[list[int], list[bool]]:
+    """As `encode_holed`, and which tokens count: the middle's alone, which is what such a lesson is about."""
+    ids = encode_holed(text, rng, tokenizer)
+    middle = ids.index(tokenizer.fim.end) + 1 if tokenizer.fim else 0
+    return ids, [place >= middle for place in range(len(ids))]
+
+
 def encode_holed(text: str, rng: random.Random, tokenizer: Tokenizer) -> list[int]:
     """`text` of two characters or more, in PSM order with a hole drawn from `rng`."""
     if tokenizer.fim is None:
@@ -61,8 +68,13 @@ def pieces(document: Document) -> Iterator[str]:
     """The document cut to its window; every character is in exactly one piece."""
     draw = random.Random(choice_seed("window", document.id))
     window = draw.choices([size for size, _ in WINDOWS], weights=[share for _, share in WINDOWS])[0]
+    return cut(document.text, window)
+
+
+def cut(text: str, window: int) -> Iterator[str]:
+    """Pieces of about `window` characters, twice that at most, from one top-level statement to another."""
     piece = ""
-    for block in _TOP_LEVEL.split(document.text):
+    for block in _TOP_LEVEL.split(text):
         if piece and len(piece) + len(block) > window:
             yield piece
             piece = ""

@@ -32,6 +32,15 @@ def test_prefix_middle_and_suffix_make_the_text(text: str, seed: int) -> None:
         assert "".join(map(tokenizer.decode, parts)) == tokenizer.decode(tokenizer.encode(text))
 
 
+def test_of_a_hole_lesson_only_the_middle_and_its_end_count(tokenizer: Tokenizer) -> None:
+    assert tokenizer.fim is not None
+    ids, trained = encode.encode_hole_lesson(CODE, random.Random(3), tokenizer)
+    assert ids == encode.encode_holed(CODE, random.Random(3), tokenizer)
+    middle = ids.index(tokenizer.fim.end) + 1
+    assert trained == [False] * middle + [True] * (len(ids) - middle)
+    assert any(trained)
+
+
 @given(st.text(min_size=2), st.integers())
 def test_a_hole_is_never_empty(text: str, seed: int) -> None:
     start, end = encode.choose_hole(text, random.Random(seed))
