@@ -4,7 +4,7 @@ PORT ?= 8000
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test test-all lint bench docs clean
+.PHONY: serve test test-slow lint bench docs clean
 
 serve: .venv/installed
 	$(BIN)/coderv2 serve --port $(PORT)
@@ -12,9 +12,9 @@ serve: .venv/installed
 test: .venv/installed-dev
 	$(BIN)/python -m pytest
 
-# Also the slow tests: live comparison with transformers, memory peaks, the README's programs.
-test-all: .venv/installed-dev
-	$(BIN)/python -m pytest -m "slow or not slow"
+# What takes minutes: live comparison with transformers, memory peaks, the programs of DeepSeek's README.
+test-slow: .venv/installed-dev
+	$(BIN)/python -m pytest -m slow
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

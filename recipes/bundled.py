@@ -3,28 +3,65 @@
     python -m recipes.bundled --out runs/bundled --minutes 60
 
 About 75 minutes on two CPU cores; on a GPU when there is one. A killed run goes on where it stopped when the
-same command is given again. The finished checkpoint, with its ledger, is `OUT/model`.
+same command is given again. The finished checkpoint, with its ledger and card, is `OUT/model`; the copy that
+ships lies in `coderv2/bundled`.
+
+Training frees and takes the same large tensors at every step. Where the C library gives each of them back to the
+system, as on Linux, these settings keep them, which was a third faster where the shipped model was made:
+
+    GLIBC_TUNABLES=glibc.malloc.hugetlb=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184
 """
 
+import dataclasses
+import itertools
 import json
+import random
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import click
 import torch
 
+from coderv2 import paths
 from coderv2.data import dedup, exercises, filters, ledger, pipeline, read, shards
+from coderv2.data.composed import composed
+from coderv2.data.conversations import conversations
 from coderv2.data.document import Document
-from coderv2.data.encode import encode
+from coderv2.data.encode import FIM_RATE, cut, encode, encode_hole_lesson
 from coderv2.data.licences import permissive_only
 from coderv2.data.mix import hold_out, repeat
 from coderv2.data.vocabulary import save_tokenizer, train_bpe
-from coderv2.log import logger
+from coderv2.engine.llm import LLM
+from coderv2.log import logger, to_stderr
+from coderv2.model import weights
 from coderv2.model.config import ModelConfig, RopeScaling
+from coderv2.model.transformer import Transformer
+from coderv2.text.chat import encode_conversation
 from coderv2.text.tokenizer import Tokenizer
+from coderv2.training import heldout
+from coderv2.training import sft as instruction
+from coderv2.training.config import OptimConfig, RunConfig, override
+from coderv2.training.pretrain import pretrain as train_on_documents
+from recipes import card, recall
 
 VOCABULARY = 4096
+LINES, COMPLETIONS = 300, 150
+"""How many held-out lines to fill in and function heads to complete."""
 CONTEXT = 8192
 EXERCISE_COPIES = 40
+TALK_COPIES = 24
+ROLE_WORDS = ["User: \n\nAssistant: "] * 1000
+"""The chat template's words, so that they are tokens."""
+REPEATED_COPIES = 24
+"""Of each hand-written exercise as a document, in the instruction phase."""
+HOLED_COPIES = 12
+"""The same in the last phase, which is mostly about holes."""
+HOLE_TOKENS = 4_000_000
+SHORT_WINDOWS = (150, 300, 600)
+"""Characters of the last phase's pieces, and their tokens in all."""
+REPLAYED_TOKENS = 400_000
+"""Of other documents, in the instruction phase: nearly a third."""
 
 HELD_OUT = (
     r"^(click|starlette|httpx|h11|jinja2)/",
@@ -41,24 +78,38 @@ MIX = {"python": 2.0, "sympy": 0.3, "transformers": 0.15, "torch": 0.3, "openai"
 """Times that each source is seen in an epoch; the others once."""
 
 
-def data(out: Path) -> Tokenizer:
+def data(out: Path) -> None:
     """Fills `out` with the tokenizer, the training shard, the held-out documents and the ledger."""
     dropped: list[Document] = []
     documents = list(pipeline.run(sources(), STAGES, dropped))
-    training = [document for document in documents if not document.held_out]
-    save_documents(out / "heldout.jsonl", (document for document in documents if document.held_out))
-    mixed = list(pipeline.run(training, [repeat(MIX)], dropped))
-    mixed += exercises.documents(EXERCISE_COPIES)
-    used = {document.id.rpartition("#")[0] or document.id for document in mixed}
-    shown = [document for document in documents if document.held_out or document.id in used]
-    shown += (document for document in mixed if document.source == exercises.SOURCE)
-    write_json(out / "ledger.json", ledger.as_json(shown))
-    write_json(out / "dropped.json", dict(pipeline.reasons(dropped)))
-    save_tokenizer(train_bpe((d.text for d in mixed), VOCABULARY), out / "tokenizer", model_max_length=CONTEXT)
-    tokenizer = Tokenizer.from_folder(out / "tokenizer")
+    training = (document for document in documents if not document.held_out)
+    taught = [*exercises.bank(), *composed()]
+    mixed = [*pipeline.run(training, [repeat(MIX)], dropped), *exercises.documents(taught, EXERCISE_COPIES)]
+    record(out, documents, mixed, dropped)
+    tokenizer = learn_vocabulary(out / "tokenizer", mixed)
     tokens = shards.write(out / "documents", encode(mixed, tokenizer), tokenizer.vocab_size)
     logger.info("%d documents, %d tokens an epoch", len(mixed), tokens)
-    return tokenizer
+
+
+def record(out: Path, documents: list[Document], mixed: list[Document], dropped: list[Document]) -> None:
+    """The held-out documents, the ledger of what is used, and how many were dropped for which reason."""
+    unseen = [document for document in documents if document.held_out]
+    used = {document.id.rpartition("#")[0] for document in mixed}
+    read_from = [document for document in documents if document.id in used]
+    made = [document for document in mixed if document.source == exercises.SOURCE]
+    save_documents(out / "heldout.jsonl", unseen)
+    write_json(out / "ledger.json", ledger.as_json([*unseen, *read_from, *made]))
+    write_json(out / "dropped.json", dict(pipeline.reasons(dropped)))
+
+
+def learn_vocabulary(folder: Path, mixed: list[Document]) -> Tokenizer:
+    """Byte-level BPE over the documents, the conversations and the chat template's words."""
+    texts = (document.text for document in mixed)
+    talks = (message.content for talk in conversations(TALK_COPIES) for message in talk)
+    save_tokenizer(
+        train_bpe(itertools.chain(texts, talks, ROLE_WORDS), VOCABULARY), folder, model_max_length=CONTEXT
+    )
+    return Tokenizer.from_folder(folder)
 
 
 def sources() -> Iterator[Document]:
@@ -75,6 +126,140 @@ STAGES: tuple[pipeline.Stage, ...] = (
     dedup.exact,
     dedup.near,
 )
+
+
+def pretrain(out: Path, minutes: float, settings: Iterable[str] = ()) -> Transformer:
+    """Next token and fill-in-the-middle over the documents of `out`."""
+    tokenizer = Tokenizer.from_folder(out / "tokenizer")
+    run = override(RunConfig(seed=0, minutes=minutes), settings)
+    model, progress = train_on_documents(
+        model_config(tokenizer),
+        out / "documents",
+        run,
+        out / "pretrain",
+        device=device(),
+        dtype=torch.bfloat16,
+    )
+    logger.info("pretrained on %d tokens in %.0f s", progress.tokens, progress.seconds)
+    return model
+
+
+def sft(model: Transformer, out: Path, minutes: float, settings: Iterable[str] = ()) -> None:
+    """The instruction phase, from two fifths of the pretraining's peak rates down to a tenth of that."""
+    optim = OptimConfig(lr=1.2e-3, muon_lr=0.008, warmup_steps=20)
+    run = override(RunConfig(seed=1, minutes=minutes, optim=optim), settings)
+    finetune(
+        model,
+        out,
+        "sft",
+        lessons(out, TALK_COPIES, REPEATED_COPIES, FIM_RATE, REPLAYED_TOKENS, run.seed),
+        run,
+    )
+
+
+def holes(model: Transformer, out: Path, minutes: float, settings: Iterable[str] = ()) -> None:
+    """A last phase mostly on holes in short pieces of code.
+
+    A document of a thousand tokens shows once how a middle begins, which is too seldom to be learnt in pretraining;
+    pieces of a hundred tokens, with the loss on the middle alone, show it ten times as often.
+    """
+    optim = OptimConfig(lr=1.2e-3, muon_lr=0.008, warmup_steps=20)
+    run = override(RunConfig(seed=2, minutes=minutes, optim=optim), settings)
+    finetune(
+        model,
+        out,
+        "holes",
+        itertools.chain(
+            hole_lessons(out, HOLE_TOKENS, run.seed),
+            lessons(out, TALK_COPIES // 3, HOLED_COPIES, 0.8, REPLAYED_TOKENS, run.seed),
+        ),
+        run,
+    )
+
+
+def hole_lessons(out: Path, tokens: int, seed: int) -> Iterator[tuple[list[int], list[bool]]]:
+    """Short pieces of the training documents, each with a hole, until there are `tokens` of them."""
+    tokenizer = Tokenizer.from_folder(out / "tokenizer")
+    rng = random.Random(seed)
+    for ids in instruction.replay(shards.Shard(out / "documents"), 10 * tokens, seed=seed):
+        if tokenizer.fim and tokenizer.fim.begin in ids:
+            continue
+        for piece in cut(tokenizer.decode(ids), rng.choice(SHORT_WINDOWS)):
+            if tokens > 0 and piece.strip() and len(piece) > 1:
+                lesson = encode_hole_lesson(piece, rng, tokenizer)
+                tokens -= len(lesson[0])
+                yield lesson
+
+
+def lessons(
+    out: Path, talk_copies: int, exercise_copies: int, fim_rate: float, replayed: int, seed: int
+) -> Iterator[list[int] | tuple[list[int], list[bool]]]:
+    """Conversations, hand-written exercises as documents, and so many tokens of replayed documents."""
+    tokenizer = Tokenizer.from_folder(out / "tokenizer")
+    written = exercises.documents(exercises.bank(), exercise_copies)
+    yield from (encode_conversation(tokenizer, talk) for talk in conversations(talk_copies))
+    yield from encode(written, tokenizer, fim_rate=fim_rate)
+    yield from instruction.replay(shards.Shard(out / "documents"), replayed, seed=seed)
+
+
+def finetune(
+    model: Transformer,
+    out: Path,
+    phase: str,
+    examples: Iterable[list[int] | tuple[list[int], list[bool]]],
+    run: RunConfig,
+) -> None:
+    shards.write(out / f"{phase}-lessons", examples, VOCABULARY)
+    progress = instruction.finetune(model, out / f"{phase}-lessons", run, out / phase)
+    logger.info("%s: %d tokens in %.0f s", phase, progress.tokens, progress.seconds)
+
+
+def package(model: Transformer, out: Path) -> Path:
+    """Everything that a checkpoint's folder holds but the card; returns the folder."""
+    folder = out / "model"
+    weights.save(model, folder)
+    for file in (out / "tokenizer").iterdir():
+        shutil.copy(file, folder)
+    shutil.copy(out / "ledger.json", folder)
+    ids = {"bos_token_id": model.config.bos_token_id, "eos_token_id": model.config.eos_token_id}
+    write_json(folder / "generation_config.json", {**ids, "do_sample": False})
+    return folder
+
+
+def measure(out: Path) -> None:
+    """Measures `out/model`, keeps the figures in `out/measured.json` and writes the card beside the weights."""
+    folder = out / "model"
+    llm = LLM(folder)
+    model, tokenizer = weights.load(folder), llm.get_tokenizer()
+    unseen = load_documents(out / "heldout.jsonl")
+    lengths = {
+        name: heldout.code_length(
+            model, tokenizer, (document for document in unseen if document.source == name)
+        )
+        for name in sorted({document.source for document in unseen})
+    }
+    figures = {
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "active": card.active_parameters(model),
+        "vocabulary": VOCABULARY,
+        "context": CONTEXT,
+        "replayed": REPLAYED_TOKENS / shards.Shard(out / "sft-lessons").tokens,
+        "machine": card.machine(),
+        **card.run_figures(out),
+        "bits_all": sum(lengths.values(), heldout.CodeLength()).bits_per_byte,
+        "bits": {name: length.bits_per_byte for name, length in lengths.items()},
+        "lines": LINES,
+        "exact": heldout.exact_line_rate(llm, unseen, LINES),
+        "completions": COMPLETIONS,
+        "parse": heldout.parse_rate(llm, unseen, COMPLETIONS),
+        **recall.answered(llm),
+    }
+    write_json(out / "measured.json", figures)
+    card.write(folder / "MODEL_CARD.md", figures)
+
+
+def device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def model_config(tokenizer: Tokenizer) -> ModelConfig:
@@ -120,8 +305,38 @@ def save_documents(path: Path, documents: Iterable[Document]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
         for document in documents:
-            file.write(json.dumps({"id": document.id, "text": document.text}, ensure_ascii=False) + "\n")
+            file.write(json.dumps(dataclasses.asdict(document)) + "\n")
+
+
+def load_documents(path: Path) -> list[Document]:
+    return [Document(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+@click.command(help=__doc__)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("runs/bundled"), show_default=True)
+@click.option("--minutes", default=60.0, show_default=True, help="Of pretraining.")
+@click.option("--sft-minutes", default=8.0, show_default=True, help="Of the instruction phase.")
+@click.option("--holes-minutes", default=14.0, show_default=True, help="Of the last phase, on holes.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Such as optim.lr=3e-4 (pretraining)."
+)
+def main(
+    out: Path, minutes: float, sft_minutes: float, holes_minutes: float, settings: tuple[str, ...]
+) -> None:
+    to_stderr()
+    torch.set_num_threads(paths.threads())
+    if not (out / "documents" / "shard.json").exists():
+        data(out)
+    model = pretrain(out, minutes, settings)
+    sft(model, out, sft_minutes)
+    holes(model, out, holes_minutes)
+    package(model, out)
+    measure(out)
+
+
+if __name__ == "__main__":
+    main()

@@ -19,13 +19,15 @@ from coderv2.text.tokenizer import Tokenizer
 FIM_RATE = 0.5
 """The paper's rate (section 3.1)."""
 MAX_HOLE_LINES = 12
-WINDOWS = ((2_800, 0.70), (6_000, 0.22), (12_000, 0.08))
-"""Window sizes in characters, and the share of files cut to each; about 3.2 characters are one token."""
+WINDOWS = ((2_800, 0.75), (6_000, 0.20), (12_000, 0.05))
+"""Window sizes in characters, and the share of files cut to each; about 2.9 characters are one token."""
 
 _TOP_LEVEL = re.compile(r"(?<=\n)(?=[^\s)\]}#])")
 
 
-def encode(documents: Iterable[Document], tokenizer: Tokenizer, *, fim_rate: float = FIM_RATE) -> Iterator[list[int]]:
+def encode(
+    documents: Iterable[Document], tokenizer: Tokenizer, *, fim_rate: float = FIM_RATE
+) -> Iterator[list[int]]:
     """The token ids of every piece of every document, BOS and EOS included."""
     for document in documents:
         for number, piece in enumerate(pieces(document)):
@@ -36,6 +38,13 @@ def encode(documents: Iterable[Document], tokenizer: Tokenizer, *, fim_rate: flo
 
 def encode_plain(text: str, tokenizer: Tokenizer) -> list[int]:
     return [tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id]
+
+
+def encode_hole_lesson(text: str, rng: random.Random, tokenizer: Tokenizer) -> tuple[list[int], list[bool]]:
+    """As `encode_holed`, and which tokens count: the middle's alone, which is what such a lesson is about."""
+    ids = encode_holed(text, rng, tokenizer)
+    middle = ids.index(tokenizer.fim.end) + 1 if tokenizer.fim else 0
+    return ids, [place >= middle for place in range(len(ids))]
 
 
 def encode_holed(text: str, rng: random.Random, tokenizer: Tokenizer) -> list[int]:
@@ -57,10 +66,15 @@ def choose_hole(text: str, rng: random.Random) -> tuple[int, int]:
 
 def pieces(document: Document) -> Iterator[str]:
     """The document cut to its window; every character is in exactly one piece."""
-    sizes, shares = zip(*WINDOWS, strict=True)
-    window = random.Random(choice_seed("window", document.id)).choices(sizes, weights=shares)[0]
+    draw = random.Random(choice_seed("window", document.id))
+    window = draw.choices([size for size, _ in WINDOWS], weights=[share for _, share in WINDOWS])[0]
+    return cut(document.text, window)
+
+
+def cut(text: str, window: int) -> Iterator[str]:
+    """Pieces of about `window` characters, twice that at most, from one top-level statement to another."""
     piece = ""
-    for block in _TOP_LEVEL.split(document.text):
+    for block in _TOP_LEVEL.split(text):
         if piece and len(piece) + len(block) > window:
             yield piece
             piece = ""

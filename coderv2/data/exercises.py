@@ -1,18 +1,17 @@
 """Exercises made by program: a task in words, a solution, and checks that were run on it.
 
-The bank (`exercise_bank/*.txt`) holds hand-written ones in a plain format; `composed` makes more by combining a
-filter, a change and a summary of a list. All of them are ours, so solutions run in this process: nothing here
-is safe for code from elsewhere. An exercise that fails its checks never leaves this module.
+The bank (`exercise_bank/*.txt`) holds hand-written ones in a plain format; `composed.py` makes more. All of them
+are ours, so solutions run in this process: nothing here is safe for code from elsewhere. An exercise that fails
+its checks never leaves this module.
 """
 
 import contextlib
 import dataclasses
 import io
-import itertools
 import random
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +39,8 @@ class Exercise:
     code: str
     checks: tuple[str, ...]
     """Expressions that must be true; `folder` is an empty folder."""
+    own_words: bool = False
+    """Whether it is asked for by `asks` alone, since another exercise answers to what it does."""
 
     def renamed(self, rng: random.Random) -> "Exercise":
         """The same exercise, its parameter called by another of its names half of the time."""
@@ -69,9 +70,9 @@ def checked(exercise: Exercise) -> Exercise:
     return exercise
 
 
-def documents(copies: int) -> Iterator[Document]:
+def documents(exercises: Iterable[Exercise], copies: int) -> Iterator[Document]:
     """Each exercise as `copies` source files, as people write them: bare, after a comment, with a docstring…"""
-    for number, exercise in enumerate([*bank(), *composed()]):
+    for number, exercise in enumerate(exercises):
         for copy in range(copies):
             rng = random.Random(choice_seed("exercise", number, copy))
             variant = checked(exercise.renamed(rng))
@@ -106,7 +107,9 @@ def _bare(exercise: Exercise, rng: random.Random) -> str:
 
 def _commented(exercise: Exercise, rng: random.Random) -> str:
     what = exercise.topic or f"a function that {exercise.says}"
-    line = rng.choice((f"write {what}", f"write {what} in python", f"Write {what}.", f"a function that {exercise.says}"))
+    line = rng.choice(
+        (f"write {what}", f"write {what} in python", f"Write {what}.", f"a function that {exercise.says}")
+    )
     return f"#{rng.choice(('', ' '))}{line}\n{exercise.code}"
 
 
@@ -139,70 +142,5 @@ def is_plain(check: str) -> bool:
 
 def example(check: str) -> tuple[str, str] | None:
     """Call and value of a check of the form `call == value` or `call is value`."""
-    call, sign, value = re.split(r" (==|is) ", check, maxsplit=1) if re.search(r" (==|is) ", check) else ("", "", "")
-    return (call, value) if sign and is_plain(check) else None
-
-
-# What `composed` combines: a condition on x in code and in words, with its name; a change; a summary.
-_CONDITIONS = (
-    ("even", "x % 2 == 0", "even"),
-    ("odd", "x % 2 == 1", "odd"),
-    ("positive", "x > 0", "positive"),
-    ("negative", "x < 0", "negative"),
-    ("large", "x > 10", "large"),
-    ("small", "x < 10", "small"),
-)
-_CHANGES = (
-    ("", "{x}", ""),
-    ("squares", "{x} * {x}", "the squares of "),
-    ("doubles", "2 * {x}", "the doubles of "),
-    ("cubes", "{x} ** 3", "the cubes of "),
-    ("halves", "{x} / 2", "the halves of "),
-)
-_SUMMARIES = (
-    ("sum", "sum({})", "adds up"),
-    ("list", "[{}]", "returns"),
-    ("largest", "max(({}), default=None)", "finds the largest of"),
-    ("smallest", "min(({}), default=None)", "finds the smallest of"),
-    ("count", "len([{}])", "counts"),
-)
-_SAMPLE = (4, -3, 11, 6, 15, -8)
-
-
-def composed() -> Iterator[Exercise]:
-    """Every sensible combination of condition, change and summary, solved in one expression and by a loop."""
-    for (condition, test, kind), (change, term, of), (summary, call, verb) in itertools.product(
-        _CONDITIONS, _CHANGES, _SUMMARIES
-    ):
-        name = "_".join(part for part in (summary, change, condition) if part)
-        inside = f"{term.format(x='x')} for x in numbers if {test}"
-        code = f"def {name}(numbers):\n    return {call.format(inside)}\n"
-        says = f"{verb} {of}the {kind} numbers of a list"
-        yield _with_sample(name, says, code)
-        if summary == "sum":
-            yield _with_sample(name, says, _sum_loop(name, test, term.format(x="x")))
-        if summary == "list":
-            yield _with_sample(name, says, _list_loop(name, test, term.format(x="x")))
-
-
-def _sum_loop(name: str, test: str, term: str) -> str:
-    return (
-        f"def {name}(numbers):\n    total = 0\n    for x in numbers:\n        if {test}:\n"
-        f"            total += {term}\n    return total\n"
-    )
-
-
-def _list_loop(name: str, test: str, term: str) -> str:
-    return (
-        f"def {name}(numbers):\n    result = []\n    for x in numbers:\n        if {test}:\n"
-        f"            result.append({term})\n    return result\n"
-    )
-
-
-def _with_sample(name: str, says: str, code: str) -> Exercise:
-    """The exercise with what its solution gives on the sample list as its check."""
-    space: dict[str, object] = {}
-    exec(code, space)
-    call = f"{name}({list(_SAMPLE)})"
-    value = eval(call, space)
-    return Exercise(name, says, "", (), ("numbers", "values", "items"), code, (f"{call} == {value!r}",))
+    found = re.fullmatch(r"(.*?) (?:==|is) (.*)", check)
+    return (found[1], found[2]) if found and is_plain(check) else None

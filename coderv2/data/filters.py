@@ -21,9 +21,7 @@ MIN_ALPHABETIC = 0.25
 MAX_DIGITS = 0.15
 MIN_CHARACTERS = 200
 
-_GENERATED = re.compile(
-    r"(?i)(auto-?generated|automatically generated|generated (by|from)|do not edit)"
-)
+_GENERATED = re.compile(r"(?i)(auto-?generated|automatically generated|generated (by|from)|do not edit)")
 
 
 def apply(*rules: Rule) -> Stage:

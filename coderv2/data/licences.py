@@ -37,12 +37,12 @@ _FREE_TEXT = {"apache 2.0": "Apache-2.0", "apache 2.0 license": "Apache-2.0", "b
 def stated_licence(distribution: Distribution) -> str:
     """The SPDX expression of a package: its expression, else its classifiers, else its licence line, else ""."""
     metadata = distribution.metadata
-    if expression := metadata.get("License-Expression"):
-        return expression
-    labels = [label.rpartition(" :: ")[2] for label in metadata.get_all("Classifier", [])]
+    for expression in metadata.get_all("License-Expression") or []:
+        return str(expression)
+    labels = [label.rpartition(" :: ")[2] for label in metadata.get_all("Classifier") or []]
     if named := sorted({_CLASSIFIERS[label] for label in labels if label in _CLASSIFIERS}):
         return " AND ".join(named)
-    line = (metadata.get("License") or "").strip()
+    line = "".join(metadata.get_all("License") or []).strip()
     return _FREE_TEXT.get(line.lower(), line if "\n" not in line else "")
 
 

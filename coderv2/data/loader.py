@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from coderv2.data.shards import Example, Shard
-from coderv2.errors import InvalidValue
 
 Row = list[Example]
 """Examples laid end to end in one forward pass; each attends only to itself."""
@@ -28,8 +27,6 @@ class Loader:
     """
 
     def __init__(self, shard: Shard, row_tokens: int, *, seed: int, state: LoaderState | None = None) -> None:
-        if len(shard) == 0:
-            raise InvalidValue("the shard holds no examples", param="shard")
         self._shard = shard
         self._row_tokens = row_tokens
         self._seed = seed

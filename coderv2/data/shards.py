@@ -28,6 +28,11 @@ class Example:
         return len(self.ids)
 
 
+def as_example(ids: list[int]) -> Example:
+    """A sequence of which every token counts."""
+    return Example(np.asarray(ids), np.ones(len(ids), dtype=np.bool_))
+
+
 def write(folder: Path, examples: Iterable[list[int] | tuple[list[int], list[bool]]], vocab_size: int) -> int:
     """Writes a shard and returns its tokens. An example is its ids, or its ids and which of them are trained."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -39,6 +44,8 @@ def write(folder: Path, examples: Iterable[list[int] | tuple[list[int], list[boo
             tokens.write(np.asarray(ids, dtype=kind).tobytes())
             marks.write(np.asarray(trained, dtype=np.uint8).tobytes())
             bounds.append(bounds[-1] + len(ids))
+    if bounds[-1] == 0:
+        raise BadData(f"{folder}: no token was left to write")
     np.save(folder / "bounds.npy", np.asarray(bounds, dtype=np.int64))
     (folder / "shard.json").write_text(json.dumps({"dtype": np.dtype(kind).name, "tokens": bounds[-1]}))
     return bounds[-1]

@@ -102,10 +102,11 @@ class LLM:
     ) -> None:
         """Loads `model`: a folder, a hub name, or None for the bundled one; `tokenizer` may come from another.
 
-        `seed` fixes what requests without a seed draw; `deterministic` makes an answer bitwise independent of what else
-        runs (see `EngineSettings`); sizes that are None take the engine's defaults. `trust_remote_code` may be True: no
-        code of a checkpoint is run either way. So may `enforce_eager`: there is no graph capture to leave out. Raises
-        Unsupported for names of vLLM's that cannot be honoured, TypeError for names that vLLM does not have either.
+        `dtype` "auto" is float32 for a small model on a CPU, else the checkpoint's own. `seed` fixes what requests
+        without a seed draw; `deterministic` makes an answer bitwise independent of what else runs (see
+        `EngineSettings`); sizes that are None take the engine's defaults. `trust_remote_code` may be True: no code of a
+        checkpoint is run either way. So may `enforce_eager`: there is no graph capture to leave out. Raises Unsupported
+        for names of vLLM's that cannot be honoured, TypeError for names that vLLM does not have either.
         """
         check_names(others | {"tensor_parallel_size": tensor_parallel_size})
         weights_dtype = _dtype(dtype, "dtype")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import save_file
@@ -122,18 +122,29 @@ def save(
     """Writes config and weights in the published per-expert layout, sharded with an index when over a shard."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    config = replace(model.config, torch_dtype=str(model.dtype).removeprefix("torch."))
+    _write_json(folder / "config.json", config.to_dict())
     shards = list(_shards(model, max_shard_bytes))
     weight_map: dict[str, str] = {}
-    for number, shard in enumerate(tqdm(shards, desc="writing", unit="shard", disable=not progress), 1):
+    for number, shard in enumerate(tqdm(shards, desc="writing", unit="shard", disable=_bar(progress)), 1):
         name = SINGLE if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         save_file(shard, folder / name, metadata={"format": "pt"})
+        # The library lets only the owner read; who may read the config may read the weights.
+        (folder / name).chmod((folder / "config.json").stat().st_mode)
         weight_map |= dict.fromkeys(shard, name)
-    if len(shards) > 1:
-        size = sum(p.numel() * p.element_size() for p in model.parameters())
-        index = {"metadata": {"total_size": size}, "weight_map": weight_map}
-        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
-    config = replace(model.config, torch_dtype=str(model.dtype).removeprefix("torch."))
-    (folder / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+    _write_index(folder / INDEX, model, weight_map)
+
+
+def _write_index(path: Path, model: Transformer, weight_map: dict[str, str]) -> None:
+    if set(weight_map.values()) == {SINGLE}:
+        path.unlink(missing_ok=True)  # left there by an earlier, larger model
+        return
+    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    _write_json(path, {"metadata": {"total_size": size}, "weight_map": weight_map})
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def published_tensors(model: Named) -> Iterator[tuple[str, Tensor]]:
@@ -163,6 +174,11 @@ def _shards(model: Transformer, max_bytes: int) -> Iterator[dict[str, Tensor]]:
         shard[name] = tensor
         size += tensor.nbytes
     yield shard
+
+
+def _bar(progress: bool) -> bool | None:
+    """tqdm's `disable`: None shows a bar only where somebody watches."""
+    return None if progress else True
 
 
 def _config_dtype(config: ModelConfig) -> torch.dtype:
@@ -243,7 +259,7 @@ def _fill(
     model: Transformer, files: dict[str, TensorFile], dtype: torch.dtype, device: torch.device, progress: bool
 ) -> None:
     total = sum(p.numel() * dtype.itemsize for p in model.parameters())
-    with tqdm(total=total, desc="loading", unit="B", unit_scale=True, disable=not progress) as bar:
+    with tqdm(total=total, desc="loading", unit="B", unit_scale=True, disable=_bar(progress)) as bar:
         for stem, module in list(model.named_modules()):
             for name, meta in list(module.named_parameters(recurse=False)):
                 full = torch.empty(meta.shape, dtype=dtype, device=device)

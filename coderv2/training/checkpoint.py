@@ -1,7 +1,6 @@
 """The state of a run on disk: enough to go on after a kill as if nothing had happened."""
 
 import dataclasses
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ def save(folder: Path, progress: Progress, optimiser: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"{FILE}.partial"
     torch.save({"progress": dataclasses.asdict(progress), "optimiser": optimiser}, partial)
-    os.replace(partial, folder / FILE)
+    partial.replace(folder / FILE)
 
 
 def load(folder: Path) -> tuple[Progress, dict[str, Any]] | None:
@@ -42,4 +41,6 @@ def load(folder: Path) -> tuple[Progress, dict[str, Any]] | None:
         progress = dict(saved["progress"])
         return Progress(**{**progress, "loader": LoaderState(**progress["loader"])}), saved["optimiser"]
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise BadCheckpoint(f"{path} cannot be read as a run's state: {error}; remove it to start over") from error
+        raise BadCheckpoint(
+            f"{path} cannot be read as a run's state: {error}; remove it to start over"
+        ) from error

@@ -38,7 +38,7 @@ class RunConfig:
     seed: int = 0
     row_tokens: int = 4096
     """Tokens of one forward pass, whole documents laid end to end."""
-    rows_per_step: int = 3
+    rows_per_step: int = 2
     steps: int | None = None
     """Repeatable to the bit on one machine; `minutes` alone is not, since speed decides the schedule."""
     minutes: float | None = None
@@ -46,7 +46,7 @@ class RunConfig:
     """Weight of the expert balance loss."""
     log_every: int = 20
     """Steps between log lines."""
-    save_every: int = 250
+    save_every: int = 200
     """Steps between checkpoints of the run's state."""
     optim: OptimConfig = field(default_factory=OptimConfig)
 

@@ -56,13 +56,18 @@ def share_done(progress: Progress, config: RunConfig) -> float:
 
 
 def _step(
-    model: Transformer, loader: Loader, optimiser: Optimiser, config: RunConfig, alarm: SpikeAlarm, rate: float
+    model: Transformer,
+    loader: Loader,
+    optimiser: Optimiser,
+    config: RunConfig,
+    alarm: SpikeAlarm,
+    rate: float,
 ) -> StepResult:
     nats, targets, tokens, balance = 0.0, 0, 0, 0.0
     for _ in range(config.rows_per_step):
         row = loader.next_row()
         result = row_loss(model, row, alpha=config.balance_alpha)
-        result.loss.backward()  # type: ignore[no-untyped-call]
+        result.loss.backward()
         optimiser.gather()
         nats += result.nats
         targets += result.targets

@@ -39,10 +39,12 @@ def row_loss(model: Transformer, row: Sequence[Example], *, alpha: float) -> Row
     nats = F.cross_entropy(model(batch), targets_T, ignore_index=-1, reduction="sum")
     count = int((targets_T >= 0).sum())
     balance = sum((balance_loss(record, batch.starts, alpha=alpha) for record in records), torch.zeros(()))
-    return RowLoss(nats + balance * count, nats.item(), count, float(balance) / max(len(records), 1))
+    return RowLoss(nats + balance * count, nats.item(), count, balance.item() / max(len(records), 1))
 
 
 def next_tokens(row: Sequence[Example]) -> Tensor:
     """For each place its document's next token, or -1 where nothing is to be learnt; int64 [T]."""
-    targets = [np.append(np.where(example.trained, example.ids.astype(np.int64), -1)[1:], -1) for example in row]
+    targets = [
+        np.append(np.where(example.trained, example.ids.astype(np.int64), -1)[1:], -1) for example in row
+    ]
     return torch.from_numpy(np.concatenate(targets))

@@ -127,7 +127,8 @@ def newton_schulz(stack: Tensor) -> Tensor:
     for _ in range(NEWTON_SCHULZ_STEPS):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x.mT if tall else x).to(stack.dtype)
+    nearest: Tensor = (x.mT if tall else x).to(stack.dtype)
+    return nearest
 
 
 def _width_factor(matrix: Tensor) -> float:

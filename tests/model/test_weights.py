@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from coderv2.errors import BadCheckpoint, CoderV2Error, Unsupported
 from coderv2.model.batch import Batch
-from coderv2.model.weights import INDEX, SINGLE, load, published_tensors, save
+from coderv2.model.weights import INDEX, SINGLE, auto_dtype, load, published_tensors, save
 from tests.parity import sample_ids
 from tests.tiny import tiny_config, tiny_model
 
@@ -51,6 +51,16 @@ def test_files_hold_the_published_per_expert_layout(folder: Path) -> None:
     assert {"lm_head.weight", "model.norm.weight", "model.embed_tokens.weight"} <= tensors.keys()
 
 
+def test_weights_may_be_read_by_whoever_may_read_the_config(folder: Path) -> None:
+    assert (folder / SINGLE).stat().st_mode == (folder / "config.json").stat().st_mode
+
+
+def test_saving_over_a_sharded_model_leaves_no_stale_index(sharded: Path) -> None:
+    model = tiny_model(tiny_config(), seed=3)
+    save(model, sharded)
+    assert torch.equal(load(sharded).lm_head, model.lm_head)
+
+
 def test_bfloat16_is_kept_and_float16_becomes_bfloat16(folder: Path) -> None:
     halves = {name: t.half() for name, t in load_file(folder / SINGLE).items()}
     save_file(halves, folder / SINGLE)
@@ -60,6 +70,14 @@ def test_bfloat16_is_kept_and_float16_becomes_bfloat16(folder: Path) -> None:
     assert load(folder, dtype=torch.float32).dtype == torch.float32
     with pytest.raises(Unsupported, match="float16"):
         load(folder, dtype=torch.float16)
+
+
+def test_small_model_runs_in_float32_on_a_cpu_only(folder: Path) -> None:
+    assert auto_dtype(folder, "cpu") == torch.float32
+    assert auto_dtype(folder, "cuda") is None
+    with (folder / "more.safetensors").open("wb") as file:
+        file.truncate(2 << 30)
+    assert auto_dtype(folder, "cpu") is None
 
 
 def test_old_rotary_buffers_are_ignored(folder: Path) -> None:

@@ -1,0 +1,101 @@
+"""`coderv2 convert`: a folder that Transformers opens."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from coderv2.errors import InvalidValue
+
+if TYPE_CHECKING:
+    import torch
+
+    from coderv2.text.tokenizer import Tokenizer
+
+_WEIGHTS = ("*.safetensors", "model.safetensors.index.json", "config.json")
+# Beside the weights: tokenizer, sampling defaults, what the weights may be used for and what went into them.
+_KEPT = ("*.json", "*.jinja", "*.md", "LICENSE*")
+_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
+
+
+@click.command()
+@click.argument("source", metavar="SRC")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--dtype",
+    type=click.Choice(["bfloat16", "float32"]),
+    help="Number format to write.  [default: the checkpoint's own]",
+)
+@click.option(
+    "--max-shard-size",
+    default="5GB",
+    show_default=True,
+    metavar="SIZE",
+    help="Largest weight file: 500MB, 2GiB, …",
+)
+@click.option("--force", is_flag=True, help="Write into OUT although it holds files; old weights there go.")
+def convert(source: str, out: Path, dtype: str | None, max_shard_size: str, force: bool) -> None:
+    """Write a model as a folder that Transformers opens.
+
+    SRC is a folder, a hub name, or "bundled". OUT gets config, safetensors in the published layout, tokenizer and
+    generation settings.
+
+    \b
+    coderv2 convert bundled my-model
+    """
+    max_shard_bytes = _bytes(max_shard_size)
+    from coderv2.model import hub, weights
+    from coderv2.text.tokenizer import Tokenizer
+
+    folder = hub.resolve(source)
+    _check_out(out, folder, force)
+    tokenizer = Tokenizer.from_folder(folder)
+    model = weights.load(folder, dtype=_torch_dtype(dtype), progress=True)
+    _clear(out)
+    weights.save(model, out, max_shard_bytes=max_shard_bytes, progress=True)
+    _copy_the_rest(folder, out, tokenizer)
+    click.echo(f"{out}: AutoModelForCausalLM.from_pretrained({str(out)!r}) opens it.")
+
+
+def _bytes(size: str) -> int:
+    match = re.fullmatch(r"(\d+) ?([KMG]I?B)", size.strip().upper())
+    if match is None or int(match[1]) == 0:
+        raise InvalidValue(f"--max-shard-size {size!r}: a number with KB, MB, GB, KiB, MiB or GiB")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def _check_out(out: Path, folder: Path, force: bool) -> None:
+    if out.exists() and not out.is_dir():
+        raise InvalidValue(f"{out} is a file; OUT is a folder")
+    if out.resolve() == folder.resolve():
+        raise InvalidValue(f"{out} is SRC itself; choose another folder")
+    if out.is_dir() and any(out.iterdir()) and not force:
+        raise InvalidValue(f"{out} is not empty; choose another folder, or write into it with --force")
+
+
+def _torch_dtype(name: str | None) -> "torch.dtype | None":
+    import torch
+
+    return {None: None, "bfloat16": torch.bfloat16, "float32": torch.float32}[name]
+
+
+def _clear(out: Path) -> None:
+    """A shard or an index left from before would be taken for part of the model."""
+    for pattern in _WEIGHTS:
+        for old in out.glob(pattern):
+            old.unlink()
+
+
+def _copy_the_rest(folder: Path, out: Path, tokenizer: "Tokenizer") -> None:
+    ours = {path.name for pattern in _WEIGHTS for path in folder.glob(pattern)}
+    for pattern in _KEPT:
+        for path in folder.glob(pattern):
+            if path.name not in ours:
+                shutil.copyfile(path, out / path.name)
+    settings = out / "generation_config.json"
+    if not settings.exists():
+        ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
+        settings.write_text(json.dumps(ids, indent=2) + "\n", "utf-8")

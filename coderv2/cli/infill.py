@@ -1,0 +1,64 @@
+"""`coderv2 infill`: the text that belongs into a hole."""
+
+from itertools import chain
+from typing import Any
+
+import click
+
+from coderv2.cli import answering, loading, options, reading
+
+MARKER = "<FILL>"
+
+
+@click.command()
+@click.argument("file", required=False)
+@click.option(
+    "--marker", default=MARKER, show_default=True, metavar="TEXT", help="What marks the hole in FILE."
+)
+@click.option("--prefix-file", metavar="FILE", help="What stands before the hole, instead of a marked FILE.")
+@click.option("--suffix-file", metavar="FILE", help="What stands after the hole; goes with --prefix-file.")
+@click.option("--whole", is_flag=True, help="Print the whole text with the hole filled.")
+@options.model
+@options.sampling(max_tokens=256, temperature=0)
+@options.dtype
+def infill(
+    file: str | None,
+    marker: str,
+    prefix_file: str | None,
+    suffix_file: str | None,
+    whole: bool,
+    model: str | None,
+    dtype: str,
+    **values: Any,
+) -> None:
+    """Fill a hole in code.
+
+    FILE holds <FILL> once, where something is missing; "-", or none with a pipe, reads standard input. Only the missing
+    text is printed.
+
+    \b
+    coderv2 infill sort.py
+    printf 'def add(a, b):\\n    return <FILL>\\n' | coderv2 infill --whole
+    """
+    from coderv2.text.fim import encode_fim
+
+    prefix, suffix = _parts(file, marker, prefix_file, suffix_file)
+    params = options.sampling_params(values)
+    engine = loading.load_for_one(model, dtype).engine
+    pieces = answering.answer(engine, encode_fim(engine.tokenizer, prefix, suffix), params)
+    answering.show(chain([prefix] * whole, pieces, [suffix] * whole))
+
+
+def _parts(
+    file: str | None, marker: str, prefix_file: str | None, suffix_file: str | None
+) -> tuple[str, str]:
+    """What stands before the hole, and after."""
+    from coderv2.text.fim import split_at_hole
+
+    if prefix_file is None and suffix_file is None:
+        return split_at_hole(reading.file_or_stdin(file, "FILE"), marker)
+    if file is not None or prefix_file is None or suffix_file is None:
+        raise click.UsageError(
+            "Give either FILE, or both --prefix-file and --suffix-file.", click.get_current_context()
+        )
+    return reading.file_text(prefix_file), reading.file_text(suffix_file)

@@ -1,0 +1,44 @@
+"""From `-m` to an engine, with a progress bar on standard error."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from coderv2 import paths
+
+if TYPE_CHECKING:
+    from coderv2.engine.engine import Engine
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model that is ready to run."""
+
+    engine: "Engine"
+    folder: Path
+    name: str
+    """What to call it: the hub's name, the folder's, or the bundled model's."""
+
+
+def load(model: str | None, **settings: Any) -> Loaded:
+    """Opens a folder, a hub name or the bundled model; `settings` are `LLM`'s."""
+    import torch
+
+    from coderv2.engine.llm import LLM
+    from coderv2.model import hub
+
+    torch.set_num_threads(paths.threads())
+    folder = hub.resolve(model)
+    engine = LLM(folder, seed=None, **settings).engine
+    return Loaded(engine, folder, _name(model, folder))
+
+
+def load_for_one(model: str | None, dtype: str) -> Loaded:
+    """For one answer at a time: the cache holds one context."""
+    return load(model, dtype=dtype, max_num_seqs=1)
+
+
+def _name(model: str | None, folder: Path) -> str:
+    if folder == paths.bundled_model():
+        return f"coderv2-{paths.BUNDLED_NAME}"
+    return folder.resolve().name if model is None or Path(model).expanduser().is_dir() else model

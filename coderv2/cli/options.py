@@ -1,0 +1,68 @@
+"""Options that several commands share, each described once."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from coderv2.engine.request import SamplingParams
+
+F = TypeVar("F", bound=Callable[..., Any])
+Decorator = Callable[[F], F]
+
+model: Decorator[Any] = click.option(
+    "-m",
+    "--model",
+    metavar="MODEL",
+    help="A folder, or a name on the Hugging Face hub (owner/model).  [default: the bundled model]",
+)
+
+dtype: Decorator[Any] = click.option(
+    "--dtype",
+    type=click.Choice(["auto", "bfloat16", "float32"]),
+    default="auto",
+    show_default=True,
+    help="Number format of the weights; auto is float32 for a small model on a CPU, else the checkpoint's own.",
+)
+
+
+def sampling(*, max_tokens: int, temperature: float | None) -> Decorator[Any]:
+    """The sampling options with a command's defaults; a temperature of None leaves it and top_p to the model."""
+    top_p = None if temperature is None else 1.0
+    options = [
+        _number("--max-tokens", "N", "Tokens to write at most; fewer when the context is full.", max_tokens),
+        _number("--temperature", "X", "Randomness: 0 takes the likeliest token.", temperature),
+        _number("--top-p", "X", "Choose among the fewest tokens that hold this much probability.", top_p),
+        click.option(
+            "--top-k", type=int, default=0, metavar="N", help="Choose among the N likeliest tokens."
+        ),
+        click.option("--seed", type=int, metavar="N", help="Makes a random answer repeatable."),
+        click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be repeated."),
+    ]
+
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def _number(name: str, metavar: str, text: str, default: float | None) -> Decorator[Any]:
+    """N takes whole numbers, X any; without a default the model's own holds."""
+    return click.option(
+        name,
+        type=int if metavar == "N" else float,
+        default=default,
+        show_default="the model's own" if default is None else True,
+        metavar=metavar,
+        help=text,
+    )
+
+
+def sampling_params(values: dict[str, Any]) -> "SamplingParams":
+    """What `sampling` collected, checked: InvalidValue names a value out of range."""
+    from coderv2.engine.request import SamplingParams
+
+    return SamplingParams(**values)

@@ -1,0 +1,111 @@
+"""Answers on their way out: JSON bytes, server-sent events, and what happens when the client goes away."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+T = TypeVar("T")
+KEEP_ALIVE_SECONDS = 10.0
+_KEEP_ALIVE = b": keep-alive\n\n"
+_DONE = b"data: [DONE]\n\n"
+
+
+def encode_json(value: Any) -> bytes:
+    """UTF-8; lone surrogates, which only a prompt can bring, stay the escapes they came as."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
+
+
+def event(value: Any) -> bytes:
+    """One server-sent event."""
+    return b"data: " + encode_json(value) + b"\n\n"
+
+
+async def events(
+    chunks: AsyncGenerator[dict[str, Any], None], tell: Callable[[Exception], dict[str, Any]]
+) -> AsyncGenerator[bytes, None]:
+    """Each chunk as an event, a comment now and then while there is none, [DONE] at the end.
+
+    A failure is one event with what `tell` makes of it, and no [DONE].
+    """
+    async with aclosing(_with_pauses(chunks)) as items:
+        try:
+            async for chunk in items:
+                yield _KEEP_ALIVE if chunk is None else event(chunk)
+        except Exception as error:
+            yield event(tell(error))
+            return
+    yield _DONE
+
+
+async def _with_pauses(chunks: AsyncGenerator[T, None]) -> AsyncGenerator[T | None, None]:
+    """The same, with None after every KEEP_ALIVE_SECONDS of silence."""
+    async with aclosing(chunks):
+        while True:
+            upcoming = asyncio.ensure_future(anext(chunks))
+            try:
+                while not (await asyncio.wait({upcoming}, timeout=KEEP_ALIVE_SECONDS))[0]:
+                    yield None
+                yield await upcoming
+            except StopAsyncIteration:
+                return
+            finally:
+                await _end(upcoming)
+
+
+class EventStream(Response):
+    """Sends events as they come until there are no more or the client is gone; either way the source is closed.
+
+    Not Starlette's class: that cancels over and over while a generator is still cleaning up.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, source: AsyncGenerator[bytes, None]) -> None:
+        super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
+        del self.headers["content-length"]
+        self._source = source
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One cancel at most, so that the source can clean up."""
+        await unless_gone(Request(scope, receive), self._send_all(send))
+
+    async def _send_all(self, send: Send) -> None:
+        async with aclosing(self._source) as source:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            async for data in source:
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T | None:
+    """The work's result; None, and the work is cancelled, when the client goes away before.
+
+    The body must have been read. `request.state.gone` remembers it for the log.
+    """
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_disconnect(request.receive))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return await task
+        request.state.gone = True
+        return None
+    finally:
+        await _end(task, gone)
+
+
+async def _disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _end(*tasks: "asyncio.Future[Any]") -> None:
+    """Cancels what still runs and waits until it has cleaned up."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

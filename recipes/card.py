@@ -1,0 +1,56 @@
+"""The bundled model's card: what was measured, put into words."""
+
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from coderv2.data import shards
+from coderv2.model.transformer import Transformer
+from coderv2.training import checkpoint
+
+TEMPLATE = Path(__file__).parent / "model_card.md"
+
+
+def write(path: Path, figures: dict[str, Any]) -> None:
+    """The template with the figures of `bundled.measure` in it."""
+    rows = "\n".join(f"| bits per byte, {name} | {bits:.3f} |" for name, bits in figures["bits"].items())
+    text = TEMPLATE.read_text(encoding="utf-8").format(**figures, bits_rows=rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def machine() -> str:
+    """What the run was made on."""
+    if torch.cuda.is_available():
+        return f"one {torch.cuda.get_device_name()}"
+    return f"{torch.get_num_threads()} threads of a CPU ({platform.machine()}), shared with other programs"
+
+
+def active_parameters(model: Transformer) -> int:
+    """Weights that work on one token: all but the routed experts that were not chosen."""
+    idle = 1 - model.config.num_experts_per_tok / model.config.n_routed_experts
+    sizes = {name: weight.numel() for name, weight in model.named_parameters()}
+    return sum(sizes.values()) - int(idle * sum(size for name, size in sizes.items() if ".experts." in name))
+
+
+def run_figures(out: Path) -> dict[str, float]:
+    """What the runs' states and logs say."""
+    tokens = shards.Shard(out / "documents").tokens
+    runs = {phase: checkpoint.load(out / phase) for phase in ("pretrain", "sft", "holes")}
+    figures: dict[str, float] = {"epoch_tokens": tokens}
+    for phase, saved in runs.items():
+        if saved is not None:
+            progress = saved[0]
+            figures |= {f"{phase}_tokens": progress.tokens, f"{phase}_minutes": progress.seconds / 60}
+            figures |= {f"{phase}_steps": progress.step, f"{phase}_loss": last_loss(out / phase)}
+    return figures | {"epochs": figures["pretrain_tokens"] / tokens}
+
+
+def last_loss(folder: Path) -> float:
+    """Mean of the last ten lines of a run's log."""
+    lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()[-10:]
+    losses = [float(json.loads(line)["loss"]) for line in lines]
+    return sum(losses) / len(losses)

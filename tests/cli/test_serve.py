@@ -1,0 +1,91 @@
+"""coderv2 serve, as a program: what it says to try does work."""
+
+import json
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from coderv2.cli.serve import greeting
+from coderv2.server.listen import bind
+from tests.cli.conftest import RunCommand
+
+
+@dataclass
+class Server:
+    """A running program."""
+
+    process: "subprocess.Popen[str]"
+    greeting: str
+
+    def curl(self, line: str) -> httpx.Response:
+        """Does what the curl line would."""
+        name, url, flag, header, data, body = shlex.split(line)
+        assert (name, flag, data) == ("curl", "-H", "-d")
+        return httpx.post(url, headers=dict([header.split(": ")]), content=body, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def server(tiny_checkpoint: Path) -> Iterator[Server]:
+    arguments = ["serve", str(tiny_checkpoint), "--port", "0", "--name", "tiny", "--max-model-len", "512"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "coderv2", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={"CODERV2_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    lines: list[str] = []
+    while not lines or "chat/completions" not in "".join(lines[-2:-1]):
+        lines.append(process.stdout.readline())
+        assert lines[-1], process.communicate()
+    yield Server(process, "".join(lines))
+    process.kill()
+    process.communicate()
+
+
+def test_every_line_to_try_works(server: Server) -> None:
+    lines = re.findall(r"^curl .*\\\n.*$", server.greeting, re.MULTILINE)
+    answers = [server.curl(line.replace("\\\n", "")) for line in lines]
+    assert [answer.status_code for answer in answers] == [200] * 3
+    kinds = [answer.json()["object"] for answer in answers]
+    assert kinds == ["text_completion", "text_completion", "chat.completion"]
+
+
+def test_it_says_where_openai_clients_find_it(server: Server) -> None:
+    match = re.search(r"base URL (http://127\.0\.0\.1:\d+/v1), any key, model tiny", server.greeting)
+    assert match
+    (card,) = httpx.get(f"{match[1]}/models").json()["data"]
+    assert (card["id"], card["max_model_len"]) == ("tiny", 512)
+
+
+def test_sigterm_ends_it_with_code_0_and_its_log_holds_no_prompt(server: Server) -> None:
+    server.process.send_signal(signal.SIGTERM)
+    _, errors = server.process.communicate(timeout=30)
+    assert server.process.returncode == 0
+    assert re.search(r"INFO POST /v1/completions 200 \d+ ms \d+\+\d+ tokens req_", errors)
+    assert "quick_sort" not in errors
+    assert "Traceback" not in errors
+
+
+def test_a_port_in_use_is_one_line_before_anything_is_loaded(command: RunCommand) -> None:
+    with bind("127.0.0.1", 0) as taken:
+        taken.listen()
+        outcome = command("serve", "/no/such/model", "--port", taken.getsockname()[1])
+    assert outcome.code == 2
+    assert "in use: choose another with --port" in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+def test_a_model_that_cannot_infill_is_not_said_to() -> None:
+    text = greeting("http://127.0.0.1:8000", "tiny", 64, fim=False)
+    bodies = [json.loads(body) for body in re.findall(r"-d '(.*)'", text)]
+    assert ["suffix" in body for body in bodies] == [False, False]

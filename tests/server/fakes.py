@@ -1,0 +1,97 @@
+"""An engine with a queue of scripted replies, and ways to talk to an app over it."""
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+
+from coderv2.engine.request import Delta, SamplingParams, TokenLogprob
+from coderv2.server.app import create_app
+from coderv2.server.defaults import SamplingDefaults
+from coderv2.text.tokenizer import Tokenizer
+from tests.tiny_tokenizer import tiny_tokenizer
+
+Script = Sequence[Delta | Exception]
+
+
+class ScriptedEngine:
+    """Each prompt gets the next script: deltas, or an error to raise at that point."""
+
+    def __init__(self, *scripts: Script, refuses: Exception | None = None, max_model_len: int = 64) -> None:
+        self.max_model_len = max_model_len
+        self.prompts: list[list[int]] = []
+        self.params: list[SamplingParams] = []
+        self.closed = 0
+        self.alive = True
+        self._scripts = deque(scripts)
+        self._refuses = refuses
+
+    def stream(self, prompt_ids: Sequence[int], params: SamplingParams) -> AsyncGenerator[Delta, None]:
+        if self._refuses:
+            raise self._refuses
+        self.prompts.append(list(prompt_ids))
+        self.params.append(params)
+        return self._play(self._scripts.popleft())
+
+    async def _play(self, script: Script) -> AsyncGenerator[Delta, None]:
+        try:
+            for item in script:
+                await asyncio.sleep(0)
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+        finally:
+            self.closed += 1
+
+    def healthy(self) -> bool:
+        return self.alive
+
+
+def said(*texts: str, index: int = 0, finish: str = "stop", logprobs: bool = False) -> list[Delta]:
+    """One answer of a token per text."""
+    places = [(TokenLogprob(65 + i, -0.5, 1, ((65 + i, -0.5), (70, -2.0))),) for i in range(len(texts))]
+    return [
+        Delta(
+            "r",
+            index,
+            text,
+            (65 + place,),
+            finish_reason=finish if place == len(texts) - 1 else None,
+            logprobs=places[place] if logprobs else None,
+        )
+        for place, text in enumerate(texts)
+    ]
+
+
+def scripted_app(
+    engine: ScriptedEngine, tokenizer: Tokenizer | None = None, defaults: SamplingDefaults | None = None
+) -> FastAPI:
+    return create_app(engine, tokenizer or tiny_tokenizer(), "tiny", defaults)
+
+
+def request(app: FastAPI, method: str, path: str, **options: Any) -> httpx.Response:
+    """One request straight into the app."""
+
+    async def send() -> httpx.Response:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.request(method, path, **options)
+
+    return asyncio.run(send())
+
+
+def post(app: FastAPI, path: str, **body: Any) -> httpx.Response:
+    # json.dumps escapes lone surrogates, as clients do; httpx's own encoding cannot.
+    headers = {"content-type": "application/json"}
+    return request(app, "POST", path, content=json.dumps(body), headers=headers)
+
+
+def events_of(response: httpx.Response) -> list[Any]:
+    """The JSON of each event; [DONE] as that text."""
+    parts = response.text.removesuffix("\n\n").split("\n\n")
+    data = [part.removeprefix("data: ") for part in parts if not part.startswith(":")]
+    return [text if text == "[DONE]" else json.loads(text) for text in data]

@@ -1,0 +1,92 @@
+"""Addresses, and the end of a server."""
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from coderv2.engine.worker import Worker
+from coderv2.errors import InvalidValue
+from coderv2.server import listen
+from coderv2.server.app import create_app
+from coderv2.server.listen import bind, serve
+from tests.engine.fakes import FakeModel, fake_engine
+
+
+def test_a_port_in_use_is_one_clear_error() -> None:
+    with bind("127.0.0.1", 0) as taken:
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(
+            InvalidValue, match=rf"port {port} on 127.0.0.1 is in use: choose another"
+        ) as caught:
+            bind("127.0.0.1", port)
+        assert caught.value.param == "port"
+
+
+def test_a_port_taken_while_the_model_loads_is_the_same_error() -> None:
+    with bind("127.0.0.1", 0) as ours, socket.socket() as theirs:
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        theirs.bind(ours.getsockname())
+        theirs.listen()
+        engine = fake_engine()
+        worker = Worker(engine)
+        with pytest.raises(InvalidValue, match="is in use"):
+            serve(create_app(worker, engine.tokenizer, "tiny"), worker, ours, on_ready=lambda: None)
+        assert not worker.healthy()
+
+
+def test_an_address_that_is_none_of_ours() -> None:
+    for host in ("no-such-host.invalid", "192.0.2.1"):
+        with pytest.raises(InvalidValue, match=host):
+            bind(host, 0)
+
+
+def _serve_until(visit: Callable[[str], Any]) -> Worker:
+    """Serves in this thread, as signals need, while another visits and then sends the signal."""
+    engine = fake_engine(FakeModel(context=50_000), cache_tokens=100_000)
+    worker = Worker(engine)
+    bound = bind("127.0.0.1", 0)
+    url = f"http://127.0.0.1:{bound.getsockname()[1]}"
+    visitor = threading.Thread(target=visit, args=(url,))
+    serve(create_app(worker, engine.tokenizer, "tiny"), worker, bound, on_ready=visitor.start)
+    visitor.join()
+    bound.close()
+    return worker
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_cleanly(number: int) -> None:
+    seen: list[int] = []
+
+    def visit(url: str) -> None:
+        seen.append(httpx.get(f"{url}/health").status_code)
+        os.kill(os.getpid(), number)
+
+    before = signal.getsignal(number)
+    worker = _serve_until(visit)
+    assert seen == [200]
+    assert not worker.healthy()
+    assert signal.getsignal(number) is before
+
+
+def test_open_streams_get_a_grace_and_then_an_error_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listen, "GRACE_SECONDS", 0.3)
+    lines: list[str] = []
+
+    def visit(url: str) -> None:
+        body = {"prompt": "a", "max_tokens": 40_000, "temperature": 0, "stream": True}
+        with httpx.stream("POST", f"{url}/v1/completions", json=body) as response:
+            received = (line for line in response.iter_lines() if line)
+            lines.append(next(received))
+            os.kill(os.getpid(), signal.SIGINT)
+            lines.extend(received)
+
+    _serve_until(visit)
+    assert len(lines) > 2
+    assert '"code":"draining"' in lines[-1]

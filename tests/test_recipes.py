@@ -1,0 +1,84 @@
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from coderv2.data import exercises
+from coderv2.data.document import Document
+from coderv2.model import weights
+from coderv2.model.transformer import Transformer
+from coderv2.text.tokenizer import Tokenizer
+from recipes import bundled, card, recall
+from tests.data.fakes import document
+from tests.tiny import tiny_config
+from tests.tiny_tokenizer import tiny_tokenizer
+
+CLICK = "def greet(name):\n    return f'Hello, {name}!'\n\n\n" * 20
+OTHER = "".join(f"def add_{n}(first, second):\n    return first + second + {n}\n\n\n" for n in range(30))
+
+
+def two_sources() -> Iterator[Document]:
+    yield document(OTHER, name="numpy/a.py")
+    yield document(CLICK, name="click/a.py")
+    yield document(OTHER, name="mpmath/tests/a.py")
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recipe with two files, a small vocabulary and a tiny model."""
+    monkeypatch.setattr(bundled, "sources", two_sources)
+    monkeypatch.setattr(bundled, "VOCABULARY", 600)
+    for name in ("EXERCISE_COPIES", "TALK_COPIES", "REPEATED_COPIES", "HOLED_COPIES", "LINES", "COMPLETIONS"):
+        monkeypatch.setattr(bundled, name, 3 if name == "TALK_COPIES" else 1)
+    monkeypatch.setattr(bundled, "ROLE_WORDS", [])
+    monkeypatch.setattr(bundled, "model_config", lambda tokenizer: tiny_config())
+    monkeypatch.setattr(recall.exercises, "bank", lambda bank=exercises.bank: bank()[:2])
+
+
+@pytest.mark.usefixtures("small")
+def test_the_recipe_makes_a_measured_checkpoint_in_two_steps(tmp_path: Path) -> None:
+    bundled.data(tmp_path)
+    model = bundled.pretrain(tmp_path, 1.0, ["steps=2", "row_tokens=256", "rows_per_step=1", "log_every=1"])
+    for phase in (bundled.sft, bundled.holes):
+        phase(model, tmp_path, 1.0, ["steps=2", "row_tokens=512", "rows_per_step=1", "log_every=1"])
+    folder = bundled.package(model, tmp_path)
+    bundled.measure(tmp_path)
+    assert Tokenizer.from_folder(folder).vocab_size == 600
+    assert weights.load(folder).config.vocab_size == 600
+    assert "bits per byte, click" in (folder / "MODEL_CARD.md").read_text()
+    used = {entry["source"]: entry["held_out"] for entry in json.loads((folder / "ledger.json").read_text())}
+    assert used == {"numpy": False, "click": True, "exercises": False}
+
+
+def test_the_command_explains_itself() -> None:
+    shown = CliRunner().invoke(bundled.main, ["--help"])
+    assert shown.exit_code == 0
+    assert "--minutes" in shown.output
+
+
+def test_the_bundled_shape_fits_its_size_limit() -> None:
+    with torch.device("meta"):
+        model = Transformer(bundled.model_config(tiny_tokenizer()))
+    size = 2 * sum(weight.numel() for weight in model.parameters())
+    assert size < 20_500_000  # the tokenizer and the ledger need the rest of 20 MiB
+    assert card.active_parameters(model) < 7_000_000
+
+
+@pytest.mark.parametrize(
+    ("answer", "good"),
+    [
+        ("Here:\n\n```python\ndef add(a, b):\n    return a + b\n```", True),
+        ("```python\ndef add(a, b):\n    return a - b\n```", False),
+        ("```python\nwhile True:\n    pass\n```", False),
+        ("def add(a, b):\n    return a + b\n", False),
+    ],
+)
+def test_an_answer_passes_when_its_program_does(
+    answer: str, good: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recall, "SECONDS", 2)
+    exercise = next(exercise for exercise in exercises.bank() if exercise.name == "add")
+    assert recall.passes(exercise, answer) is good

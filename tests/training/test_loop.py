@@ -1,0 +1,79 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from coderv2.data.shards import Shard
+from coderv2.model.transformer import Transformer
+from coderv2.training.checkpoint import Progress
+from coderv2.training.config import OptimConfig, RunConfig
+from coderv2.training.loop import share_done, train
+from tests.tiny import tiny_config, tiny_model
+from tests.training.fakes import counting_shard
+
+RUN = RunConfig(
+    steps=30, row_tokens=64, rows_per_step=2, log_every=1, save_every=1000, optim=OptimConfig(warmup_steps=5)
+)
+
+
+def fresh() -> Transformer:
+    return tiny_model(tiny_config()).requires_grad_()
+
+
+def losses(folder: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_training_learns_to_count(tmp_path: Path) -> None:
+    shard = Shard(counting_shard(tmp_path / "shard"))
+    progress = train(fresh(), shard, RUN, tmp_path / "run")
+    logged = losses(tmp_path / "run")
+    assert (progress.step, len(logged)) == (30, 30)
+    assert logged[-1] < logged[0] / 2
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = Shard(counting_shard(tmp_path / "shard"))
+    whole, killed = fresh(), fresh()
+    run = RunConfig(steps=6, row_tokens=64, rows_per_step=1, save_every=2)
+    train(whole, shard, run, tmp_path / "whole")
+
+    reported = iter(range(4))
+    monkeypatch.setattr("coderv2.training.loop.share_done", lambda *_: next(reported) / 6)
+    with pytest.raises(StopIteration):
+        train(killed, shard, run, tmp_path / "killed")
+    monkeypatch.undo()
+    resumed = fresh()
+    progress = train(resumed, shard, run, tmp_path / "killed")
+    assert progress.step == 6
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+
+
+def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
+    shard = Shard(counting_shard(tmp_path / "shard"))
+    run = RunConfig(steps=2, row_tokens=64, rows_per_step=1)
+    trained, again = fresh(), fresh()
+    train(trained, shard, run, tmp_path / "run")
+    assert train(again, shard, run, tmp_path / "run").step == 2
+    assert all(torch.equal(a, b) for a, b in zip(trained.parameters(), again.parameters(), strict=True))
+
+
+def test_a_run_ends_by_steps_or_by_the_clock() -> None:
+    progress = Progress(step=5, seconds=30.0)
+    assert share_done(progress, RunConfig(steps=10)) == 0.5
+    assert share_done(progress, RunConfig(minutes=2.0)) == 0.25
+    assert share_done(progress, RunConfig(steps=10, minutes=0.5)) == 1.0
+
+
+def test_a_step_with_a_gradient_that_is_no_number_changes_nothing(tmp_path: Path) -> None:
+    model = fresh()
+    with torch.no_grad():
+        model.lm_head[7] = float("nan")
+    kept = model.embed_tokens.clone()
+    run = RunConfig(steps=1, row_tokens=64, rows_per_step=1)
+    train(model, Shard(counting_shard(tmp_path / "shard")), run, tmp_path / "run")
+    assert torch.equal(model.embed_tokens, kept)
+    assert json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])["skipped"] == 1
