@@ -31,14 +31,14 @@ clean:
 	rm -rf .venv build dist *.egg-info
 
 .venv/python:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "coderv2 needs Python 3.11 or newer, this is " + sys.version.split()[0])'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "coderv2 needs Python 3.11 or newer, this is " + sys.version.split()[0])'
 	$(PYTHON) -m venv .venv
-	touch $@
+	@touch $@
 
 .venv/installed: .venv/python pyproject.toml constraints.txt
 	$(PIP) --editable .
-	touch $@
+	@touch $@
 
 .venv/installed-dev: .venv/installed
 	$(PIP) --editable ".[dev]"
-	touch $@
+	@touch $@
