@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.cli.conftest import RunCommand
 
 from coderv2.cli.doctor import describe, settings, table
 from coderv2.engine import fit, machine
 from coderv2.engine.machine import Machine, Speed
+from tests.cli.conftest import RunCommand
 
 
 @pytest.fixture(autouse=True)
