@@ -11,6 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -37,6 +39,7 @@ def machine(packages: Sequence[str]) -> dict[str, Any]:
     return {
         "cpu": model,
         "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in packages},
     }

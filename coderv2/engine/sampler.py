@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from coderv2.engine.constraint import Constraint
-from coderv2.engine.drawing import draw
+from coderv2.engine.drawing import best, draw
 from coderv2.engine.request import MOST_LOGPROBS, Choice, Request, TokenLogprob
 
 
@@ -26,25 +26,39 @@ class Sampler:
 
     def __init__(self, logits_RW: Tensor) -> None:
         self._logits_RW = logits_RW
-        self._best_R: list[int] = logits_RW.argmax(-1).tolist()
 
     def choose(self, rows: Sequence[int], requests: Sequence[Request]) -> list[Choice]:
         """A token for each request from its row, whose numbers are finite."""
-        token_ids = [self._best_R[row] for row in rows]
         adjusted = {
             i: _adjusted(self._logits_RW[row], request)
             for i, (row, request) in enumerate(zip(rows, requests, strict=True))
             if _adjusts(request)
         }
-        for i, scores_W in adjusted.items():
-            token_ids[i] = int(scores_W.argmax())
-        if drawing := [i for i, request in enumerate(requests) if not request.params.greedy]:
+        token_ids = {i: int(row.argmax()) for i, row in adjusted.items() if requests[i].params.greedy}
+        token_ids |= self._drawn(rows, requests, adjusted)
+        plain = [i for i in range(len(requests)) if i not in token_ids]
+        if plain:
+            token_ids |= zip(plain, best(self._rows([rows[i] for i in plain])).tolist(), strict=True)
+        return self._with_logprobs(rows, [token_ids[i] for i in range(len(requests))], requests)
+
+    def _drawn(
+        self, rows: Sequence[int], requests: Sequence[Request], adjusted: dict[int, Tensor]
+    ) -> dict[int, int]:
+        """The tokens of those requests that draw one."""
+        drawing = [i for i, request in enumerate(requests) if not request.params.greedy]
+        if not drawing:
+            return {}
+        if adjusted:
             scores_NW = torch.stack([adjusted.get(i, self._logits_RW[rows[i]]) for i in drawing])
-            lucks = [requests[i].random.random() for i in drawing]
-            drawn = draw(scores_NW, [requests[i].params for i in drawing], lucks)
-            for i, token_id in zip(drawing, drawn, strict=True):
-                token_ids[i] = token_id
-        return self._with_logprobs(rows, token_ids, requests)
+        else:
+            scores_NW = self._rows([rows[i] for i in drawing])
+        lucks = [requests[i].random.random() for i in drawing]
+        return dict(zip(drawing, draw(scores_NW, [requests[i].params for i in drawing], lucks), strict=True))
+
+    def _rows(self, rows: Sequence[int]) -> Tensor:
+        """Copied only where they are not all."""
+        every = list(rows) == list(range(len(self._logits_RW)))
+        return self._logits_RW if every else self._logits_RW[list(rows)]
 
     def logprobs(self, first: int, token_ids: Sequence[int], count: int) -> list[TokenLogprob]:
         """Of each of these tokens after the row that precedes it, from row `first` on."""
