@@ -4,7 +4,7 @@ PORT ?= 8000
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test test-slow lint bench docs clean
+.PHONY: kernels serve test test-slow lint bench docs clean
 
 serve: .venv/installed
 	$(BIN)/coderv2 serve --port $(PORT)
@@ -23,6 +23,10 @@ lint: .venv/installed-dev
 
 bench: .venv/installed-dev
 	$(BIN)/python -m benchmarks
+
+# The C++ kernels again, after a change to them.
+kernels: .venv/installed-dev
+	$(PIP) --no-build-isolation --editable .
 
 docs: .venv/installed-dev
 	$(BIN)/python -m coderv2.cli.pages docs/cli

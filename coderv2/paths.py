@@ -3,6 +3,8 @@
 | variable         | kind | meaning                                             | default        |
 |------------------|------|-----------------------------------------------------|----------------|
 | CODERV2_THREADS  | int  | threads for arithmetic, at least 1                  | all the cores  |
+| CODERV2_ISA      | name | instruction set of the CPU kernels: avx512, avx2,   | the best that  |
+|                  |      | neon, or none: PyTorch computes                     | is there       |
 
 A bad value is an error that names the variable. The Hugging Face variables (HF_HOME, HF_TOKEN, …) keep their meaning.
 """
@@ -28,3 +30,8 @@ def threads() -> int:
     if not value.isdecimal() or int(value) < 1:
         raise InvalidValue(f"CODERV2_THREADS must be a whole number of at least 1, not {value!r}")
     return int(value)
+
+
+def isa() -> str | None:
+    """The instruction set that the CPU kernels must use (CODERV2_ISA); None leaves it to them."""
+    return os.environ.get("CODERV2_ISA") or None

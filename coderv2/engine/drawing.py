@@ -155,7 +155,8 @@ def _chunks(values_NW: Tensor, filler: float) -> Tensor:
     """[N, W / CHUNK, CHUNK], the last chunk filled up."""
     missing = -values_NW.shape[1] % CHUNK
     whole_NW = F.pad(values_NW, (0, missing), value=filler) if missing else values_NW
-    return whole_NW.unflatten(1, (-1, CHUNK))
+    chunks_NGc: Tensor = whole_NW.unflatten(1, (-1, CHUNK))
+    return chunks_NGc
 
 
 def _select(values_NGc: Tensor, chunk_Nk: Tensor) -> Tensor:

@@ -1,0 +1,60 @@
+"""Our C++ kernels, built once for each instruction set; the best one that this processor has is imported.
+
+`kernels` is the extension module, or None where it was not built (no compiler at install). CODERV2_ISA forces one.
+"""
+
+import importlib
+import platform
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+
+from coderv2 import paths
+from coderv2.errors import Unsupported
+
+NEEDS: dict[str, frozenset[str]] = {
+    "avx512": frozenset(
+        {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vbmi", "avx512_vnni", "avx512_bf16"}
+    ),
+    "avx2": frozenset({"avx2", "fma", "f16c"}),
+    "neon": frozenset({"asimd", "asimddp"}),
+}
+"""Instruction sets, best first, and the processor flags (as Linux names them) that each needs."""
+
+
+def available() -> list[str]:
+    """Instruction sets that are built and that this processor has, best first."""
+    flags = _flags()
+    return [isa for isa, needs in NEEDS.items() if needs <= flags and find_spec(f"{__name__}._{isa}")]
+
+
+def _flags() -> frozenset[str]:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text("utf-8", "replace").splitlines() if cpuinfo.exists() else []
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return frozenset(value.split())
+    # Every Mac with an ARM processor has these.
+    return NEEDS["neon"] if platform.machine() == "arm64" else frozenset()
+
+
+def _kernels() -> ModuleType | None:
+    usable, forced = available(), paths.isa()
+    if forced == "none":
+        return None
+    if forced is not None and forced not in usable:
+        raise Unsupported(f"CODERV2_ISA is {forced!r}; here one of {', '.join([*usable, 'none'])}")
+    if not usable:
+        return None
+    module = importlib.import_module(f"{__name__}._{forced or usable[0]}")
+    module.set_threads(paths.threads())
+    return module
+
+
+kernels = _kernels()
+
+
+def isa() -> str | None:
+    """The instruction set in use."""
+    return kernels.__name__.rpartition("._")[2] if kernels else None

@@ -1,0 +1,12 @@
+#include "bind.h"
+
+#include "pool.h"
+
+NB_MODULE(MODULE, m) {
+    m.def("set_threads", &coderv2::set_threads, nanobind::arg("count"));
+    m.def("threads", &coderv2::threads);
+    coderv2::bind_pack(m);
+    coderv2::bind_linear(m);
+    coderv2::bind_attention(m);
+    coderv2::bind_small(m);
+}

@@ -1,0 +1,7 @@
+#include "bind.h"
+
+namespace coderv2 {
+
+void bind_pack(nanobind::module_&) {}
+
+}  // namespace coderv2
