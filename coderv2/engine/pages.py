@@ -62,6 +62,10 @@ class Pages:
             found.append(page)
         return found
 
+    def known(self, digest: bytes) -> int | None:
+        """The page with this content."""
+        return self._page_of.get(digest)
+
     def claim(self, table: list[int], tokens: int, digests: Sequence[bytes]) -> int | None:
         """Fills an empty table for `tokens` tokens, sharing what is known of the chain; how many pages came filled.
 

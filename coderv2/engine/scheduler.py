@@ -195,17 +195,32 @@ class Scheduler:
     def _copy_last_page(self, request: Request, shared: int) -> int:
         """Tokens of `request` that need no computing, `shared` of them in pages of others.
 
-        Of n answers to a prompt, those after the first copy the prompt's last, partly filled page, so that only one
-        token passes through the model.
+        Where the page with the last token is known too, it is copied, so that only that token passes through the
+        model, for its logits.
         """
-        first, last = request.first, request.prompt_count - 1
-        if first is None or first not in self.running or request.answer_count or first.shifted is not None:
-            return shared
+        last = len(request.tokens) - 1
         place = last // self._pages.page_size
-        if not first.cached > last > shared == place * self._pages.page_size:
+        if request.reads_prompt or shared != place * self._pages.page_size:
             return shared
-        self._copy_page(first.pages[place], request.pages[place])
+        source = self._page_of_first(request, place)
+        source = self._full_page(request, place) if source is None else source
+        if source is None:
+            return shared
+        self._copy_page(source, request.pages[place])
         return last
+
+    def _page_of_first(self, request: Request, place: int) -> int | None:
+        """Of n answers to a prompt, those after the first look at the prompt's last, partly filled page."""
+        first = request.first
+        if first is None or first not in self.running or request.answer_count or first.shifted is not None:
+            return None
+        return first.pages[place] if first.cached >= request.prompt_count else None
+
+    def _full_page(self, request: Request, place: int) -> int | None:
+        size = self._pages.page_size
+        if len(request.tokens) % size:
+            return None
+        return self._pages.known(request.chain.digests(request.tokens, size, place + 1)[place])
 
     def _share_budget(self) -> list[Chunk]:
         budget = self._max_batch_tokens - sum(request.missing == 1 for request in self.running)

@@ -17,8 +17,8 @@ A quantised superblock is, in this order:
 | two_16    | 16 int8 scales for columns 0-15, 16 for 16-31        | d · scale             | d · scale · offset |
 | two_16_min| 16 + 16 uint8 scales, 16 + 16 uint8 minima           | d · scale             | m · minimum      |
 
-A weight is scale · quant - minimum, quants being unsigned. Columns go in steps of four, eight steps to 32 columns; step s
-holds columns 4s … 4s+3 of each row in the row's lane.
+A weight is scale · quant - minimum, quants being unsigned. Columns go in steps of four, eight steps to 32 columns;
+step s holds columns 4s … 4s+3 of each row in the row's lane.
 
 - 4 bits: 4 vectors; vector v has step 2v in its low nibbles and step 2v+1 in its high ones.
 - 5 bits: the same, then one vector whose bit s is the fifth bit of step s.

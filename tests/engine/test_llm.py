@@ -355,7 +355,7 @@ def test_a_repeated_prompt_tells_how_much_of_it_was_cached() -> None:
         [LLM.from_engine(engine).generate(prompt_token_ids=ids)[0].num_cached_tokens for _ in range(2)]
         for engine in (fake_engine(), fake_engine(prefix_caching=False))
     ]
-    assert told == [[0, 16], [0, 0]]
+    assert told == [[0, 19], [0, 0]]
 
 
 def test_prompt_logprobs_have_vllms_shape() -> None:

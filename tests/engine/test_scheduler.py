@@ -6,9 +6,16 @@ from coderv2.engine.scheduler import PATIENCE, Scheduler
 from tests.tiny_tokenizer import tiny_tokenizer
 
 
-def request(name: str, prompt: int, *, like: str | None = None, first: Request | None = None) -> Request:
+def request(
+    name: str,
+    prompt: int,
+    *,
+    like: str | None = None,
+    first: Request | None = None,
+    prompt_logprobs: int | None = None,
+) -> Request:
     """Prompts start the same where `like` is the same."""
-    params = SamplingParams(temperature=0, ignore_eos=True)
+    params = SamplingParams(temperature=0, ignore_eos=True, prompt_logprobs=prompt_logprobs)
     tokens = Random(like or name).choices(range(10, 300), k=prompt)
     return Request(name, 0, params, tokens, 100, tiny_tokenizer(), Random(0), first=first)
 
@@ -111,12 +118,26 @@ def test_a_prompt_that_starts_like_an_earlier_one_computes_only_the_rest() -> No
     assert (line.prompt_tokens, line.cached_tokens) == (29, 12)
 
 
-def test_a_prompt_known_to_the_last_token_still_passes_one_through_for_its_logits() -> None:
-    line = scheduler()
-    line.add([request("a", 12)])
+def test_a_prompt_known_to_the_last_token_passes_only_that_one_through_for_its_logits() -> None:
+    copies: list[tuple[int, int]] = []
+    line = Scheduler(
+        Pages(100, 4), max_batch_tokens=16, max_running=8, copy_page=lambda *pair: copies.append(pair)
+    )
+    a, b = request("a", 12), request("b", 12, like="a")
+    line.add([a])
     step(line)
-    line.add([request("b", 12, like="a")])
-    assert step(line) == {"a": 1, "b": 4}
+    line.add([b])
+    assert step(line) == {"a": 1, "b": 1}
+    assert copies == [(a.pages[2], b.pages[2])]
+    assert b.num_cached == 11
+
+
+def test_a_prompt_whose_logits_are_wanted_copies_no_page() -> None:
+    line = scheduler()
+    line.add([request("a", 4)])
+    step(line)
+    line.add([request("b", 4, like="a", prompt_logprobs=0)])
+    assert step(line)["b"] == 4
 
 
 def test_what_another_is_computing_is_awaited_and_later_ones_pass() -> None:

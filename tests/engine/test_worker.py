@@ -249,6 +249,6 @@ def test_a_stream_brings_tenant_priority_and_deadline_to_the_engine() -> None:
         return counts
 
     with working() as worker:
-        assert within(lambda: main(worker)) == [0, 0, 16]
+        assert within(lambda: main(worker)) == [0, 0, 19]
         with pytest.raises(InvalidValue, match="deadline"):
             worker.stream([20], greedy(), deadline=-1)
