@@ -4,7 +4,7 @@ PORT ?= 8000
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: kernels serve test test-slow lint bench docs clean
+.PHONY: serve test test-slow lint bench docs clean
 
 serve: .venv/installed
 	$(BIN)/coderv2 serve --port $(PORT)
@@ -24,10 +24,6 @@ lint: .venv/installed-dev
 bench: .venv/installed-dev
 	$(BIN)/python -m benchmarks
 
-# The C++ kernels again, after a change to them.
-kernels: .venv/installed-dev
-	$(PIP) --no-build-isolation --editable .
-
 docs: .venv/installed-dev
 	$(BIN)/python -m coderv2.cli.pages docs/cli
 
@@ -39,7 +35,9 @@ clean:
 	$(PYTHON) -m venv .venv
 	@touch $@
 
-.venv/installed: .venv/python pyproject.toml constraints.txt
+KERNELS := CMakeLists.txt $(wildcard coderv2/kernels/cpu/*.cpp coderv2/kernels/cpu/*.h)
+
+.venv/installed: .venv/python pyproject.toml constraints.txt $(KERNELS)
 	$(PIP) --editable .
 	@touch $@
 
