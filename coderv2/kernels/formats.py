@@ -36,6 +36,8 @@ from torch import Tensor
 
 ROWS = 16
 """Rows in a block."""
+GROUP = 32
+"""Columns between two sets of scales."""
 SUPER = 256
 """Columns in a superblock."""
 

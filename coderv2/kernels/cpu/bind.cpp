@@ -7,6 +7,7 @@ NB_MODULE(MODULE, m) {
     m.def("threads", &coderv2::threads);
     coderv2::bind_pack(m);
     coderv2::bind_linear(m);
+    coderv2::bind_experts(m);
     coderv2::bind_attention(m);
     coderv2::bind_small(m);
 }

@@ -1,0 +1,249 @@
+// Feed-forward networks, many at once: each takes some of the tokens, and their weighted results are added up.
+//
+// Three passes over all of them together: gate, up and SiLU; down; the sum. A token's results are added in the order of
+// its own ranking, so that its bits do not depend on who else is there.
+#include <algorithm>
+#include <cstring>
+
+#include "bind.h"
+#include "pool.h"
+#include "product.h"
+
+namespace coderv2 {
+namespace {
+
+// Tokens that go through at once: what lies between the passes takes 60 KB for each.
+constexpr int64_t MOST = 1024;
+
+// One feed-forward network and the tokens it takes: places [first, first + rows) among all.
+struct Network {
+    Matrix gate, up, down;
+    int64_t first = 0, rows = 0;
+    int64_t hidden = 0;  // where its place `first` begins in the floats between the passes
+};
+
+struct Piece {  // a tile of one network's tokens
+    int network;
+    int64_t first;
+    int rows;
+};
+
+struct Chunk {  // some blocks of one network's matrices
+    int network;
+    int64_t begin, end;
+};
+
+class FeedForward {
+public:
+    std::vector<Network> networks;
+    std::vector<int32_t> token;    // of each place
+    std::vector<int32_t> place;    // [T][K]: where a token's results are, in the order of its ranking
+    std::vector<float> weight;     // [T][K]
+
+    void run(const float* x, int64_t T, int64_t D, int64_t K, float* out) {
+        prepare(x, T, D);
+        gate_and_up();
+        quantise_hidden();
+        down(D);
+        add_up(T, D, K, out);
+    }
+
+private:
+    void prepare(const float* x, int64_t T, int64_t D) {
+        const Network& first = networks.front();
+        x_.resize(T, D, kind_of(first.gate.format()));
+        parallel((T + 7) / 8, [&](int64_t task, int) {
+            for (int64_t t = 8 * task; t < std::min(T, 8 * task + 8); ++t) x_.fill(t, x + t * D);
+        });
+        pieces_.clear();
+        int64_t floats = 0;
+        for (size_t n = 0; n < networks.size(); ++n) {
+            Network& network = networks[n];
+            network.hidden = floats;
+            floats += network.rows * network.gate.rows;
+            int64_t at = network.first;
+            for (int rows : tile_sizes(network.rows)) {
+                pieces_.push_back({static_cast<int>(n), at, rows});
+                at += rows;
+            }
+        }
+        hidden_.resize(floats);
+        for (auto* tiles : {&gate_tiles_, &up_tiles_, &down_tiles_})
+            if (tiles->size() < pieces_.size()) tiles->resize(pieces_.size());
+        parallel(static_cast<int64_t>(pieces_.size()), [&](int64_t i, int) {
+            const Piece& piece = pieces_[i];
+            const Network& network = networks[piece.network];
+            const int32_t* ids = token.data() + piece.first;
+            gate_tiles_[i].gather(x_, ids, piece.rows, network.gate.format());
+            if (network.up.code != network.gate.code)
+                up_tiles_[i].gather(x_, ids, piece.rows, network.up.format());
+        });
+    }
+
+    std::vector<Chunk> chunks(const Matrix Network::* matrix) const {
+        std::vector<Chunk> all;
+        for (size_t n = 0; n < networks.size(); ++n) {
+            const int64_t blocks = (networks[n].*matrix).blocks();
+            for (int64_t b = 0; b < blocks; b += 8) all.push_back({static_cast<int>(n), b, std::min(blocks, b + 8)});
+        }
+        return all;
+    }
+
+    // Where the pieces of each network begin.
+    std::vector<size_t> piece_starts() const {
+        std::vector<size_t> starts(networks.size() + 1, pieces_.size());
+        for (size_t i = pieces_.size(); i-- > 0;) starts[pieces_[i].network] = i;
+        return starts;
+    }
+
+    void gate_and_up() {
+        const auto work = chunks(&Network::gate);
+        const auto starts = piece_starts();
+        parallel(static_cast<int64_t>(work.size()), [&](int64_t task, int) {
+            const auto [n, begin, end] = work[task];
+            const Network& network = networks[n];
+            const int64_t F = network.gate.rows;
+            thread_local std::vector<float> gated;
+            gated.resize(network.rows * ROWS);
+            float upped[16 * TILE];
+            for (int64_t block = begin; block < end; ++block) {
+                Product product(network.gate, network.rows);
+                product.open(block);
+                for (size_t i = starts[n]; i < starts[n + 1]; ++i)
+                    product.times(gate_tiles_[i], gated.data() + (pieces_[i].first - network.first) * ROWS);
+                Product other(network.up, network.rows);
+                other.open(block);
+                const int64_t width = std::min<int64_t>(ROWS, F - block * ROWS);
+                for (size_t i = starts[n]; i < starts[n + 1]; ++i) {
+                    const int64_t row = pieces_[i].first - network.first;
+                    other.times(network.up.code == network.gate.code ? gate_tiles_[i] : up_tiles_[i], upped);
+                    for (int m = 0; m < pieces_[i].rows; ++m) {
+                        float* sixteen = upped + 16 * m;
+                        store(sixteen, times(silu(load(gated.data() + (row + m) * ROWS)), load(sixteen)));
+                        std::memcpy(&hidden_[network.hidden + (row + m) * F + block * ROWS], sixteen,
+                                    width * sizeof(float));
+                    }
+                }
+            }
+        });
+    }
+
+    void quantise_hidden() {
+        // One set of rows for each width, so that networks of different widths stand side by side.
+        hidden_rows_.resize(networks.size());
+        for (size_t n = 0; n < networks.size(); ++n)
+            hidden_rows_[n].resize(networks[n].rows, networks[n].down.columns, kind_of(networks[n].down.format()));
+        parallel(static_cast<int64_t>(pieces_.size()), [&](int64_t i, int) {
+            const Piece& piece = pieces_[i];
+            const Network& network = networks[piece.network];
+            int32_t ids[TILE];
+            for (int m = 0; m < piece.rows; ++m) {
+                const int64_t row = piece.first - network.first + m;
+                ids[m] = static_cast<int32_t>(row);
+                hidden_rows_[piece.network].fill(row, &hidden_[network.hidden + row * network.gate.rows]);
+            }
+            down_tiles_[i].gather(hidden_rows_[piece.network], ids, piece.rows, network.down.format());
+        });
+    }
+
+    void down(int64_t D) {
+        results_.resize(static_cast<int64_t>(token.size()) * D);
+        const auto work = chunks(&Network::down);
+        const auto starts = piece_starts();
+        parallel(static_cast<int64_t>(work.size()), [&](int64_t task, int) {
+            const auto [n, begin, end] = work[task];
+            Product product(networks[n].down, networks[n].rows);
+            float sixteen[16 * TILE];
+            for (int64_t block = begin; block < end; ++block) {
+                product.open(block);
+                const int64_t width = std::min<int64_t>(ROWS, D - block * ROWS);
+                for (size_t i = starts[n]; i < starts[n + 1]; ++i) {
+                    product.times(down_tiles_[i], sixteen);
+                    for (int m = 0; m < pieces_[i].rows; ++m)
+                        std::memcpy(&results_[(pieces_[i].first + m) * D + block * ROWS], sixteen + 16 * m,
+                                    width * sizeof(float));
+                }
+            }
+        });
+    }
+
+    void add_up(int64_t T, int64_t D, int64_t K, float* out) {
+        parallel((T + 15) / 16, [&](int64_t task, int) {
+            for (int64_t t = 16 * task; t < std::min(T, 16 * task + 16); ++t) {
+                float* sum = out + t * D;
+                for (int64_t k = 0; k < K; ++k) {
+                    const float* result = &results_[static_cast<int64_t>(place[t * K + k]) * D];
+                    const float w = weight[t * K + k];
+                    for (int64_t d = 0; d < D; ++d) sum[d] = k ? sum[d] + w * result[d] : w * result[d];
+                }
+            }
+        });
+    }
+
+    Rows x_;
+    std::vector<Piece> pieces_;
+    std::vector<Tile> gate_tiles_, up_tiles_, down_tiles_;
+    std::vector<float> hidden_, results_;
+    std::vector<Rows> hidden_rows_;
+};
+
+FeedForward& scratch() {
+    thread_local FeedForward mine;
+    return mine;
+}
+
+// (code, address, rows, columns): one matrix, or a stack of equal ones.
+using Given = std::tuple<int, uintptr_t, int64_t, int64_t>;
+
+Matrix matrix(const Given& given, int64_t index) {
+    const auto [code, data, rows, columns] = given;
+    return {code, at<const uint8_t>(data) + index * FORMATS[code].bytes(rows, columns), rows, columns};
+}
+
+Network network(const std::vector<Given>& gate_up_down, int64_t index, int64_t first, int64_t rows) {
+    return {matrix(gate_up_down[0], index), matrix(gate_up_down[1], index), matrix(gate_up_down[2], index), first, rows};
+}
+
+// Tokens sorted by expert, those of the shared network (which takes all) last.
+void route(FeedForward& all, int64_t T, int64_t K, int64_t E, const float* weights, const int64_t* experts,
+           const std::vector<Given>& routed, const std::vector<Given>& shared) {
+    const int64_t all_k = K + (shared.empty() ? 0 : 1);
+    std::vector<int32_t> starts(E + 1);
+    for (int64_t i = 0; i < T * K; ++i) ++starts[experts[i] + 1];
+    for (int64_t e = 0; e < E; ++e) starts[e + 1] += starts[e];
+    all.networks.clear();
+    for (int64_t e = 0; e < E; ++e)
+        if (starts[e + 1] > starts[e])
+            all.networks.push_back(network(routed, e, starts[e], starts[e + 1] - starts[e]));
+    if (!shared.empty()) all.networks.push_back(network(shared, 0, T * K, T));
+    all.token.resize(T * all_k);
+    all.place.resize(T * all_k);
+    all.weight.resize(T * all_k);
+    for (int64_t t = 0; t < T; ++t) {
+        for (int64_t k = 0; k < all_k; ++k) {
+            const bool is_shared = k == K;
+            const int32_t place = is_shared ? static_cast<int32_t>(T * K + t) : starts[experts[t * K + k]]++;
+            all.token[place] = static_cast<int32_t>(t);
+            all.place[t * all_k + k] = place;
+            all.weight[t * all_k + k] = is_shared ? 1.0f : weights[t * K + k];
+        }
+    }
+}
+
+// x [T, D], weights and experts [T, K], out [T, D]; `routed` are stacks of E; `shared` may be empty.
+void experts(uintptr_t x_at, int64_t T, int64_t D, uintptr_t weights_at, uintptr_t experts_at, int64_t K, int64_t E,
+             const std::vector<Given>& routed, const std::vector<Given>& shared, uintptr_t out_at) {
+    FeedForward& all = scratch();
+    for (int64_t first = 0; first < T; first += MOST) {
+        const int64_t count = std::min(MOST, T - first);
+        route(all, count, K, E, at<const float>(weights_at) + first * K, at<const int64_t>(experts_at) + first * K, routed,
+              shared);
+        all.run(at<const float>(x_at) + first * D, count, D, K + (shared.empty() ? 0 : 1), at<float>(out_at) + first * D);
+    }
+}
+
+}  // namespace
+
+void bind_experts(nanobind::module_& m) { m.def("experts", &experts, Unlocked()); }
+
+}  // namespace coderv2

@@ -1,0 +1,353 @@
+// Sixteen lanes, one for each row of a block, on whatever vectors the instruction set has.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace coderv2 {
+
+inline int32_t four(const int8_t* a) {
+    int32_t value;
+    std::memcpy(&value, a, 4);
+    return value;
+}
+
+#if defined(__AVX512VNNI__)
+
+struct Floats {
+    __m512 v;
+};
+struct Ints {
+    __m512i v;
+};
+struct Bytes {
+    __m512i v;
+};
+
+inline Floats zeros() { return {_mm512_setzero_ps()}; }
+inline Floats all(float x) { return {_mm512_set1_ps(x)}; }
+inline Floats load(const float* p) { return {_mm512_loadu_ps(p)}; }
+inline void store(float* p, Floats x) { _mm512_storeu_ps(p, x.v); }
+inline Floats halves(const uint8_t* p) {
+    return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+}
+inline Floats unsigned_bytes(const uint8_t* p) {
+    return {_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+}
+inline Floats signed_bytes(const uint8_t* p) {
+    return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+}
+inline Floats times(Floats a, Floats b) { return {_mm512_mul_ps(a.v, b.v)}; }
+inline Floats plus(Floats a, Floats b) { return {_mm512_add_ps(a.v, b.v)}; }
+inline Floats divided(Floats a, Floats b) { return {_mm512_div_ps(a.v, b.v)}; }
+inline Floats fused(Floats a, Floats b, Floats c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }           // a·b + c
+inline Floats fused_minus(Floats a, Floats b, Floats c) { return {_mm512_fnmadd_ps(a.v, b.v, c.v)}; }  // c - a·b
+inline Floats to_floats(Ints x) { return {_mm512_cvtepi32_ps(x.v)}; }
+inline Bytes load_bytes(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
+inline void store_bytes(uint8_t* p, Bytes x) { _mm512_storeu_si512(p, x.v); }
+
+template <int SHIFT>
+inline Bytes shifted(Bytes x, int mask) {  // right when positive
+    if constexpr (SHIFT > 0) x.v = _mm512_srli_epi16(x.v, SHIFT);
+    if constexpr (SHIFT < 0) x.v = _mm512_slli_epi16(x.v, -SHIFT);
+    return {_mm512_and_si512(x.v, _mm512_set1_epi8(static_cast<char>(mask)))};
+}
+inline Bytes either(Bytes a, Bytes b) { return {_mm512_or_si512(a.v, b.v)}; }
+
+// Sixteen integer sums of quant times activation, four columns at a time.
+template <int BITS>
+class Dots {
+public:
+    explicit Dots(int32_t minus_offset) : sum_(_mm512_set1_epi32(minus_offset)) {}
+    template <int STEP>
+    void add(Bytes quants, const int8_t* a) {
+        sum_ = _mm512_dpbusd_epi32(sum_, quants.v, _mm512_set1_epi32(four(a)));
+    }
+    Ints sum() const { return {sum_}; }
+
+private:
+    __m512i sum_;
+};
+
+constexpr int TILE = 12;
+
+inline Floats nearest(Floats x) { return {_mm512_roundscale_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
+inline Floats at_most(Floats a, Floats b) { return {_mm512_min_ps(a.v, b.v)}; }
+inline Floats at_least(Floats a, Floats b) { return {_mm512_max_ps(a.v, b.v)}; }
+inline Floats two_to(Floats whole) {  // -126 to 127
+    const __m512i n = _mm512_add_epi32(_mm512_cvtps_epi32(whole.v), _mm512_set1_epi32(127));
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(n, 23))};
+}
+
+// x + pairs of bfloat16 weights times the pair at `a`.
+inline Floats pairs(Floats x, Bytes weights, const uint16_t* a) {
+    int32_t pair;
+    std::memcpy(&pair, a, 4);
+    return {_mm512_dpbf16_ps(x.v, (__m512bh)weights.v, (__m512bh)_mm512_set1_epi32(pair))};
+}
+
+#elif defined(__AVX2__)
+
+struct Floats {
+    __m256 lo, hi;
+};
+struct Ints {
+    __m256i lo, hi;
+};
+struct Bytes {
+    __m256i lo, hi;
+};
+
+inline Floats zeros() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
+inline Floats all(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+inline Floats load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+inline void store(float* p, Floats x) {
+    _mm256_storeu_ps(p, x.lo);
+    _mm256_storeu_ps(p + 8, x.hi);
+}
+inline Floats halves(const uint8_t* p) {
+    auto at = [p](int i) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p) + i)); };
+    return {at(0), at(1)};
+}
+inline Floats unsigned_bytes(const uint8_t* p) {
+    auto at = [p](int i) {
+        return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8 * i))));
+    };
+    return {at(0), at(1)};
+}
+inline Floats signed_bytes(const uint8_t* p) {
+    auto at = [p](int i) {
+        return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8 * i))));
+    };
+    return {at(0), at(1)};
+}
+inline Floats times(Floats a, Floats b) { return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)}; }
+inline Floats plus(Floats a, Floats b) { return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)}; }
+inline Floats divided(Floats a, Floats b) { return {_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)}; }
+inline Floats fused(Floats a, Floats b, Floats c) {
+    return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};
+}
+inline Floats fused_minus(Floats a, Floats b, Floats c) {
+    return {_mm256_fnmadd_ps(a.lo, b.lo, c.lo), _mm256_fnmadd_ps(a.hi, b.hi, c.hi)};
+}
+inline Floats to_floats(Ints x) { return {_mm256_cvtepi32_ps(x.lo), _mm256_cvtepi32_ps(x.hi)}; }
+inline Bytes load_bytes(const uint8_t* p) {
+    auto v = reinterpret_cast<const __m256i*>(p);
+    return {_mm256_loadu_si256(v), _mm256_loadu_si256(v + 1)};
+}
+inline void store_bytes(uint8_t* p, Bytes x) {
+    auto v = reinterpret_cast<__m256i*>(p);
+    _mm256_storeu_si256(v, x.lo);
+    _mm256_storeu_si256(v + 1, x.hi);
+}
+
+template <int SHIFT>
+inline __m256i shifted(__m256i x, int mask) {
+    if constexpr (SHIFT > 0) x = _mm256_srli_epi16(x, SHIFT);
+    if constexpr (SHIFT < 0) x = _mm256_slli_epi16(x, -SHIFT);
+    return _mm256_and_si256(x, _mm256_set1_epi8(static_cast<char>(mask)));
+}
+template <int SHIFT>
+inline Bytes shifted(Bytes x, int mask) {
+    return {shifted<SHIFT>(x.lo, mask), shifted<SHIFT>(x.hi, mask)};
+}
+inline Bytes either(Bytes a, Bytes b) { return {_mm256_or_si256(a.lo, b.lo), _mm256_or_si256(a.hi, b.hi)}; }
+
+// Products of bytes are added up in 16 bits for as many steps as cannot overflow, then in 32.
+template <int BITS>
+class Dots {
+public:
+    explicit Dots(int32_t minus_offset)
+        : lo_(_mm256_set1_epi32(BITS == 8 ? 0 : minus_offset)), hi_(lo_),
+          narrow_lo_(_mm256_setzero_si256()), narrow_hi_(_mm256_setzero_si256()) {}
+
+    template <int STEP>
+    void add(Bytes quants, const int8_t* a) {
+        const __m256i x = _mm256_set1_epi32(four(a));
+        if constexpr (BITS == 8) {  // unsigned times signed could overflow, so the quant's offset comes off first
+            const __m256i top = _mm256_set1_epi8(static_cast<char>(0x80));
+            const __m256i lo = _mm256_xor_si256(quants.lo, top), hi = _mm256_xor_si256(quants.hi, top);
+            widen(lo_, _mm256_maddubs_epi16(_mm256_abs_epi8(lo), _mm256_sign_epi8(x, lo)));
+            widen(hi_, _mm256_maddubs_epi16(_mm256_abs_epi8(hi), _mm256_sign_epi8(x, hi)));
+        } else {
+            narrow_lo_ = _mm256_add_epi16(narrow_lo_, _mm256_maddubs_epi16(quants.lo, x));
+            narrow_hi_ = _mm256_add_epi16(narrow_hi_, _mm256_maddubs_epi16(quants.hi, x));
+            if constexpr ((STEP + 1) % MOST == 0) flush();
+        }
+    }
+    Ints sum() {
+        if constexpr (BITS == 4) flush();
+        return {lo_, hi_};
+    }
+
+private:
+    static constexpr int MOST = BITS == 4 ? 8 : BITS == 5 ? 4 : 2;
+    static void widen(__m256i& sum, __m256i x) {
+        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(x, _mm256_set1_epi16(1)));
+    }
+    void flush() {
+        widen(lo_, narrow_lo_);
+        widen(hi_, narrow_hi_);
+        narrow_lo_ = narrow_hi_ = _mm256_setzero_si256();
+    }
+    __m256i lo_, hi_, narrow_lo_, narrow_hi_;
+};
+
+constexpr int TILE = 2;
+
+inline Floats nearest(Floats x) {
+    constexpr int MODE = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+    return {_mm256_round_ps(x.lo, MODE), _mm256_round_ps(x.hi, MODE)};
+}
+inline Floats at_most(Floats a, Floats b) { return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)}; }
+inline Floats at_least(Floats a, Floats b) { return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)}; }
+inline Floats two_to(Floats whole) {
+    auto power = [](__m256 n) {
+        return _mm256_castsi256_ps(
+            _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
+    };
+    return {power(whole.lo), power(whole.hi)};
+}
+
+inline Floats pairs(Floats x, Bytes weights, const uint16_t* a) {
+    uint32_t pair;
+    std::memcpy(&pair, a, 4);
+    auto as_float = [](uint32_t bits) {
+        float f;
+        std::memcpy(&f, &bits, 4);
+        return _mm256_set1_ps(f);
+    };
+    const __m256 first = as_float(pair << 16), second = as_float(pair & 0xffff0000u);
+    auto two = [&](__m256 sum, __m256i w) {
+        sum = _mm256_fmadd_ps(_mm256_castsi256_ps(_mm256_slli_epi32(w, 16)), first, sum);
+        const __m256i top = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
+        return _mm256_fmadd_ps(_mm256_castsi256_ps(_mm256_and_si256(w, top)), second, sum);
+    };
+    return {two(x.lo, weights.lo), two(x.hi, weights.hi)};
+}
+
+#else
+
+// Plain loops over the lanes, which the compiler turns into what the processor has.
+struct Floats {
+    float v[16];
+};
+struct Ints {
+    int32_t v[16];
+};
+struct Bytes {
+    uint8_t v[64];
+};
+
+template <typename F>
+inline Floats lanes(F f) {
+    Floats out;
+    for (int i = 0; i < 16; ++i) out.v[i] = f(i);
+    return out;
+}
+inline float half(const uint8_t* p) {
+    uint16_t bits;
+    std::memcpy(&bits, p, 2);
+    const int exponent = bits >> 10 & 31, mantissa = bits & 1023;
+    const float size = exponent == 31  ? (mantissa ? NAN : INFINITY)
+                       : exponent == 0 ? std::ldexp(static_cast<float>(mantissa), -24)
+                                       : std::ldexp(static_cast<float>(1024 + mantissa), exponent - 25);
+    return bits & 0x8000 ? -size : size;
+}
+inline Floats zeros() { return lanes([](int) { return 0.0f; }); }
+inline Floats all(float x) { return lanes([x](int) { return x; }); }
+inline Floats load(const float* p) { return lanes([p](int i) { return p[i]; }); }
+inline void store(float* p, Floats x) { std::memcpy(p, x.v, sizeof x.v); }
+inline Floats halves(const uint8_t* p) { return lanes([p](int i) { return half(p + 2 * i); }); }
+inline Floats unsigned_bytes(const uint8_t* p) { return lanes([p](int i) { return static_cast<float>(p[i]); }); }
+inline Floats signed_bytes(const uint8_t* p) {
+    return lanes([p](int i) { return static_cast<float>(static_cast<int8_t>(p[i])); });
+}
+inline Floats times(Floats a, Floats b) { return lanes([&](int i) { return a.v[i] * b.v[i]; }); }
+inline Floats plus(Floats a, Floats b) { return lanes([&](int i) { return a.v[i] + b.v[i]; }); }
+inline Floats divided(Floats a, Floats b) { return lanes([&](int i) { return a.v[i] / b.v[i]; }); }
+inline Floats fused(Floats a, Floats b, Floats c) { return lanes([&](int i) { return std::fma(a.v[i], b.v[i], c.v[i]); }); }
+inline Floats fused_minus(Floats a, Floats b, Floats c) {
+    return lanes([&](int i) { return std::fma(-a.v[i], b.v[i], c.v[i]); });
+}
+inline Floats to_floats(Ints x) { return lanes([&](int i) { return static_cast<float>(x.v[i]); }); }
+inline Bytes load_bytes(const uint8_t* p) {
+    Bytes out;
+    std::memcpy(out.v, p, 64);
+    return out;
+}
+inline void store_bytes(uint8_t* p, Bytes x) { std::memcpy(p, x.v, 64); }
+
+template <int SHIFT>
+inline Bytes shifted(Bytes x, int mask) {
+    for (auto& b : x.v) b = static_cast<uint8_t>((SHIFT > 0 ? b >> SHIFT : b << -SHIFT) & mask);
+    return x;
+}
+inline Bytes either(Bytes a, Bytes b) {
+    for (int i = 0; i < 64; ++i) a.v[i] |= b.v[i];
+    return a;
+}
+
+template <int BITS>
+class Dots {
+public:
+    explicit Dots(int32_t minus_offset) {
+        for (auto& s : sum_.v) s = minus_offset;
+    }
+    template <int STEP>
+    void add(Bytes quants, const int8_t* a) {
+        for (int i = 0; i < 16; ++i)
+            for (int j = 0; j < 4; ++j) sum_.v[i] += quants.v[4 * i + j] * a[j];
+    }
+    Ints sum() const { return sum_; }
+
+private:
+    Ints sum_;
+};
+
+constexpr int TILE = 4;
+
+inline Floats nearest(Floats x) { return lanes([&](int i) { return std::nearbyint(x.v[i]); }); }
+inline Floats at_most(Floats a, Floats b) { return lanes([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; }); }
+inline Floats at_least(Floats a, Floats b) { return lanes([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; }); }
+inline Floats two_to(Floats whole) { return lanes([&](int i) { return std::ldexp(1.0f, static_cast<int>(whole.v[i])); }); }
+
+inline Floats pairs(Floats x, Bytes weights, const uint16_t* a) {
+    auto as_float = [](uint16_t bits) {
+        const uint32_t wide = static_cast<uint32_t>(bits) << 16;
+        float f;
+        std::memcpy(&f, &wide, 4);
+        return f;
+    };
+    uint16_t w[32];
+    std::memcpy(w, weights.v, 64);
+    return lanes([&](int i) {
+        return std::fma(as_float(w[2 * i + 1]), as_float(a[1]), std::fma(as_float(w[2 * i]), as_float(a[0]), x.v[i]));
+    });
+}
+
+#endif
+
+// e^x to within two units in the last place; below -87 and above 88 as at these. NaN stays.
+inline Floats exponential(Floats x) {
+    x = at_most(all(88.0f), at_least(all(-87.0f), x));
+    const Floats n = nearest(times(x, all(1.44269504f)));
+    // ln 2 in two parts, so that the difference is exact.
+    const Floats r = fused_minus(n, all(-2.12194440e-4f), fused_minus(n, all(0.693359375f), x));
+    Floats p = all(1.9875691500e-4f);
+    for (float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f, 1.0f, 1.0f})
+        p = fused(p, r, all(c));
+    return times(p, two_to(n));
+}
+
+inline Floats silu(Floats x) { return divided(x, plus(all(1.0f), exponential(times(x, all(-1.0f))))); }
+
+// How many rows a kernel takes straight from packed weights; more are worth unpacking a panel.
+constexpr int FEW = TILE < 4 ? TILE : 4;
+
+}  // namespace coderv2
