@@ -94,3 +94,10 @@ class Weight:
     shape: tuple[int, ...]
     data: Tensor
     """uint8, [E, bytes] or [bytes]."""
+
+    def joined(self) -> "Weight":
+        """A stack [E, O, I] as one matrix [E·O, I], where O is whole blocks: the same bytes."""
+        E, O, I = self.shape
+        if O % ROWS:
+            raise ValueError(f"matrices of {O} rows do not join: no whole blocks of {ROWS}")
+        return Weight(self.format, (E * O, I), self.data.flatten())

@@ -99,7 +99,8 @@ def _bytes(x: Tensor) -> Tensor:
 def _lanes(x_OG: Tensor, B: int) -> Tensor:
     """One number for each row and group, as bytes [B, G, 16 numbers]."""
     x_OG = F.pad(x_OG, (0, 0, 0, B * ROWS - x_OG.shape[0])) if x_OG.shape[0] < B * ROWS else x_OG
-    return _bytes(x_OG.unflatten(0, (B, ROWS)).transpose(1, 2).contiguous())
+    lanes_BGx: Tensor = x_OG.unflatten(0, (B, ROWS)).transpose(1, 2)
+    return _bytes(lanes_BGx)
 
 
 def _scale_bytes(format: Format, parts: Parts, B: int, G: int) -> list[Tensor]:

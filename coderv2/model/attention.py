@@ -6,6 +6,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor, nn
 
+from coderv2.kernels.formats import Weight
 from coderv2.kernels.ops import Ops
 from coderv2.model.batch import Batch, Group
 from coderv2.model.cache import LatentCache
@@ -76,6 +77,10 @@ class LatentAttention(nn.Module):
         self.kv_a_layernorm = nn.Parameter(torch.empty(C))
         self.kv_b_proj = nn.Parameter(torch.empty(H * (config.qk_nope_head_dim + config.v_head_dim), C))
         self.o_proj = nn.Parameter(torch.empty(D, H * config.v_head_dim))
+        # In place of kv_b_proj where the weights are packed (`pack`).
+        self.key_up: Weight | None = None
+        self.key_absorb: Weight | None = None
+        self.value_up: Weight | None = None
 
     def forward(self, x_TD: Tensor, batch: Batch, plan: AttentionPlan) -> Tensor:
         """Output for every row, [T, D]; with a cache, the new tokens are written to it first."""
@@ -92,7 +97,8 @@ class LatentAttention(nn.Module):
         if (narrow := plan.absorbed) is not None and batch.cache is not None:
             queries = q_nope_THN[narrow.rows], q_rope_THR[narrow.rows]
             parts.append((narrow, self._absorbed(plan.ops, narrow, *queries, *self._pages(batch.cache))))
-        return plan.ops.linear(_merge(parts, x_TD.shape[0]).flatten(1), self.o_proj)
+        out_TD: Tensor = plan.ops.linear(_merge(parts, x_TD.shape[0]).flatten(1), self.o_proj)
+        return out_TD
 
     def _queries(self, x_TD: Tensor, plan: AttentionPlan) -> tuple[Tensor, Tensor]:
         ops = plan.ops
@@ -120,8 +126,7 @@ class LatentAttention(nn.Module):
         rows = zip(group.page_tables, group.lengths, strict=True)
         slots_S = torch.cat([cache.slots(table)[:length] for table, length in rows])
         latent_PSC, k_rope_PSR = self._pages(cache)
-        dtype = self.kv_b_proj.dtype
-        return latent_PSC.flatten(0, 1)[slots_S].to(dtype), k_rope_PSR.flatten(0, 1)[slots_S].to(dtype)
+        return latent_PSC.flatten(0, 1)[slots_S], k_rope_PSR.flatten(0, 1)[slots_S]
 
     def _expanded(
         self,
@@ -133,9 +138,8 @@ class LatentAttention(nn.Module):
         k_rope_SR: Tensor,
     ) -> Tensor:
         """Full keys and values of every head from the latents (spec §4.1), [T, H, V]."""
-        kv_SHO = ops.linear(latent_SC, self.kv_b_proj).unflatten(-1, (self.config.num_attention_heads, -1))
-        k_nope_SHN, v_SHV = kv_SHO.split([self.config.qk_nope_head_dim, self.config.v_head_dim], -1)
-        k_rope_SHR = k_rope_SR[:, None].expand(-1, self.config.num_attention_heads, -1)
+        k_nope_SHN, v_SHV = self._keys_and_values(ops, latent_SC.to(q_nope_THN.dtype))
+        k_rope_SHR = k_rope_SR.to(q_rope_THR.dtype)[:, None].expand(-1, self.config.num_attention_heads, -1)
         return ops.mla_prefill(
             torch.cat((q_nope_THN, q_rope_THR), -1),
             torch.cat((k_nope_SHN, k_rope_SHR), -1),
@@ -144,6 +148,25 @@ class LatentAttention(nn.Module):
             k_starts=tuple(accumulate(group.lengths, initial=0)),
             scale=self.scale,
         )
+
+    def _keys_and_values(self, ops: type[Ops], latent_SC: Tensor) -> tuple[Tensor, Tensor]:
+        """Unrotated keys [S, H, N] and values [S, H, V]."""
+        H, N, V = self.config.num_attention_heads, self.config.qk_nope_head_dim, self.config.v_head_dim
+        if self.key_up is None or self.value_up is None:
+            k_nope_SHN, v_SHV = ops.linear(latent_SC, self.kv_b_proj).unflatten(-1, (H, -1)).split([N, V], -1)
+            return k_nope_SHN, v_SHV
+        key, value = self.key_up.joined(), self.value_up.joined()
+        return ops.linear(latent_SC, key).unflatten(-1, (H, N)), ops.linear(latent_SC, value).unflatten(
+            -1, (H, V)
+        )
+
+    def _maps(self) -> tuple[Tensor | Weight, Tensor | Weight]:
+        """Into latent space, and out of it: a plain one [H, I, O], a packed one [H, O, I]."""
+        if self.key_absorb is not None and self.value_up is not None:
+            return self.key_absorb, self.value_up
+        up_HOC = self.kv_b_proj.unflatten(0, (self.config.num_attention_heads, -1))
+        key_HNC, value_HVC = up_HOC.split([self.config.qk_nope_head_dim, self.config.v_head_dim], 1)
+        return key_HNC, value_HVC.transpose(1, 2)
 
     def _absorbed(
         self,
@@ -155,10 +178,9 @@ class LatentAttention(nn.Module):
         k_rope_PSR: Tensor,
     ) -> Tensor:
         """Queries carried into latent space, results carried out of it (spec §4.2), [T, H, V]."""
-        up_HOC = self.kv_b_proj.unflatten(0, (self.config.num_attention_heads, -1))
-        key_HNC, value_HVC = up_HOC.split([self.config.qk_nope_head_dim, self.config.v_head_dim], 1)
+        into, out = self._maps()
         out_THC = ops.mla_decode(
-            ops.head_linear(q_nope_THN, key_HNC),
+            ops.head_linear(q_nope_THN, into),
             q_rope_THR,
             latent_PSC,
             k_rope_PSR,
@@ -167,7 +189,8 @@ class LatentAttention(nn.Module):
             page_tables=group.page_tables,
             scale=self.scale,
         )
-        return ops.head_linear(out_THC, value_HVC.transpose(1, 2))
+        value_THV: Tensor = ops.head_linear(out_THC, out)
+        return value_THV
 
 
 def _merge(parts: list[tuple[Group, Tensor]], T: int) -> Tensor:

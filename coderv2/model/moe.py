@@ -6,9 +6,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from coderv2.kernels.ops import Ops
+from coderv2.kernels.ops import Operand
 from coderv2.model.batch import Batch, RouterRecord
 from coderv2.model.config import ModelConfig
+
+Triple = tuple[Operand, Operand, Operand]
 
 
 class Mlp(nn.Module):
@@ -20,9 +22,14 @@ class Mlp(nn.Module):
         self.up_proj = nn.Parameter(torch.empty(width, config.hidden_size))
         self.down_proj = nn.Parameter(torch.empty(config.hidden_size, width))
 
+    def weights(self) -> Triple:
+        """Gate, up, down."""
+        return self.gate_proj, self.up_proj, self.down_proj
+
     def forward(self, x_TD: Tensor, batch: Batch) -> Tensor:
         """[T, D]."""
-        return batch.ops.swiglu(x_TD, self.gate_proj, self.up_proj, self.down_proj)
+        out_TD: Tensor = batch.ops.swiglu(x_TD, *self.weights())
+        return out_TD
 
 
 class Experts(nn.Module):
@@ -35,9 +42,9 @@ class Experts(nn.Module):
         self.up_proj = nn.Parameter(torch.empty(E, F, D))
         self.down_proj = nn.Parameter(torch.empty(E, D, F))
 
-    def forward(self, x_TD: Tensor, weights_TK: Tensor, experts_TK: Tensor, ops: type[Ops]) -> Tensor:
-        """[T, D]."""
-        return ops.experts(x_TD, weights_TK, experts_TK, self.gate_proj, self.up_proj, self.down_proj)
+    def weights(self) -> Triple:
+        """Gate, up, down."""
+        return self.gate_proj, self.up_proj, self.down_proj
 
 
 class MixtureOfExperts(nn.Module):
@@ -56,9 +63,8 @@ class MixtureOfExperts(nn.Module):
         weights_TK, experts_TK = choose(scores_TE, self.config)
         if batch.router_log is not None:
             batch.router_log.append(RouterRecord(scores_TE, experts_TK))
-        routed_TD: Tensor = self.experts(x_TD, weights_TK, experts_TK, batch.ops)
-        shared_TD: Tensor = self.shared_experts(x_TD, batch)
-        return routed_TD + shared_TD
+        routed, shared = self.experts.weights(), self.shared_experts.weights()
+        return batch.ops.mixture(x_TD, weights_TK, experts_TK, routed, shared)
 
 
 def choose(scores_TE: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from coderv2.kernels.formats import Weight
 from coderv2.model.attention import AttentionPlan, LatentAttention, split_forms
 from coderv2.model.batch import Batch
 from coderv2.model.config import ModelConfig
@@ -51,23 +52,30 @@ class Transformer(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights, and so of the activations."""
-        return self.embed_tokens.dtype
+        """Of the activations: that of the weights, or float32 where these are packed."""
+        return self.norm.dtype
 
     @property
     def device(self) -> torch.device:
         """Where the weights lie."""
-        return self.embed_tokens.device
+        return self.norm.device
+
+    @property
+    def packed(self) -> bool:
+        """True where the weights are in kernel order."""
+        return isinstance(self.embed_tokens, Weight)
 
     def forward(self, batch: Batch) -> Tensor:
         """Float32 logits of `batch.logits_rows`, or of every row: [rows, W]."""
         plan, ops = self._plan(batch), batch.ops
-        x_TD = nn.functional.embedding(batch.token_ids_T, self.embed_tokens)
+        x_TD = ops.embedding(batch.token_ids_T, self.embed_tokens)
         for layer in self.layers:
             x_TD = layer(x_TD, batch, plan)
         if batch.logits_rows is not None:
             x_TD = x_TD[batch.logits_rows]
-        return ops.linear(ops.rms_norm(x_TD, self.norm, self.config.rms_norm_eps), self.lm_head).float()
+        x_TD = ops.rms_norm(x_TD, self.norm, self.config.rms_norm_eps)
+        logits_RW: Tensor = ops.linear(x_TD, self.lm_head).float()
+        return logits_RW
 
     def _plan(self, batch: Batch) -> AttentionPlan:
         if self._inv_freq is None or self._inv_freq.device != self.device:

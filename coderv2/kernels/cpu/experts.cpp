@@ -50,10 +50,13 @@ public:
 
 private:
     void prepare(const float* x, int64_t T, int64_t D) {
-        const Network& first = networks.front();
-        x_.resize(T, D, kind_of(first.gate.format()));
+        for (Rows& rows : x_) rows.resize(0, D, FORMATS[F32]);
+        for (const Network& network : networks)
+            for (const Matrix* matrix : {&network.gate, &network.up}) x_for(*matrix).resize(T, D, matrix->format());
         parallel((T + 7) / 8, [&](int64_t task, int) {
-            for (int64_t t = 8 * task; t < std::min(T, 8 * task + 8); ++t) x_.fill(t, x + t * D);
+            for (int64_t t = 8 * task; t < std::min(T, 8 * task + 8); ++t)
+                for (Rows& rows : x_)
+                    if (rows.count()) rows.fill(t, x + t * D);
         });
         pieces_.clear();
         int64_t floats = 0;
@@ -74,9 +77,9 @@ private:
             const Piece& piece = pieces_[i];
             const Network& network = networks[piece.network];
             const int32_t* ids = token.data() + piece.first;
-            gate_tiles_[i].gather(x_, ids, piece.rows, network.gate.format());
+            gate_tiles_[i].gather(x_for(network.gate), ids, piece.rows, network.gate.format());
             if (network.up.code != network.gate.code)
-                up_tiles_[i].gather(x_, ids, piece.rows, network.up.format());
+                up_tiles_[i].gather(x_for(network.up), ids, piece.rows, network.up.format());
         });
     }
 
@@ -132,7 +135,7 @@ private:
         // One set of rows for each width, so that networks of different widths stand side by side.
         hidden_rows_.resize(networks.size());
         for (size_t n = 0; n < networks.size(); ++n)
-            hidden_rows_[n].resize(networks[n].rows, networks[n].down.columns, kind_of(networks[n].down.format()));
+            hidden_rows_[n].resize(networks[n].rows, networks[n].down.columns, networks[n].down.format());
         parallel(static_cast<int64_t>(pieces_.size()), [&](int64_t i, int) {
             const Piece& piece = pieces_[i];
             const Network& network = networks[piece.network];
@@ -180,7 +183,13 @@ private:
         });
     }
 
-    Rows x_;
+    // The tokens in each form that some network's format wants.
+    Rows& x_for(const Matrix& matrix) {
+        const Format& format = matrix.format();
+        return x_[format.quantised() ? (format.span() == GROUP) : format.bits == 16 ? 2 : 3];
+    }
+
+    Rows x_[4];
     std::vector<Piece> pieces_;
     std::vector<Tile> gate_tiles_, up_tiles_, down_tiles_;
     std::vector<float> hidden_, results_;

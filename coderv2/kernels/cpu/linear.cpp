@@ -36,7 +36,7 @@ void linear(int code, uintptr_t data, int64_t E, int64_t O, int64_t I, uintptr_t
     const int64_t rows = T * E;
     const auto sizes = tile_sizes(T);
     const int64_t tiles = static_cast<int64_t>(sizes.size());
-    s.rows.resize(rows, I, kind_of(all.format()));
+    s.rows.resize(rows, I, all.format());
     if (static_cast<int64_t>(s.tiles.size()) < tiles * E) s.tiles.resize(tiles * E);
     s.ids.resize(rows);
     for (int64_t e = 0, n = 0; e < E; ++e)

@@ -2,7 +2,8 @@
 //
 // The same operations in the same order whatever the number of rows in the tile and wherever the weights come from, so
 // that a row's result does not depend on its company: for each superblock, integer sums of a group times the group's scale,
-// less minimum times the sum of activations; then the superblock times the activations' own scale.
+// less minimum times the sum of activations; then the superblock times the activations' scale (or each group, where they
+// have one for each).
 #pragma once
 
 #include <utility>
@@ -13,7 +14,7 @@
 
 namespace coderv2 {
 
-constexpr int AHEAD = 1536;  // bytes that a thread asks memory for in advance
+constexpr int AHEAD = 2048;  // bytes that a thread asks memory for in advance
 
 // Weights as they lie in memory, unpacked on the way into the registers.
 template <Code CODE>
@@ -21,7 +22,7 @@ class Packed {
 public:
     static constexpr Format F = FORMATS[CODE];
     static constexpr int BITS = F.bits, HALVES = F.halves();
-    static constexpr bool MINIMA = F.has_min();
+    static constexpr bool MINIMA = F.has_min(), OWN_SCALE = F.span() == GROUP;
 
     explicit Packed(const uint8_t* block) : at_(block) {}
 
@@ -75,7 +76,7 @@ class Panel {
 public:
     using P = Packed<CODE>;
     static constexpr int BITS = P::BITS, HALVES = P::HALVES;
-    static constexpr bool MINIMA = P::MINIMA;
+    static constexpr bool MINIMA = P::MINIMA, OWN_SCALE = P::OWN_SCALE;
 
     explicit Panel(const uint8_t* panel) : at_(panel) {}
 
@@ -130,7 +131,11 @@ inline void half_group(const Source& source, const Tile& tile, int group, Floats
     dot<Source, M, HALF * STEPS>(source, tile.numbers.data() + static_cast<int64_t>(group) * M * GROUP, dots,
                                  std::make_integer_sequence<int, STEPS>());
     const Floats scale = source.scale(HALF);
-    for (int m = 0; m < M; ++m) part[m] = fused(to_floats(dots[m].sum()), scale, part[m]);
+    for (int m = 0; m < M; ++m) {
+        const Floats sum = to_floats(dots[m].sum());
+        if constexpr (Source::OWN_SCALE) part[m] = fused(times(sum, scale), all(tile.scales[group * M + m]), part[m]);
+        else part[m] = fused(sum, scale, part[m]);
+    }
     if constexpr (Source::MINIMA) {
         const Floats minimum = source.minimum(HALF);
         for (int m = 0; m < M; ++m) part[m] = fused_minus(minimum, all(tile.sums[sums + m]), part[m]);
@@ -153,8 +158,11 @@ void multiply(Source source, int groups, const Tile& tile, float* out) {
             if constexpr (Source::HALVES == 2) half_group<Source, M, 1>(source, tile, group, part, rows);
             source.next_group();
         }
-        const float* scales = tile.scales.data() + super * M;
-        for (int m = 0; m < M; ++m) store(out + 16 * m, fused(part[m], all(scales[m]), load(out + 16 * m)));
+        for (int m = 0; m < M; ++m) {
+            const Floats before = load(out + 16 * m);
+            if constexpr (Source::OWN_SCALE) store(out + 16 * m, plus(part[m], before));
+            else store(out + 16 * m, fused(part[m], all(tile.scales[super * M + m]), before));
+        }
     }
 }
 
@@ -183,6 +191,30 @@ void multiply_f32(const uint8_t* block, int groups, const Tile& tile, float* out
         for (int m = 0; m < M; ++m) sum[m] = fused(weights, all(a[m]), sum[m]);
     }
     for (int m = 0; m < M; ++m) store(out + 16 * m, sum[m]);
+}
+
+// Scales stand before each 128 columns; activations stay float32.
+template <int M>
+void multiply_fp8(const uint8_t* block, int groups, const Tile& tile, float* out) {
+    Floats total[M];
+    for (int m = 0; m < M; ++m) total[m] = zeros();
+    const auto* a = reinterpret_cast<const float*>(tile.numbers.data());
+    for (int first = 0; first < groups * GROUP; first += FP8_SPAN) {
+        const Floats scale = load(reinterpret_cast<const float*>(block));
+        block += 64;
+        Floats sum[M];
+        for (int m = 0; m < M; ++m) sum[m] = zeros();
+        const int end = first + FP8_SPAN < groups * GROUP ? first + FP8_SPAN : groups * GROUP;
+        for (int column = first; column < end; column += 4, block += 64, a += 4 * M) {
+            __builtin_prefetch(block + AHEAD);
+            const Bytes weights = load_bytes(block);
+            const Floats four[] = {fp8<0>(weights), fp8<1>(weights), fp8<2>(weights), fp8<3>(weights)};
+            for (int j = 0; j < 4; ++j)
+                for (int m = 0; m < M; ++m) sum[m] = fused(four[j], all(a[j * M + m]), sum[m]);
+        }
+        for (int m = 0; m < M; ++m) total[m] = fused(sum[m], scale, total[m]);
+    }
+    for (int m = 0; m < M; ++m) store(out + 16 * m, total[m]);
 }
 
 }  // namespace coderv2

@@ -1,7 +1,297 @@
+// From GGUF's blocks of quants into kernel order, without loss; and from kernel order to float32.
+//
+// Sixteen rows' superblocks are first taken apart into plain bytes, one quant each, then laid out as formats.py draws it.
+#include <algorithm>
+#include <cstring>
+#include <stdexcept>
+
 #include "bind.h"
+#include "formats.h"
+#include "pool.h"
+#include "product.h"
 
 namespace coderv2 {
+namespace {
 
-void bind_pack(nanobind::module_&) {}
+// What 256 columns of a row are made of: fewer at a row's end.
+struct Super {
+    alignas(64) uint8_t quants[SUPER];
+    uint8_t scales[16] = {}, minima[16] = {};       // two-level: bytes
+    uint16_t wide_scales[8] = {}, wide_minima[8] = {};  // flat: float16
+    uint16_t d = 0, m = 0;
+};
+
+uint16_t half_at(const uint8_t* p) {
+    uint16_t value;
+    std::memcpy(&value, p, 2);
+    return value;
+}
+
+// Sixteen bytes of nibbles: the low ones are numbers 0-15, the high ones 16-31.
+void nibbles(const uint8_t* from, uint8_t* to) {
+    for (int j = 0; j < 16; ++j) to[j] = from[j] & 15;
+    for (int j = 0; j < 16; ++j) to[j + 16] = from[j] >> 4;
+}
+
+void fifth_bits(const uint8_t* from, uint8_t* to) {
+    uint32_t bits;
+    std::memcpy(&bits, from, 4);
+    for (int j = 0; j < 32; ++j) to[j] |= (bits >> j & 1) << 4;
+}
+
+// One type of GGUF: how many columns a block has and bytes it takes, what it becomes, and how to take it apart.
+struct Source {
+    int type, columns, bytes, code;
+    void (*read)(const uint8_t* block, int group, Super& to);
+};
+
+void read_q4_0(const uint8_t* b, int g, Super& to) {
+    to.wide_scales[g] = half_at(b);
+    nibbles(b + 2, to.quants + 32 * g);
+}
+
+void read_q4_1(const uint8_t* b, int g, Super& to) {
+    to.wide_scales[g] = half_at(b);
+    to.wide_minima[g] = half_at(b + 2) ^ 0x8000;  // what is added there is taken off here
+    nibbles(b + 4, to.quants + 32 * g);
+}
+
+void read_q5_0(const uint8_t* b, int g, Super& to) {
+    to.wide_scales[g] = half_at(b);
+    nibbles(b + 6, to.quants + 32 * g);
+    fifth_bits(b + 2, to.quants + 32 * g);
+}
+
+void read_q5_1(const uint8_t* b, int g, Super& to) {
+    to.wide_scales[g] = half_at(b);
+    to.wide_minima[g] = half_at(b + 2) ^ 0x8000;
+    nibbles(b + 8, to.quants + 32 * g);
+    fifth_bits(b + 4, to.quants + 32 * g);
+}
+
+void read_q8_0(const uint8_t* b, int g, Super& to) {
+    to.wide_scales[g] = half_at(b);
+    for (int j = 0; j < 32; ++j) to.quants[32 * g + j] = b[2 + j] ^ 0x80;
+}
+
+constexpr int8_t LEVELS[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+
+void levels(const uint8_t* from, uint8_t* to) {
+    nibbles(from, to);
+    for (int j = 0; j < 32; ++j) to[j] = static_cast<uint8_t>(LEVELS[to[j]] + 128);
+}
+
+void read_iq4_nl(const uint8_t* b, int g, Super& to) {
+    to.wide_scales[g] = half_at(b);
+    levels(b + 2, to.quants + 32 * g);
+}
+
+void read_iq4_xs(const uint8_t* b, int, Super& to) {
+    to.d = half_at(b);
+    const int high = half_at(b + 2);
+    for (int g = 0; g < 8; ++g) {
+        const int scale = (b[4 + g / 2] >> 4 * (g % 2) & 15) | (high >> 2 * g & 3) << 4;
+        to.scales[2 * g] = to.scales[2 * g + 1] = static_cast<uint8_t>(scale - 32);
+        levels(b + 8 + 16 * g, to.quants + 32 * g);
+    }
+}
+
+void read_q2_k(const uint8_t* b, int, Super& to) {
+    to.d = half_at(b + 80);
+    to.m = half_at(b + 82);
+    for (int i = 0; i < 16; ++i) {
+        to.scales[i] = b[i] & 15;
+        to.minima[i] = b[i] >> 4;
+    }
+    for (int i = 0; i < SUPER; ++i) to.quants[i] = b[16 + i / 128 * 32 + i % 32] >> i % 128 / 32 * 2 & 3;
+}
+
+void read_q3_k(const uint8_t* b, int, Super& to) {
+    const uint8_t *high = b, *low = b + 32, *scales = b + 96;
+    to.d = half_at(b + 108);
+    for (int i = 0; i < 16; ++i) {
+        const int four = i < 8 ? scales[i] & 15 : scales[i - 8] >> 4;
+        to.scales[i] = static_cast<uint8_t>((four | (scales[8 + i % 4] >> 2 * (i / 4) & 3) << 4) - 32);
+    }
+    for (int i = 0; i < SUPER; ++i) {
+        const int two = low[i / 128 * 32 + i % 32] >> i % 128 / 32 * 2 & 3;
+        to.quants[i] = static_cast<uint8_t>(two | (high[i % 32] >> i / 32 & 1) << 2);
+    }
+}
+
+// Eight scales and minima of six bits each in twelve bytes.
+void six_bits(const uint8_t* b, Super& to) {
+    for (int g = 0; g < 4; ++g) {
+        to.scales[g] = b[g] & 63;
+        to.minima[g] = b[g + 4] & 63;
+        to.scales[g + 4] = static_cast<uint8_t>((b[g + 8] & 15) | b[g] >> 6 << 4);
+        to.minima[g + 4] = static_cast<uint8_t>(b[g + 8] >> 4 | b[g + 4] >> 6 << 4);
+    }
+}
+
+void read_q4_k(const uint8_t* b, int, Super& to) {
+    to.d = half_at(b);
+    to.m = half_at(b + 2);
+    six_bits(b + 4, to);
+    for (int c = 0; c < 4; ++c) {
+        for (int j = 0; j < 32; ++j) to.quants[64 * c + j] = b[16 + 32 * c + j] & 15;
+        for (int j = 0; j < 32; ++j) to.quants[64 * c + 32 + j] = b[16 + 32 * c + j] >> 4;
+    }
+}
+
+void read_q5_k(const uint8_t* b, int, Super& to) {
+    to.d = half_at(b);
+    to.m = half_at(b + 2);
+    six_bits(b + 4, to);
+    const uint8_t *high = b + 16, *low = b + 48;
+    for (int c = 0; c < 4; ++c)
+        for (int j = 0; j < 32; ++j) {
+            to.quants[64 * c + j] = static_cast<uint8_t>((low[32 * c + j] & 15) | (high[j] >> 2 * c & 1) << 4);
+            to.quants[64 * c + 32 + j] = static_cast<uint8_t>(low[32 * c + j] >> 4 | (high[j] >> (2 * c + 1) & 1) << 4);
+        }
+}
+
+void read_q6_k(const uint8_t* b, int, Super& to) {
+    to.d = half_at(b + 208);
+    std::memcpy(to.scales, b + 192, 16);
+    for (int n = 0; n < 2; ++n) {
+        const uint8_t *low = b + 64 * n, *high = b + 128 + 32 * n;
+        uint8_t* q = to.quants + 128 * n;
+        for (int j = 0; j < 32; ++j) {
+            q[j] = static_cast<uint8_t>((low[j] & 15) | (high[j] & 3) << 4);
+            q[j + 32] = static_cast<uint8_t>((low[j + 32] & 15) | (high[j] >> 2 & 3) << 4);
+            q[j + 64] = static_cast<uint8_t>(low[j] >> 4 | (high[j] >> 4 & 3) << 4);
+            q[j + 96] = static_cast<uint8_t>(low[j + 32] >> 4 | high[j] >> 6 << 4);
+        }
+    }
+}
+
+// By GGUF's own numbers of types.
+constexpr Source SOURCES[] = {
+    {2, 32, 18, Q4_FLAT, read_q4_0},   {3, 32, 20, Q4_FLAT_MIN, read_q4_1}, {6, 32, 22, Q5_FLAT, read_q5_0},
+    {7, 32, 24, Q5_FLAT_MIN, read_q5_1}, {8, 32, 34, INT8, read_q8_0},      {10, 256, 84, Q4_TWO_MIN, read_q2_k},
+    {11, 256, 110, Q4_TWO, read_q3_k}, {12, 256, 144, INT4, read_q4_k},     {13, 256, 176, Q5_TWO, read_q5_k},
+    {14, 256, 210, Q6_TWO, read_q6_k}, {20, 32, 18, INT8, read_iq4_nl},     {23, 256, 136, Q8_TWO, read_iq4_xs},
+};
+
+const Source& source_of(int type) {
+    for (const Source& source : SOURCES)
+        if (source.type == type) return source;
+    throw std::invalid_argument("this type of GGUF has no quants that can be packed");
+}
+
+// Two rows of lanes, each a step of four columns for sixteen rows.
+void lanes_of(const Super* rows, int step, uint8_t* to) {
+    for (int r = 0; r < ROWS; ++r) std::memcpy(to + 4 * r, rows[r].quants + 4 * step, 4);
+}
+
+void write_quants(const Format& format, const Super* rows, int group, uint8_t* to) {
+    alignas(64) uint8_t steps[8][64];
+    for (int s = 0; s < 8; ++s) lanes_of(rows, 8 * group + s, steps[s]);
+    if (format.bits == 8) {
+        std::memcpy(to, steps, 512);
+        return;
+    }
+    for (int v = 0; v < 4; ++v)
+        for (int i = 0; i < 64; ++i)
+            to[64 * v + i] = static_cast<uint8_t>((steps[2 * v][i] & 15) | steps[2 * v + 1][i] << 4);
+    to += 256;
+    if (format.bits == 5)
+        for (int i = 0; i < 64; ++i) {
+            int plane = 0;
+            for (int s = 0; s < 8; ++s) plane |= (steps[s][i] >> 4 & 1) << s;
+            to[i] = static_cast<uint8_t>(plane);
+        }
+    if (format.bits == 6)
+        for (int v = 0; v < 2; ++v)
+            for (int i = 0; i < 64; ++i) {
+                int plane = 0;
+                for (int j = 0; j < 4; ++j) plane |= (steps[4 * v + j][i] >> 4) << 2 * j;
+                to[64 * v + i] = static_cast<uint8_t>(plane);
+            }
+}
+
+// Sixteen numbers, one of each row.
+template <typename T, typename Get>
+uint8_t* column(uint8_t* to, Get get) {
+    T numbers[ROWS];
+    for (int r = 0; r < ROWS; ++r) numbers[r] = get(r);
+    std::memcpy(to, numbers, sizeof numbers);
+    return to + sizeof numbers;
+}
+
+uint8_t* write_head(const Format& format, const Super* rows, uint8_t* to) {
+    if (format.head_bytes()) to = column<uint16_t>(to, [&](int r) { return rows[r].d; });
+    if (format.head_bytes() == 64) to = column<uint16_t>(to, [&](int r) { return rows[r].m; });
+    return to;
+}
+
+uint8_t* write_scales(const Format& format, const Super* rows, int group, uint8_t* to) {
+    if (!format.head_bytes()) {
+        to = column<uint16_t>(to, [&](int r) { return rows[r].wide_scales[group]; });
+        return format.has_min() ? column<uint16_t>(to, [&](int r) { return rows[r].wide_minima[group]; }) : to;
+    }
+    const int halves = format.halves();
+    for (int h = 0; h < halves; ++h) to = column<uint8_t>(to, [&](int r) { return rows[r].scales[group * halves + h]; });
+    for (int h = 0; h < halves && format.has_min(); ++h)
+        to = column<uint8_t>(to, [&](int r) { return rows[r].minima[group * halves + h]; });
+    return to;
+}
+
+// One block of sixteen rows; fewer at a matrix's end.
+void pack_block(const Source& source, const uint8_t* from, int64_t row_bytes, int rows, int64_t columns, uint8_t* to) {
+    const Format& format = FORMATS[source.code];
+    Super supers[ROWS] = {};
+    for (int64_t first = 0; first < columns; first += SUPER) {
+        const int count = static_cast<int>(std::min<int64_t>(SUPER, columns - first));
+        for (int r = 0; r < rows; ++r) {
+            const uint8_t* block = from + r * row_bytes + first / source.columns * source.bytes;
+            for (int done = 0; done < count; done += source.columns, block += source.bytes)
+                source.read(block, done / GROUP, supers[r]);
+        }
+        to = write_head(format, supers, to);
+        for (int group = 0; group < count / GROUP; ++group) {
+            to = write_scales(format, supers, group, to);
+            write_quants(format, supers, group, to);
+            to += format.quant_bytes();
+        }
+    }
+}
+
+// E matrices [O, I] of a GGUF type, rows end to end, into kernel order.
+void pack_ggml(int type, uintptr_t from, int64_t E, int64_t O, int64_t I, uintptr_t to) {
+    const Source& source = source_of(type);
+    const Format& format = FORMATS[source.code];
+    const int64_t row_bytes = I / source.columns * source.bytes, blocks = (O + ROWS - 1) / ROWS;
+    const int64_t block_bytes = format.block_bytes(I);
+    parallel((E * blocks + 3) / 4, [&](int64_t task, int) {
+        for (int64_t i = 4 * task; i < std::min(E * blocks, 4 * task + 4); ++i) {
+            const int64_t e = i / blocks, b = i % blocks;
+            pack_block(source, at<const uint8_t>(from) + (e * O + b * ROWS) * row_bytes, row_bytes,
+                       static_cast<int>(std::min<int64_t>(ROWS, O - b * ROWS)), I, at<uint8_t>(to) + i * block_bytes);
+        }
+    });
+}
+
+// Rows of one matrix as float32: by way of a product with the columns of an identity would be exact too, but slow.
+void unpack_rows(int code, uintptr_t data, int64_t O, int64_t I, uintptr_t ids, int64_t count, uintptr_t to) {
+    const Matrix matrix{code, at<const uint8_t>(data), O, I};
+    parallel(count, [&](int64_t i, int) {
+        const int64_t row = at<const int64_t>(ids)[i];
+        unpack_row(matrix, row / ROWS, static_cast<int>(row % ROWS), at<float>(to) + i * I);
+    });
+}
+
+}  // namespace
+
+void bind_pack(nanobind::module_& m) {
+    m.def("pack_ggml", &pack_ggml, Unlocked());
+    m.def("unpack_rows", &unpack_rows, Unlocked());
+    m.def("ggml_types", [] {
+        std::vector<std::tuple<int, int, int, int>> all;  // type, columns and bytes of a block, format
+        for (const Source& source : SOURCES) all.emplace_back(source.type, source.columns, source.bytes, source.code);
+        return all;
+    });
+}
 
 }  // namespace coderv2

@@ -33,6 +33,9 @@ struct Kernels {
 
 const Kernels& kernels_of(int code);
 
+// One row of a block as float32 numbers.
+void unpack_row(const Matrix& matrix, int64_t block, int row, float* out);
+
 // Rows cut into tiles of nearly equal size.
 std::vector<int> tile_sizes(int64_t rows);
 

@@ -35,8 +35,9 @@ float largest(const float* x, int count) {  // NaN where any is not finite
 
 }  // namespace
 
-void Rows::resize(int64_t rows, int64_t columns, Kind kind) {
-    rows_ = rows, columns_ = columns, kind_ = kind;
+void Rows::resize(int64_t rows, int64_t columns, const Format& format) {
+    const Kind kind = kind_of(format);
+    rows_ = rows, columns_ = columns, kind_ = kind, span_ = format.span();
     width_ = kind == Kind::int8 ? 1 : kind == Kind::bf16 ? 2 : 4;
     auto reserve = [](auto& vector, int64_t size) {
         if (static_cast<int64_t>(vector.size()) < size) vector.resize(size);
@@ -44,7 +45,7 @@ void Rows::resize(int64_t rows, int64_t columns, Kind kind) {
     reserve(bytes_, rows * stride());
     if (kind == Kind::int8) {
         reserve(sums_, rows * groups() * 2);
-        reserve(scales_, rows * supers());
+        reserve(scales_, rows * spans());
     }
 }
 
@@ -66,11 +67,11 @@ void Rows::fill(int64_t row, const float* x) {
 void Rows::quantise(int64_t row, const float* x) {
     auto* to = bytes_.data() + row * stride();
     auto* sums = sums_.data() + row * groups() * 2;
-    for (int super = 0; super < supers(); ++super) {
-        const int first = super * SUPER, count = static_cast<int>(std::min<int64_t>(SUPER, columns_ - first));
+    for (int s = 0; s < spans(); ++s) {
+        const int first = s * span_, count = static_cast<int>(std::min<int64_t>(span_, columns_ - first));
         const float most = largest(x + first, count);
         const float inverse = most > TINY ? 127 / most : 0;
-        scales_[row * supers() + super] = most > TINY ? most / 127 : most * 0;
+        scales_[row * spans() + s] = most > TINY ? most / 127 : most * 0;
         for (int i = 0; i < count; ++i) {
             // Adding and taking off 1.5·2^23 rounds to nearest even; a number that is not finite may become anything,
             // since the scale is NaN then.
@@ -89,7 +90,7 @@ void Rows::quantise(int64_t row, const float* x) {
 
 void Tile::gather(const Rows& from, const int32_t* ids, int count, const Format& format) {
     rows = count;
-    const int groups = from.groups(), supers = from.supers();
+    const int groups = from.groups(), spans = from.spans();
     auto size = [](auto& vector, size_t wanted) {
         if (vector.size() < wanted) vector.resize(wanted);
     };
@@ -107,7 +108,7 @@ void Tile::gather(const Rows& from, const int32_t* ids, int count, const Format&
     size(numbers, static_cast<size_t>(groups) * rows * GROUP);
     size(corrections, static_cast<size_t>(groups) * halves * rows);
     size(sums, static_cast<size_t>(groups) * halves * rows);
-    size(scales, static_cast<size_t>(supers) * rows);
+    size(scales, static_cast<size_t>(spans) * rows);
     for (int m = 0; m < rows; ++m) {
         const auto* row = from.quants(ids[m]);
         const auto* row_sums = from.sums(ids[m]);
@@ -115,9 +116,10 @@ void Tile::gather(const Rows& from, const int32_t* ids, int count, const Format&
         for (int g = 0; g < groups * halves; ++g) {
             const int32_t sum = halves == 2 ? row_sums[g] : row_sums[2 * g] + row_sums[2 * g + 1];
             corrections[g * rows + m] = -format.offset * sum;
-            sums[g * rows + m] = static_cast<float>(sum);
+            const float scale = from.span() == GROUP ? from.scales(ids[m])[g] : 1.0f;
+            sums[g * rows + m] = static_cast<float>(sum) * scale;
         }
-        for (int s = 0; s < supers; ++s) scales[s * rows + m] = from.scales(ids[m])[s];
+        for (int s = 0; s < spans; ++s) scales[s * rows + m] = from.scales(ids[m])[s];
     }
 }
 

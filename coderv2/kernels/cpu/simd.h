@@ -17,6 +17,8 @@ inline int32_t four(const int8_t* a) {
     return value;
 }
 
+// An e4m3 number's bits, moved to where float32 has them, are the number divided by 2^120; subnormal ones too.
+
 #if defined(__AVX512VNNI__)
 
 struct Floats {
@@ -75,6 +77,14 @@ private:
 };
 
 constexpr int TILE = 12;
+
+template <int COLUMN>
+inline Floats fp8(Bytes x) {  // e4m3 numbers of one of four columns
+    const __m512i b = _mm512_srli_epi32(x.v, 8 * COLUMN);
+    const __m512i size = _mm512_slli_epi32(_mm512_and_si512(b, _mm512_set1_epi32(0x7f)), 20);
+    const __m512i sign = _mm512_slli_epi32(_mm512_and_si512(b, _mm512_set1_epi32(0x80)), 24);
+    return {_mm512_mul_ps(_mm512_castsi512_ps(_mm512_or_si512(size, sign)), _mm512_set1_ps(0x1p120f))};
+}
 
 inline Floats nearest(Floats x) { return {_mm512_roundscale_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
 inline Floats at_most(Floats a, Floats b) { return {_mm512_min_ps(a.v, b.v)}; }
@@ -200,6 +210,18 @@ private:
 
 constexpr int TILE = 2;
 
+template <int COLUMN>
+inline __m256 fp8(__m256i x) {
+    const __m256i b = _mm256_srli_epi32(x, 8 * COLUMN);
+    const __m256i size = _mm256_slli_epi32(_mm256_and_si256(b, _mm256_set1_epi32(0x7f)), 20);
+    const __m256i sign = _mm256_slli_epi32(_mm256_and_si256(b, _mm256_set1_epi32(0x80)), 24);
+    return _mm256_mul_ps(_mm256_castsi256_ps(_mm256_or_si256(size, sign)), _mm256_set1_ps(0x1p120f));
+}
+template <int COLUMN>
+inline Floats fp8(Bytes x) {
+    return {fp8<COLUMN>(x.lo), fp8<COLUMN>(x.hi)};
+}
+
 inline Floats nearest(Floats x) {
     constexpr int MODE = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
     return {_mm256_round_ps(x.lo, MODE), _mm256_round_ps(x.hi, MODE)};
@@ -311,6 +333,16 @@ private:
 };
 
 constexpr int TILE = 4;
+
+template <int COLUMN>
+inline Floats fp8(Bytes x) {
+    return lanes([&](int i) {
+        const uint32_t b = x.v[4 * i + COLUMN], bits = (b & 0x7f) << 20 | (b & 0x80) << 24;
+        float f;
+        std::memcpy(&f, &bits, 4);
+        return f * 0x1p120f;
+    });
+}
 
 inline Floats nearest(Floats x) { return lanes([&](int i) { return std::nearbyint(x.v[i]); }); }
 inline Floats at_most(Floats a, Floats b) { return lanes([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; }); }

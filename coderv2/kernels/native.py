@@ -1,0 +1,119 @@
+"""Operations over packed weights, in C++: what `reference` means, on float32 activations.
+
+A row's bits do not depend on the rows beside it, so these serve deterministic passes too. Where the kernels were not
+built, the weights are unpacked and `reference` computes: slowly, and exactly what is stored.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from coderv2.kernels import packing, reference
+from coderv2.kernels.cpu import kernels
+from coderv2.kernels.formats import Weight
+
+FeedForward = tuple[Weight, Weight, Weight]
+"""Gate, up and down of one network, or of a stack of them."""
+
+
+def _rows(x: Tensor, width: int) -> Tensor:
+    """As the kernels read it."""
+    if x.shape[-1] != width or x.device.type != "cpu":
+        raise ValueError(f"rows of {tuple(x.shape)} on {x.device} for weights of width {width}")
+    return x.float().contiguous()
+
+
+def linear(x_TD: Tensor, weight: Weight) -> Tensor:
+    """`x · Wᵀ` with a weight [O, D], shape [T, O]."""
+    if kernels is None:
+        return reference.linear(x_TD.float(), packing.unpack(weight))
+    O, D = weight.shape[-2:]
+    x_TD = _rows(x_TD, D)
+    out_TO = torch.empty(x_TD.shape[0], O)
+    kernels.linear(
+        weight.format.code, weight.data.data_ptr(), 1, O, D, x_TD.data_ptr(), x_TD.shape[0], out_TO.data_ptr()
+    )
+    return out_TO
+
+
+def head_linear(x_THI: Tensor, weight: Weight) -> Tensor:
+    """Each head's own map by a stack [H, O, I], shape [T, H, O]."""
+    if kernels is None:
+        return reference.head_linear(x_THI.float(), packing.unpack(weight).transpose(1, 2))
+    H, O, I = weight.shape
+    x_THI = _rows(x_THI, I)
+    out_THO = torch.empty(x_THI.shape[0], H, O)
+    kernels.linear(
+        weight.format.code,
+        weight.data.data_ptr(),
+        H,
+        O,
+        I,
+        x_THI.data_ptr(),
+        x_THI.shape[0],
+        out_THO.data_ptr(),
+    )
+    return out_THO
+
+
+def router(x_TD: Tensor, weight: Weight) -> Tensor:
+    """Affinity of each token to each expert, in float32, shape [T, E]."""
+    return linear(x_TD, weight).softmax(-1)
+
+
+def swiglu(x_TD: Tensor, gate: Weight, up: Weight, down: Weight) -> Tensor:
+    """`down(silu(gate·x) ⊙ up·x)`, shape [T, D]."""
+    nobody = torch.empty(x_TD.shape[0], 0)
+    return mixture(x_TD, nobody, nobody.long(), None, (gate, up, down))
+
+
+def mixture(
+    x_TD: Tensor,
+    weights_TK: Tensor,
+    experts_TK: Tensor,
+    routed: FeedForward | None,
+    shared: FeedForward | None,
+) -> Tensor:
+    """Weighted sum of each token's K experts, plus the network that all tokens share, shape [T, D].
+
+    `routed` holds stacks [E, …]. Added up in float32 in the order of the token's ranking, the shared one last.
+    """
+    if kernels is None:
+        return _unpacked_mixture(x_TD, weights_TK, experts_TK, routed, shared)
+    D = (routed or shared or ())[2].shape[-2]
+    x_TD, weights_TK, experts_TK = _rows(x_TD, D), weights_TK.float().contiguous(), experts_TK.contiguous()
+    out_TD = torch.empty(x_TD.shape)
+    kernels.experts(
+        x_TD.data_ptr(),
+        *x_TD.shape,
+        weights_TK.data_ptr(),
+        experts_TK.data_ptr(),
+        experts_TK.shape[1],
+        routed[0].shape[0] if routed else 0,
+        _given(routed),
+        _given(shared),
+        out_TD.data_ptr(),
+    )
+    return out_TD
+
+
+def _given(weights: Sequence[Weight] | None) -> list[tuple[int, int, int, int]]:
+    return [(w.format.code, w.data.data_ptr(), w.shape[-2], w.shape[-1]) for w in weights or ()]
+
+
+def _unpacked_mixture(
+    x_TD: Tensor,
+    weights_TK: Tensor,
+    experts_TK: Tensor,
+    routed: FeedForward | None,
+    shared: FeedForward | None,
+) -> Tensor:
+    out_TD = torch.zeros(x_TD.shape)
+    if routed is not None:
+        gate, up, down = map(packing.unpack, routed)
+        out_TD = reference.experts(x_TD.float(), weights_TK, experts_TK, gate, up, down)
+    if shared is not None:
+        gate, up, down = map(packing.unpack, shared)
+        out_TD = out_TD + reference.swiglu(x_TD.float(), gate, up, down)
+    return out_TD
