@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from coderv2.data.vocabulary import CONTROL_TOKENS, byte_alphabet, pre_tokenizer, save_tokenizer, train_bpe
+from coderv2.data.vocabulary import byte_alphabet, save_tokenizer, train_bpe
 from coderv2.errors import InvalidValue
 from coderv2.text.chat import CHAT_TEMPLATE, Message, encode_chat, render_chat
+from coderv2.text.published import CONTROL_TOKENS, pre_tokenizer
 from coderv2.text.tokenizer import BOS, EOS, FIM_BEGIN, FIM_END, FIM_HOLE
 from tests.tiny_tokenizer import LINES, VOCAB_SIZE, tiny_tokenizer, tiny_tokenizer_folder
 

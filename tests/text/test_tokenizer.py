@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as Backend
 
-from coderv2.data.vocabulary import CONTROL_TOKENS, train_bpe
+from coderv2.data.vocabulary import train_bpe
 from coderv2.errors import BadCheckpoint
+from coderv2.text.published import CONTROL_TOKENS
 from coderv2.text.tokenizer import BOS, EOS, FIM_BEGIN, FIM_END, FIM_HOLE, FimIds, Tokenizer
 from tests.text.texts import SPACES, WORDS, ordinary_text, text_with_markers
 from tests.tiny_tokenizer import LINES, VOCAB_SIZE, tiny_tokenizer, tiny_tokenizer_folder

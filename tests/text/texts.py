@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from coderv2.data.vocabulary import CONTROL_TOKENS
+from coderv2.text.published import CONTROL_TOKENS
 
 SPACES = (" ", "  ", "\t", "\n", "\r\n", "\f", "\u00a0", "\u2028", "\u3000")
 WORDS = (

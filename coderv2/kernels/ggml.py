@@ -1,0 +1,90 @@
+"""The number types of GGUF files: their sizes, and what each becomes in kernel order."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from coderv2.errors import Unsupported
+from coderv2.kernels import packing
+from coderv2.kernels.cpu import kernels
+from coderv2.kernels.formats import FORMATS, Weight
+
+
+@dataclass(frozen=True)
+class GgmlType:
+    """One type; a block is the least number of columns that stands by itself."""
+
+    name: str
+    columns: int
+    bytes: int
+    format: str
+    """What it is packed as: nothing is lost."""
+
+    def size(self, shape: tuple[int, ...]) -> int:
+        """Bytes of a tensor; its last axis is a multiple of `columns`."""
+        return math.prod(shape) // self.columns * self.bytes
+
+
+TYPES = {
+    0: GgmlType("F32", 1, 4, "f32"),
+    1: GgmlType("F16", 1, 2, "f32"),  # no smaller format of ours holds every float16
+    2: GgmlType("Q4_0", 32, 18, "q4_flat"),
+    3: GgmlType("Q4_1", 32, 20, "q4_flat_min"),
+    6: GgmlType("Q5_0", 32, 22, "q5_flat"),
+    7: GgmlType("Q5_1", 32, 24, "q5_flat_min"),
+    8: GgmlType("Q8_0", 32, 34, "int8"),
+    10: GgmlType("Q2_K", 256, 84, "q4_two_min"),
+    11: GgmlType("Q3_K", 256, 110, "q4_two"),
+    12: GgmlType("Q4_K", 256, 144, "int4"),
+    13: GgmlType("Q5_K", 256, 176, "q5_two"),
+    14: GgmlType("Q6_K", 256, 210, "q6_two"),
+    20: GgmlType("IQ4_NL", 32, 18, "int8"),
+    23: GgmlType("IQ4_XS", 256, 136, "q8_two"),
+    30: GgmlType("BF16", 1, 2, "bf16"),
+}
+"""By the number that files use."""
+
+_PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+def pack(number: int, data: Tensor, shape: tuple[int, ...]) -> Weight:
+    """A tensor of a file (its bytes, its shape outermost first) in kernel order; every number stays what it is."""
+    kind = TYPES[number]
+    if kind.name in _PLAIN:
+        return packing.pack(plain(number, data, shape), kind.format)
+    if kernels is None:
+        raise Unsupported(
+            f"{kind.name} of a GGUF file is unpacked by the CPU kernels, which were not built; install a C++ "
+            "compiler and reinstall"
+        )
+    O, I = shape[-2:]
+    matrices = math.prod(shape[:-2])
+    format = FORMATS[kind.format]
+    packed = empty_bytes(matrices * format.bytes(O, I))
+    kernels.pack_ggml(number, data.data_ptr(), matrices, O, I, packed.data_ptr())
+    return Weight(format, shape, packed.view(*shape[:-2], -1) if len(shape) > 2 else packed)
+
+
+def plain(number: int, data: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A tensor that is not quantised."""
+    dtype = _PLAIN[TYPES[number].name]
+    aligned = data if data.data_ptr() % dtype.itemsize == 0 else data.clone()
+    return aligned.view(dtype).view(shape)
+
+
+def unpack(number: int, data: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Any tensor of a file as float32."""
+    if TYPES[number].name in _PLAIN:
+        return plain(number, data, shape).float()
+    return packing.unpack(pack(number, data, shape))
+
+
+def empty_bytes(count: int) -> Tensor:
+    """Memory for a packed weight, in huge pages where the system gives them: a stream through it misses fewer
+    translations, and it is there sooner."""
+    memory = np.empty(count + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return torch.from_numpy(memory[start : start + count])
