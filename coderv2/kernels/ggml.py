@@ -1,9 +1,9 @@
 """The number types of GGUF files: their sizes, and what each becomes in kernel order."""
 
 import math
+import mmap
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -83,8 +83,9 @@ def unpack(number: int, data: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def empty_bytes(count: int) -> Tensor:
-    """Memory for a packed weight, in huge pages where the system gives them: a stream through it misses fewer
+    """Memory for a packed weight, in huge pages where the system gives them: a stream through it misses fewer address
     translations, and it is there sooner."""
-    memory = np.empty(count + 64, np.uint8)
-    start = -memory.ctypes.data % 64
-    return torch.from_numpy(memory[start : start + count])
+    memory = mmap.mmap(-1, count)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=torch.uint8)

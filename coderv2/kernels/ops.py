@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from coderv2.kernels import invariant, native, packing, reference
+from coderv2.kernels import invariant, native, native_attention, packing, reference
 from coderv2.kernels.formats import Weight
 
 Operand = Tensor | Weight
@@ -48,18 +48,45 @@ def _mixture(
     return out_TD
 
 
+def _rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
+    chosen = native_attention if native_attention.takes(x_TD, weight_D) else reference
+    return chosen.rms_norm(x_TD, weight_D, eps)
+
+
+def _rope(x: Tensor, cos_TR2: Tensor, sin_TR2: Tensor) -> Tensor:
+    chosen = native_attention if native_attention.takes(x, cos_TR2, sin_TR2) else reference
+    return chosen.rope(x, cos_TR2, sin_TR2)
+
+
+def _cache_write(
+    latent_PSC: Tensor, k_rope_PSR: Tensor, slots_T: Tensor, latent_TC: Tensor, k_rope_TR: Tensor
+) -> None:
+    ours = native_attention.takes(latent_TC, k_rope_TR) and native_attention.takes_pages(latent_PSC, k_rope_PSR)
+    chosen = native_attention if ours else reference
+    chosen.cache_write(latent_PSC, k_rope_PSR, slots_T, latent_TC, k_rope_TR)
+
+
+def _mla_decode(plain: Callable[..., Tensor]) -> Any:
+    def mla_decode(q_latent_THC: Tensor, q_rope_THR: Tensor, *pages: Tensor, **batch: Any) -> Tensor:
+        ours = native_attention.takes(q_latent_THC, q_rope_THR) and native_attention.takes_pages(*pages)
+        return (native_attention.mla_decode if ours else plain)(q_latent_THC, q_rope_THR, *pages, **batch)
+
+    mla_decode.__doc__ = plain.__doc__
+    return staticmethod(mla_decode)
+
+
 class Ops:
     """Every operation, as `reference` defines it."""
 
-    cache_write = staticmethod(reference.cache_write)
+    cache_write = staticmethod(_cache_write)
     embedding = staticmethod(embedding)
     experts = staticmethod(reference.experts)
     head_linear = _by_weight(reference.head_linear, native.head_linear)
     linear = _by_weight(reference.linear, native.linear)
-    mla_decode = staticmethod(reference.mla_decode)
+    mla_decode = _mla_decode(reference.mla_decode)
     mla_prefill = staticmethod(reference.mla_prefill)
-    rms_norm = staticmethod(reference.rms_norm)
-    rope = staticmethod(reference.rope)
+    rms_norm = staticmethod(_rms_norm)
+    rope = staticmethod(_rope)
     router = _by_weight(reference.router, native.router)
     swiglu = _by_weight(reference.swiglu, native.swiglu)
 
@@ -80,7 +107,7 @@ class InvariantOps(Ops):
     experts = staticmethod(invariant.experts)
     head_linear = _by_weight(invariant.head_linear, native.head_linear)
     linear = _by_weight(invariant.linear, native.linear)
-    mla_decode = staticmethod(invariant.mla_decode)
+    mla_decode = _mla_decode(invariant.mla_decode)
     router = _by_weight(invariant.router, native.router)
     swiglu = _by_weight(invariant.swiglu, native.swiglu)
 
