@@ -15,6 +15,7 @@ from torch import Tensor
 from coderv2.errors import InvalidValue
 from coderv2.log import logger
 from coderv2.model.cache import LatentCache
+from coderv2.model.transformer import Transformer
 from coderv2.model.weights import Named
 
 _CHECKSUM = 32
@@ -122,7 +123,8 @@ def fingerprint(model: Named, cache: LatentCache, *, deterministic: bool) -> str
     state = sha256(
         repr((_FORMAT, model.config, cache.page_size, cache.latent_LPSC.dtype, deterministic)).encode()
     )
-    for name, parameter in model.named_parameters():
+    stored = model.stored() if isinstance(model, Transformer) else model.named_parameters()
+    for name, parameter in stored:
         words = _words(parameter.detach())
         # The sum sees every change of a weight, the sample most exchanges of equal ones.
         sample = words[:: max(1, words.numel() // 4096)]

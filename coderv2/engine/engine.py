@@ -79,7 +79,7 @@ class Engine:
             )
         if settings.deterministic:
             determinism.prove(model)
-        dtype = settings.cache_dtype or model.dtype
+        dtype = settings.cache_dtype or model.cache_dtype
         pages = page_count(config, settings, dtype, model.device)
         self.max_model_len = longest_context(config, settings, pages * settings.page_size)
         cache = LatentCache(config, pages, settings.page_size, dtype, model.device)

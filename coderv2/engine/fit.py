@@ -14,8 +14,8 @@ import torch
 from coderv2.engine.engine import Engine, EngineSettings
 from coderv2.engine.machine import Machine
 from coderv2.engine.request import SamplingParams
-from coderv2.model import weights
 from coderv2.model.config import ModelConfig
+from coderv2.model.loading import open_model
 from coderv2.model.transformer import Transformer
 from coderv2.text.tokenizer import Tokenizer
 
@@ -118,7 +118,7 @@ class Rehearsal:
 
 def rehearse(folder: Path, dtype: torch.dtype, device: str, *, tokens: int = 64) -> Rehearsal:
     """Loads the model, reads a prompt of 512 tokens or half its context, and writes `tokens` tokens."""
-    model = weights.load(folder, dtype=dtype, device=device)
+    model = open_model(folder, dtype=dtype, device=device)
     count = min(512, model.config.max_position_embeddings // 2)
     engine = Engine(
         model, Tokenizer.from_folder(folder), EngineSettings(cache_tokens=2048, prefix_caching=False)

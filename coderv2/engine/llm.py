@@ -19,7 +19,8 @@ from coderv2.engine.engine import Engine, EngineSettings
 from coderv2.engine.request import Delta, SamplingParams, TokenLogprob
 from coderv2.engine.vllm_names import check_names
 from coderv2.errors import ContextTooLong, InvalidValue, ServiceError, Unsupported
-from coderv2.model import hub, weights
+from coderv2.model import hub
+from coderv2.model.loading import open_model, open_tokenizer
 from coderv2.text.chat import Message, encode_chat
 from coderv2.text.fim import encode_fim
 from coderv2.text.tokenizer import Tokenizer
@@ -124,9 +125,9 @@ class LLM:
             deterministic=deterministic,
         )
         folder = hub.resolve(model)
-        vocabulary = Tokenizer.from_folder(folder if tokenizer is None else hub.resolve(tokenizer))
+        vocabulary = open_tokenizer(folder if tokenizer is None else hub.resolve(tokenizer))
         place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        loaded = weights.load(folder, dtype=weights_dtype, device=place, progress=True)
+        loaded = open_model(folder, dtype=weights_dtype, device=place, progress=True)
         self._use(Engine(loaded, vocabulary, settings))
 
     @classmethod

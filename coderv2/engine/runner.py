@@ -23,7 +23,11 @@ class Model(Named, Protocol):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the activations, and by default of the cache."""
+        """Of the activations."""
+
+    @property
+    def cache_dtype(self) -> torch.dtype:
+        """Of the cache by default."""
 
     @property
     def device(self) -> torch.device:

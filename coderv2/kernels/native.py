@@ -57,6 +57,21 @@ def head_linear(x_THI: Tensor, weight: Weight) -> Tensor:
     return out_THO
 
 
+def embedding(token_ids_T: Tensor, weight: Weight) -> Tensor:
+    """The tokens' rows of [W, D], shape [T, D]."""
+    if kernels is None:
+        return packing.unpack_rows(weight, token_ids_T)
+    W, D = weight.shape
+    ids_T = token_ids_T.contiguous()
+    if ids_T.numel() and not 0 <= int(ids_T.min()) <= int(ids_T.max()) < W:
+        raise IndexError(f"token ids must be from 0 to {W - 1}")
+    out_TD = torch.empty(len(ids_T), D)
+    kernels.unpack_rows(
+        weight.format.code, weight.data.data_ptr(), W, D, ids_T.data_ptr(), len(ids_T), out_TD.data_ptr()
+    )
+    return out_TD
+
+
 def router(x_TD: Tensor, weight: Weight) -> Tensor:
     """Affinity of each token to each expert, in float32, shape [T, E]."""
     return linear(x_TD, weight).softmax(-1)
@@ -81,7 +96,7 @@ def mixture(
     """
     if kernels is None:
         return _unpacked_mixture(x_TD, weights_TK, experts_TK, routed, shared)
-    D = (routed or shared or ())[2].shape[-2]
+    D = x_TD.shape[1]
     x_TD, weights_TK, experts_TK = _rows(x_TD, D), weights_TK.float().contiguous(), experts_TK.contiguous()
     out_TD = torch.empty(x_TD.shape)
     kernels.experts(

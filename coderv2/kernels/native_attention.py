@@ -16,13 +16,14 @@ def takes(*tensors: Tensor) -> bool:
         return False
     wanted = torch.is_grad_enabled()
     return all(
-        t.device.type == "cpu" and t.dtype == torch.float32 and not (wanted and t.requires_grad) for t in tensors
+        t.device.type == "cpu" and t.dtype == torch.float32 and not (wanted and t.requires_grad)
+        for t in tensors
     )
 
 
-def takes_pages(latent_PSC: Tensor, k_rope_PSR: Tensor) -> bool:
+def takes_pages(*pages: Tensor) -> bool:
     """True for pages that the kernels can read: a layer's part of a cache."""
-    return all(t.dtype in CACHE_DTYPES and t.is_contiguous() for t in (latent_PSC, k_rope_PSR))
+    return all(t.dtype in CACHE_DTYPES and t.is_contiguous() for t in pages)
 
 
 def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
@@ -103,3 +104,33 @@ def mla_decode(
         out_THC.data_ptr(),
     )
     return out_THC
+
+
+def mla_prefill(
+    q_THX: Tensor,
+    k_SHX: Tensor,
+    v_SHV: Tensor,
+    *,
+    q_starts: Sequence[int],
+    k_starts: Sequence[int],
+    scale: float,
+    rounded: bool = False,
+) -> Tensor:
+    """Causal attention in expanded form, shape [T, H, V]; `rounded` multiplies in bfloat16 and adds in float32."""
+    q_THX, k_SHX, v_SHV = q_THX.contiguous(), k_SHX.contiguous(), v_SHV.contiguous()
+    (T, H, X), V = q_THX.shape, v_SHV.shape[-1]
+    out_THV = torch.empty(T, H, V)
+    kernels.mla_prefill(
+        q_THX.data_ptr(),
+        k_SHX.data_ptr(),
+        v_SHV.data_ptr(),
+        list(q_starts),
+        list(k_starts),
+        H,
+        X,
+        V,
+        scale,
+        not rounded,
+        out_THV.data_ptr(),
+    )
+    return out_THV

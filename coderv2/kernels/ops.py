@@ -5,12 +5,12 @@ rows beside it.
 """
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from coderv2.kernels import invariant, native, native_attention, packing, reference
+from coderv2.kernels import invariant, native, native_attention, reference
 from coderv2.kernels.formats import Weight
 
 Operand = Tensor | Weight
@@ -18,75 +18,49 @@ Operand = Tensor | Weight
 
 
 def _by_weight(plain: Callable[..., Tensor], packed: Callable[..., Tensor]) -> Any:
-    """The operation whose last argument decides."""
+    """The operation whose last argument decides: a plain tensor or a packed weight."""
 
+    @wraps(plain)
     def operation(*arguments: Any) -> Tensor:
         return (packed if isinstance(arguments[-1], Weight) else plain)(*arguments)
 
-    operation.__doc__ = plain.__doc__
     return staticmethod(operation)
 
 
-def embedding(token_ids_T: Tensor, weight: Operand) -> Tensor:
-    """The tokens' rows of [W, D], shape [T, D]."""
-    if isinstance(weight, Weight):
-        return packing.unpack_rows(weight, token_ids_T)
-    return torch.nn.functional.embedding(token_ids_T, weight)
+def _by_place(
+    plain: Callable[..., Any],
+    ours: Callable[..., Any],
+    *,
+    rows: tuple[int, ...],
+    pages: tuple[int, ...] = (),
+) -> Any:
+    """The operation that the CPU kernels compute where they can read its `rows` and `pages` (places of arguments)."""
 
+    @wraps(plain)
+    def operation(*arguments: Any, **batch: Any) -> Any:
+        fits = native_attention.takes(*(arguments[i] for i in rows))
+        fits = fits and native_attention.takes_pages(*(arguments[i] for i in pages))
+        return (ours if fits else plain)(*arguments, **batch)
 
-def _mixture(
-    x_TD: Tensor,
-    weights_TK: Tensor,
-    experts_TK: Tensor,
-    routed: Any,
-    shared: Any,
-    ops: "type[Ops]",
-) -> Tensor:
-    if isinstance(routed[0], Weight):
-        return native.mixture(x_TD, weights_TK, experts_TK, routed, shared)
-    out_TD: Tensor = ops.experts(x_TD, weights_TK, experts_TK, *routed) + ops.swiglu(x_TD, *shared)
-    return out_TD
-
-
-def _rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
-    chosen = native_attention if native_attention.takes(x_TD, weight_D) else reference
-    return chosen.rms_norm(x_TD, weight_D, eps)
-
-
-def _rope(x: Tensor, cos_TR2: Tensor, sin_TR2: Tensor) -> Tensor:
-    chosen = native_attention if native_attention.takes(x, cos_TR2, sin_TR2) else reference
-    return chosen.rope(x, cos_TR2, sin_TR2)
-
-
-def _cache_write(
-    latent_PSC: Tensor, k_rope_PSR: Tensor, slots_T: Tensor, latent_TC: Tensor, k_rope_TR: Tensor
-) -> None:
-    ours = native_attention.takes(latent_TC, k_rope_TR) and native_attention.takes_pages(latent_PSC, k_rope_PSR)
-    chosen = native_attention if ours else reference
-    chosen.cache_write(latent_PSC, k_rope_PSR, slots_T, latent_TC, k_rope_TR)
+    return staticmethod(operation)
 
 
 def _mla_decode(plain: Callable[..., Tensor]) -> Any:
-    def mla_decode(q_latent_THC: Tensor, q_rope_THR: Tensor, *pages: Tensor, **batch: Any) -> Tensor:
-        ours = native_attention.takes(q_latent_THC, q_rope_THR) and native_attention.takes_pages(*pages)
-        return (native_attention.mla_decode if ours else plain)(q_latent_THC, q_rope_THR, *pages, **batch)
-
-    mla_decode.__doc__ = plain.__doc__
-    return staticmethod(mla_decode)
+    return _by_place(plain, native_attention.mla_decode, rows=(0, 1), pages=(2, 3))
 
 
 class Ops:
     """Every operation, as `reference` defines it."""
 
-    cache_write = staticmethod(_cache_write)
-    embedding = staticmethod(embedding)
+    cache_write = _by_place(reference.cache_write, native_attention.cache_write, rows=(3, 4), pages=(0, 1))
+    embedding = _by_weight(reference.embedding, native.embedding)
     experts = staticmethod(reference.experts)
     head_linear = _by_weight(reference.head_linear, native.head_linear)
     linear = _by_weight(reference.linear, native.linear)
     mla_decode = _mla_decode(reference.mla_decode)
-    mla_prefill = staticmethod(reference.mla_prefill)
-    rms_norm = staticmethod(_rms_norm)
-    rope = staticmethod(_rope)
+    mla_prefill = _by_place(reference.mla_prefill, native_attention.mla_prefill, rows=(0, 1, 2))
+    rms_norm = _by_place(reference.rms_norm, native_attention.rms_norm, rows=(0, 1))
+    rope = _by_place(reference.rope, native_attention.rope, rows=(0, 1, 2))
     router = _by_weight(reference.router, native.router)
     swiglu = _by_weight(reference.swiglu, native.swiglu)
 
@@ -95,7 +69,10 @@ class Ops:
         cls, x_TD: Tensor, weights_TK: Tensor, experts_TK: Tensor, routed: Any, shared: Any
     ) -> Tensor:
         """A token's routed experts and the shared one together, each given as (gate, up, down), shape [T, D]."""
-        return _mixture(x_TD, weights_TK, experts_TK, routed, shared, cls)
+        if isinstance(routed[0], Weight):
+            return native.mixture(x_TD, weights_TK, experts_TK, routed, shared)
+        out_TD: Tensor = cls.experts(x_TD, weights_TK, experts_TK, *routed) + cls.swiglu(x_TD, *shared)
+        return out_TD
 
 
 class InvariantOps(Ops):

@@ -111,7 +111,8 @@ def _scale_bytes(format: Format, parts: Parts, B: int, G: int) -> list[Tensor]:
 
 def _quant_bytes(bits: int, quants_OI: Tensor) -> Tensor:
     """[B, G, 64 · bits]."""
-    steps = quants_OI.unflatten(0, (-1, ROWS)).unflatten(2, (-1, 8, 4)).permute(0, 2, 3, 1, 4).flatten(3)
+    blocks = quants_OI.unflatten(0, (-1, ROWS)).unflatten(2, (-1, 8, 4))
+    steps: Tensor = blocks.permute(0, 2, 3, 1, 4).flatten(3)
     if bits == 8:
         return steps.flatten(2)
     low = (steps[:, :, 0::2] & 15) | ((steps[:, :, 1::2] & 15) << 4)
@@ -146,7 +147,8 @@ def _quants(bits: int, bytes_BGx: Tensor) -> Tensor:
             halves = planes.unflatten(2, (2, 64))
             steps = steps | torch.stack([(halves[:, :, s // 4] >> s % 4 * 2 & 3) << 4 for s in range(8)], 2)
     # [B, G, step, row, column] back to rows of columns.
-    return steps.unflatten(3, (ROWS, 4)).permute(0, 3, 1, 2, 4).flatten(2).flatten(0, 1)
+    quants_OI: Tensor = steps.unflatten(3, (ROWS, 4)).permute(0, 3, 1, 2, 4).flatten(2).flatten(0, 1)
+    return quants_OI
 
 
 def _interleave(groups_BGx: Tensor, heads_BSx: Tensor | None) -> Tensor:
@@ -174,7 +176,7 @@ def _by_row_halves(bytes_BGx: Tensor) -> Tensor:
 
 def _by_row_bytes(bytes_BGx: Tensor) -> Tensor:
     """uint8 [O, G · halves] from [B, G, 16 · halves]."""
-    split = bytes_BGx.unflatten(2, (-1, ROWS)).flatten(1, 2)
+    split: Tensor = bytes_BGx.unflatten(2, (-1, ROWS)).flatten(1, 2)
     return split.transpose(1, 2).flatten(0, 1).contiguous()
 
 

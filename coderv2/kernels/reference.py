@@ -14,6 +14,11 @@ GATHERED = 1 << 15
 """Cached tokens that absorbed attention copies side by side at most: 75 MB for the released models in float32."""
 
 
+def embedding(token_ids_T: Tensor, weight_WD: Tensor) -> Tensor:
+    """The tokens' rows, shape [T, D]."""
+    return F.embedding(token_ids_T, weight_WD)
+
+
 def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
     """Root-mean-square norm in float32, cast back before the weight as in the published code."""
     wide_TD = x_TD.float()
@@ -48,11 +53,13 @@ def mla_prefill(
     q_starts: Sequence[int],
     k_starts: Sequence[int],
     scale: float,
+    rounded: bool = False,
 ) -> Tensor:
     """Causal attention in expanded form over sequences laid end to end, shape [T, H, V].
 
-    X is N+R. Sequence b has queries `q_starts[b]:q_starts[b+1]` and keys `k_starts[b]:k_starts[b+1]`; its last
-    query sees its last key, so fewer queries than keys means that the first keys are context.
+    `rounded` allows products in bfloat16, which is done only where it is faster: not here. X is N+R. Sequence b has
+    queries `q_starts[b]:q_starts[b+1]` and keys `k_starts[b]:k_starts[b+1]`; its last query sees its last key, so fewer
+    queries than keys means that the first keys are context.
     """
     parts = [
         _attend(q_THX[q0:q1], k_SHX[k0:k1], v_SHV[k0:k1], scale)

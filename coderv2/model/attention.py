@@ -140,14 +140,16 @@ class LatentAttention(nn.Module):
         """Full keys and values of every head from the latents (spec §4.1), [T, H, V]."""
         k_nope_SHN, v_SHV = self._keys_and_values(ops, latent_SC.to(q_nope_THN.dtype))
         k_rope_SHR = k_rope_SR.to(q_rope_THR.dtype)[:, None].expand(-1, self.config.num_attention_heads, -1)
-        return ops.mla_prefill(
+        out_THV: Tensor = ops.mla_prefill(
             torch.cat((q_nope_THN, q_rope_THR), -1),
             torch.cat((k_nope_SHN, k_rope_SHR), -1),
             v_SHV,
             q_starts=group.starts,
             k_starts=tuple(accumulate(group.lengths, initial=0)),
             scale=self.scale,
+            rounded=self.value_up is not None and self.value_up.format.name != "f32",
         )
+        return out_THV
 
     def _keys_and_values(self, ops: type[Ops], latent_SC: Tensor) -> tuple[Tensor, Tensor]:
         """Unrotated keys [S, H, N] and values [S, H, V]."""

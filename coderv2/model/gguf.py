@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -135,10 +135,8 @@ class Gguf:
 
 
 def _close_quietly(file: GgufFile) -> None:
-    try:
+    with suppress(BufferError):  # a tensor in an error's traceback still looks at it; it goes with that
         file.close()
-    except BufferError:  # a tensor of an error's traceback still looks at it; it goes with that
-        pass
 
 
 def _parts(path: Path) -> list[Path]:
@@ -219,6 +217,12 @@ def _rope_scaling(file: Gguf) -> dict[str, Any] | None:
         "mscale": mscale,
         "mscale_all_dim": mscale,
     }
+
+
+def read_config(path: Path) -> ModelConfig:
+    """Of a file, or the first of its parts."""
+    with ExitStack() as stack:
+        return Gguf(path, stack).config()
 
 
 def load(path: Path, *, dtype: torch.dtype | None = None, progress: bool = False) -> Transformer:

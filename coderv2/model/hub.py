@@ -26,8 +26,10 @@ def resolve(name: str | Path | None = None, *, wanted: Sequence[str] = _WANTED) 
     folder = Path(name).expanduser()
     if str(name) and folder.is_dir():
         return folder
+    if folder.is_file() and folder.suffix == ".gguf":
+        return folder
     if folder.is_file():
-        raise ModelNotFound(f"{folder} is a file; a model is a folder with config.json and *.safetensors")
+        raise ModelNotFound(f"{folder} is a file; a model is a folder with safetensors, or a .gguf file")
     if not _HUB_NAME.fullmatch(str(name)):
         raise ModelNotFound(
             f"{str(name)!r}: no such folder; give a folder, a hub name like owner/model, or nothing"

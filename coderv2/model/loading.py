@@ -4,7 +4,10 @@ from pathlib import Path
 
 import torch
 
+from coderv2.errors import Unsupported
+from coderv2.kernels import cpu
 from coderv2.model import gguf, weights
+from coderv2.model.config import ModelConfig
 from coderv2.model.transformer import Transformer
 from coderv2.text.tokenizer import Tokenizer
 
@@ -21,11 +24,25 @@ def open_model(
     device: torch.device | str = "cpu",
     progress: bool = False,
 ) -> Transformer:
-    """The model. `dtype` None leaves a GGUF file's weights packed as they are."""
-    if is_gguf(path):
-        model = gguf.load(path, dtype=dtype, progress=progress)
-        return model if dtype is None else model.to(device)
-    return weights.load(path, dtype=dtype, device=device, progress=progress)
+    """The model, to be run and not trained: on the CPU its weights are packed, where our kernels are built.
+
+    `dtype` None leaves a GGUF file's quants as they are, and takes of a checkpoint what runs best (`auto_dtype`).
+    """
+    on_cpu = torch.device(device).type == "cpu"
+    if not is_gguf(path):
+        dtype = dtype or weights.auto_dtype(path, device)
+        packed = on_cpu and cpu.kernels is not None
+        return weights.load(path, dtype=dtype, device=device, progress=progress, packed=packed)
+    if dtype is None and not on_cpu:
+        raise Unsupported(
+            f"{path}: quants run on the CPU so far; give a dtype to have them written out for {device}"
+        )
+    return gguf.load(path, dtype=dtype, progress=progress).to(device)
+
+
+def open_config(path: Path) -> ModelConfig:
+    """Shapes and constants only."""
+    return gguf.read_config(path) if is_gguf(path) else ModelConfig.from_folder(path)
 
 
 def open_tokenizer(path: Path) -> Tokenizer:

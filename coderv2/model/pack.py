@@ -5,8 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from coderv2.errors import Unsupported
 from coderv2.kernels.formats import Weight
-from coderv2.kernels.packing import pack
+from coderv2.kernels.packing import pack, unpack
 from coderv2.model.attention import LatentAttention
 from coderv2.model.transformer import Transformer
 
@@ -19,20 +20,59 @@ def pack_model(model: Transformer, choose: Choose) -> Transformer:
     """Packs every matrix of `model` in place; norms become float32, since packed models compute in it."""
     for stem, module in list(model.named_modules()):
         for name, parameter in list(module.named_parameters(recurse=False)):
-            full = f"{stem}.{name}".removeprefix(".")
-            if parameter.dim() == 1:
-                parameter.data = parameter.data.float()
-            elif name == "kv_b_proj" and isinstance(module, LatentAttention):
-                set_up_projection(module, parameter.detach(), choose(full))
-            else:
-                set_weight(module, name, pack(parameter.detach(), choose(full)))
+            place(module, name, parameter.detach(), choose(f"{stem}.{name}".removeprefix(".")))
     return model
+
+
+def place(module: nn.Module, name: str, tensor: Tensor, format_name: str) -> None:
+    """Puts one parameter's values into its module: matrices packed, norms as float32."""
+    if tensor.dim() == 1:
+        module.register_parameter(name, nn.Parameter(tensor.float(), requires_grad=False))
+    elif name == "kv_b_proj" and isinstance(module, LatentAttention):
+        set_up_projection(module, tensor, format_name)
+    else:
+        set_weight(module, name, pack(tensor, format_name))
+
+
+_EXACT = {"f32": torch.float32, "bf16": torch.bfloat16}
+
+
+def unpacked(model: Transformer) -> Transformer:
+    """A plain copy of a packed model; Unsupported where packing has rounded the weights."""
+    stored = {weight.format.name for weight in model.weights()}
+    if not stored <= _EXACT.keys():
+        raise Unsupported(
+            f"weights in {', '.join(sorted(stored - _EXACT.keys()))} cannot be changed in place; load the model in "
+            "bfloat16 or float32"
+        )
+    with torch.device("meta"):
+        plain = Transformer(model.config)
+    dtype = torch.bfloat16 if "bf16" in stored else torch.float32
+    for stem, module in list(plain.named_modules()):
+        source = model.get_submodule(stem)
+        for name in list(module._parameters):
+            tensor = _plain(source, name).to(dtype)
+            module.register_parameter(name, nn.Parameter(tensor, requires_grad=False))
+    return plain
+
+
+def _plain(module: nn.Module, name: str) -> Tensor:
+    if name == "kv_b_proj" and isinstance(module, LatentAttention) and module.key_up and module.value_up:
+        return torch.cat((unpack(module.key_up), unpack(module.value_up)), 1).flatten(0, 1)
+    value = getattr(module, name)
+    return unpack(value) if isinstance(value, Weight) else value.detach().clone()
 
 
 def set_weight(module: nn.Module, name: str, weight: Weight) -> None:
     """Puts a packed weight where a parameter was."""
     module._parameters.pop(name, None)
     setattr(module, name, weight)
+
+
+def format_of(model: Transformer) -> str:
+    """The format of most of a packed model's weights."""
+    names = [weight.format.name for weight in model.weights()]
+    return max(set(names), key=names.count)
 
 
 def set_up_projection(attention: LatentAttention, kv_b_OC: Tensor, name: str) -> None:

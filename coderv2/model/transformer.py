@@ -1,6 +1,6 @@
 """DeepSeek-V2: embedding, layers of latent attention and (mixed) feed-forward, logits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +64,25 @@ class Transformer(nn.Module):
     def packed(self) -> bool:
         """True where the weights are in kernel order."""
         return isinstance(self.embed_tokens, Weight)
+
+    @property
+    def cache_dtype(self) -> torch.dtype:
+        """Of a cache that loses no more than the weights do: packed ones other than float32 go with bfloat16."""
+        exact = not self.packed or all(weight.format.name == "f32" for weight in self.weights())
+        return self.dtype if exact else torch.bfloat16
+
+    def weights(self) -> Iterator[Weight]:
+        """The packed ones."""
+        for module in self.modules():
+            yield from (value for value in vars(module).values() if isinstance(value, Weight))
+
+    def stored(self) -> Iterator[tuple[str, Tensor]]:
+        """All that makes this model's numbers, packed weights as bytes."""
+        yield from ((name, parameter.detach()) for name, parameter in self.named_parameters())
+        for stem, module in self.named_modules():
+            for name, value in vars(module).items():
+                if isinstance(value, Weight):
+                    yield f"{stem}.{name} {value.format.name} {value.shape}", value.data
 
     def forward(self, batch: Batch) -> Tensor:
         """Float32 logits of `batch.logits_rows`, or of every row: [rows, W]."""

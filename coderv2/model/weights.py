@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from coderv2.errors import BadCheckpoint, Unsupported
+from coderv2.kernels.formats import Weight
 from coderv2.model.config import ModelConfig
+from coderv2.model.pack import format_of, pack_model, place, unpacked
 from coderv2.model.tensorfile import TensorFile
 from coderv2.model.transformer import Transformer
 
@@ -54,11 +56,13 @@ def load(
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
     progress: bool = False,
+    packed: bool = False,
 ) -> Transformer:
     """Opens a checkpoint folder; memory at the peak is the weights plus one tensor.
 
-    `dtype` None takes the config's; float16 is refused, and a float16 checkpoint becomes bfloat16, since this
-    model's activations overflow float16 (spec §4.6). Raises BadCheckpoint naming file and tensor.
+    `packed` brings the weights into kernel order, for running on the CPU and not for training. `dtype` None takes the
+    config's; float16 is refused, and a float16 checkpoint becomes bfloat16, since this model's activations overflow
+    float16 (spec §4.6). Raises BadCheckpoint naming file and tensor.
     """
     folder = Path(folder)
     config = ModelConfig.from_folder(folder)
@@ -70,7 +74,7 @@ def load(
     with ExitStack() as stack:
         files = _open_files(folder, stack)
         _check(model, files)
-        _fill(model, files, dtype, torch.device(device), progress)
+        _fill(model, files, dtype, torch.device(device), progress, packed)
     return model.eval().requires_grad_(False)
 
 
@@ -79,8 +83,14 @@ def update(model: Named, source: Path | str | Mapping[str, Tensor]) -> None:
 
     `source` is a checkpoint folder of the same config, or some or all tensors by their published names
     (`published_tensors` of a model in training brings them). All of it is checked before anything changes: raises
-    BadCheckpoint naming the tensor that is unknown, missing, of another shape, or not finite.
+    BadCheckpoint naming the tensor that is unknown, missing, of another shape, or not finite; Unsupported for packed
+    weights that are quantised. A packed model's are unpacked on the way: they are there twice meanwhile.
     """
+    if isinstance(model, Transformer) and model.packed:
+        plain = unpacked(model)
+        update(plain, source)
+        _replace(model, pack_model(plain, lambda name: format_of(model)))
+        return
     ours = dict(published_tensors(model))
     with ExitStack() as stack:
         if isinstance(source, Mapping):
@@ -95,6 +105,17 @@ def update(model: Named, source: Path | str | Mapping[str, Tensor]) -> None:
             files[name].read_into(name, torch.empty_like(part))
         for name, part in ours.items():
             files[name].read_into(name, part)
+
+
+def _replace(model: Transformer, other: Transformer) -> None:
+    """Everything that `other` stores goes into `model`."""
+    for stem, module in model.named_modules():
+        source = other.get_submodule(stem)
+        for name, parameter in module.named_parameters(recurse=False):
+            parameter.copy_(source.get_parameter(name))
+        for name, value in list(vars(module).items()):
+            if isinstance(value, Weight):
+                setattr(module, name, getattr(source, name))
 
 
 def _check_tensors(ours: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
@@ -256,7 +277,12 @@ def _check(model: Named, files: dict[str, TensorFile]) -> None:
 
 
 def _fill(
-    model: Transformer, files: dict[str, TensorFile], dtype: torch.dtype, device: torch.device, progress: bool
+    model: Transformer,
+    files: dict[str, TensorFile],
+    dtype: torch.dtype,
+    device: torch.device,
+    progress: bool,
+    packed: bool,
 ) -> None:
     total = sum(p.numel() * dtype.itemsize for p in model.parameters())
     with tqdm(total=total, desc="loading", unit="B", unit_scale=True, disable=_bar(progress)) as bar:
@@ -266,4 +292,7 @@ def _fill(
                 for published, part in _parts(f"{stem}.{name}".removeprefix("."), full):
                     files[published].read_into(published, part)
                     bar.update(part.numel() * dtype.itemsize)
-                module.register_parameter(name, nn.Parameter(full, requires_grad=False))
+                if packed:
+                    place(module, name, full, "f32" if dtype == torch.float32 else "bf16")
+                else:
+                    module.register_parameter(name, nn.Parameter(full, requires_grad=False))

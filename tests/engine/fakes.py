@@ -39,7 +39,7 @@ class FakeModel:
 
     def __init__(self, logits: Callable[[list[int]], Tensor] | None = None, *, context: int = 128) -> None:
         self.config: ModelConfig = tiny_config("lite", num_hidden_layers=2, max_position_embeddings=context)
-        self.dtype = torch.float32
+        self.dtype = self.cache_dtype = torch.float32
         self.device = torch.device("cpu")
         self.batches: list[list[int]] = []
         """Tokens of each sequence of each forward pass so far."""

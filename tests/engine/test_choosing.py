@@ -224,9 +224,11 @@ def test_crowded_requests_with_any_predictions_answer_as_if_alone(data: st.DataO
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_a_real_model_answers_the_same_with_and_without_drafts(family: str, temperature: float) -> None:
     model = tiny_model(tiny_config(family))
+    # A draw may fall within a rounding of the border between two tokens: there only equal bits give equal tokens.
+    settings = EngineSettings(cache_tokens=512, max_model_len=256, deterministic=temperature > 0)
 
     def tokens(**more: Any) -> list[int]:
-        engine = Engine(model, TOKENIZER, EngineSettings(cache_tokens=512, max_model_len=256))
+        engine = Engine(model, TOKENIZER, settings)
         params = SamplingParams(temperature=temperature, seed=1, max_tokens=80, ignore_eos=True, **more)
         return answer(complete(engine, list(range(20, 60)), params)[0], "r")
 

@@ -26,9 +26,9 @@ def test_what_is_neither_folder_nor_hub_name_says_what_to_give(name: str) -> Non
 
 
 def test_file_is_not_a_model(tmp_path: Path) -> None:
-    (tmp_path / "x.gguf").write_bytes(b"")
+    (tmp_path / "x.bin").write_bytes(b"")
     with pytest.raises(ModelNotFound, match="is a file"):
-        hub.resolve(tmp_path / "x.gguf")
+        hub.resolve(tmp_path / "x.bin")
 
 
 def test_hub_name_is_downloaded_without_code_or_pickles(

@@ -8,6 +8,7 @@ import platform
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from coderv2 import paths
 from coderv2.errors import Unsupported
@@ -52,7 +53,7 @@ def _kernels() -> ModuleType | None:
     return module
 
 
-kernels = _kernels()
+kernels: Any = _kernels()
 
 
 def isa() -> str | None:

@@ -8,6 +8,7 @@ NB_MODULE(MODULE, m) {
     coderv2::bind_pack(m);
     coderv2::bind_linear(m);
     coderv2::bind_experts(m);
-    coderv2::bind_attention(m);
+    coderv2::bind_absorbed(m);
+    coderv2::bind_expanded(m);
     coderv2::bind_small(m);
 }

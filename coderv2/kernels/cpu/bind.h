@@ -21,7 +21,8 @@ using Unlocked = nanobind::call_guard<nanobind::gil_scoped_release>;
 void bind_pack(nanobind::module_& m);
 void bind_linear(nanobind::module_& m);
 void bind_experts(nanobind::module_& m);
-void bind_attention(nanobind::module_& m);
+void bind_absorbed(nanobind::module_& m);
+void bind_expanded(nanobind::module_& m);
 void bind_small(nanobind::module_& m);
 
 }  // namespace coderv2

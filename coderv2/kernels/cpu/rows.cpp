@@ -4,18 +4,13 @@
 #include <cmath>
 #include <cstring>
 
+#include "simd.h"
+
 namespace coderv2 {
 namespace {
 
 // Below this a superblock counts as zero: 127 divided by it would overflow.
 constexpr float TINY = 1e-30f;
-
-uint16_t bfloat16(float x) {  // to nearest, ties to even
-    uint32_t bits;
-    std::memcpy(&bits, &x, 4);
-    if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>(bits >> 16 | 0x40);
-    return static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1)) >> 16);
-}
 
 float largest(const float* x, int count) {  // NaN where any is not finite
     float most[16] = {}, poison[16] = {};

@@ -17,6 +17,13 @@ inline int32_t four(const int8_t* a) {
     return value;
 }
 
+inline uint16_t bfloat16(float x) {  // to nearest, ties to even
+    uint32_t bits;
+    std::memcpy(&bits, &x, 4);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>(bits >> 16 | 0x40);
+    return static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1)) >> 16);
+}
+
 // An e4m3 number's bits, moved to where float32 has them, are the number divided by 2^120; subnormal ones too.
 
 #if defined(__AVX512VNNI__)
@@ -99,6 +106,17 @@ inline Floats pairs(Floats x, Bytes weights, const uint16_t* a) {
     int32_t pair;
     std::memcpy(&pair, a, 4);
     return {_mm512_dpbf16_ps(x.v, (__m512bh)weights.v, (__m512bh)_mm512_set1_epi32(pair))};
+}
+
+// Sixteen pairs of numbers rounded to bfloat16, a's first.
+inline Bytes bf16_pairs(Floats a, Floats b) {
+    const auto wide = [](Floats x) { return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(x.v)); };
+    return {_mm512_or_si512(wide(a), _mm512_slli_epi32(wide(b), 16))};
+}
+// Sixteen pairs of the numbers at a and at b.
+inline Bytes paired(const uint16_t* a, const uint16_t* b) {
+    const auto wide = [](const uint16_t* p) { return _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)); };
+    return {_mm512_or_si512(wide(a), _mm512_slli_epi32(wide(b), 16))};
 }
 
 #elif defined(__AVX2__)
@@ -253,6 +271,20 @@ inline Floats pairs(Floats x, Bytes weights, const uint16_t* a) {
     return {two(x.lo, weights.lo), two(x.hi, weights.hi)};
 }
 
+inline __m256i bf16_bits(__m256 x) {  // to nearest, ties to even, in the low halves; no NaN comes here
+    const __m256i bits = _mm256_castps_si256(x), odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    return _mm256_srli_epi32(_mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))), 16);
+}
+inline Bytes bf16_pairs(Floats a, Floats b) {
+    auto both = [](__m256 x, __m256 y) { return _mm256_or_si256(bf16_bits(x), _mm256_slli_epi32(bf16_bits(y), 16)); };
+    return {both(a.lo, b.lo), both(a.hi, b.hi)};
+}
+inline Bytes paired(const uint16_t* a, const uint16_t* b) {
+    auto wide = [](const uint16_t* p) { return _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p)); };
+    auto both = [&](int i) { return _mm256_or_si256(wide(a + i), _mm256_slli_epi32(wide(b + i), 16)); };
+    return {both(0), both(8)};
+}
+
 #else
 
 // Plain loops over the lanes, which the compiler turns into what the processor has.
@@ -361,6 +393,20 @@ inline Floats pairs(Floats x, Bytes weights, const uint16_t* a) {
     return lanes([&](int i) {
         return std::fma(as_float(w[2 * i + 1]), as_float(a[1]), std::fma(as_float(w[2 * i]), as_float(a[0]), x.v[i]));
     });
+}
+
+inline Bytes paired(const uint16_t* a, const uint16_t* b) {
+    Bytes out;
+    for (int i = 0; i < 16; ++i) {
+        std::memcpy(out.v + 4 * i, a + i, 2);
+        std::memcpy(out.v + 4 * i + 2, b + i, 2);
+    }
+    return out;
+}
+inline Bytes bf16_pairs(Floats a, Floats b) {
+    uint16_t first[16], second[16];
+    for (int i = 0; i < 16; ++i) first[i] = bfloat16(a.v[i]), second[i] = bfloat16(b.v[i]);
+    return paired(first, second);
 }
 
 #endif

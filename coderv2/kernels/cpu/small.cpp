@@ -5,6 +5,7 @@
 
 #include "bind.h"
 #include "pool.h"
+#include "simd.h"
 
 namespace coderv2 {
 namespace {
@@ -52,13 +53,6 @@ void rope(uintptr_t x_at, int64_t T, int64_t H, int64_t R, int64_t stride_t, int
     });
 }
 
-uint16_t to_bfloat16(float x) {
-    uint32_t bits;
-    std::memcpy(&bits, &x, 4);
-    if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>(bits >> 16 | 0x40);
-    return static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1)) >> 16);
-}
-
 // Rows of `width` numbers, `stride` apart, each to its slot of the cache, float32 or bfloat16.
 void cache_write(uintptr_t x_at, int64_t T, int64_t width, int64_t stride, uintptr_t slots, uintptr_t cache, bool wide) {
     each_row(T, [&](int64_t t) {
@@ -69,7 +63,7 @@ void cache_write(uintptr_t x_at, int64_t T, int64_t width, int64_t stride, uintp
             return;
         }
         uint16_t* to = at<uint16_t>(cache) + slot * width;
-        for (int64_t i = 0; i < width; ++i) to[i] = to_bfloat16(x[i]);
+        for (int64_t i = 0; i < width; ++i) to[i] = bfloat16(x[i]);
     });
 }
 

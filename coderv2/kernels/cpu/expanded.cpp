@@ -1,0 +1,152 @@
+// Causal attention in expanded form, where every head has keys and values of its own: sixteen queries of a head at once.
+#include "bind.h"
+#include "lanes.h"
+#include "pool.h"
+
+namespace coderv2 {
+namespace {
+
+struct Shape {
+    int64_t H, X, V;
+    float scale;
+
+    int64_t keys_width() const { return (X + 1) / 2 * 2; }
+    int64_t values_width() const { return (V + COLUMNS - 1) / COLUMNS * COLUMNS; }
+};
+
+// One head of one sequence: its keys and values, laid out once for all of its queries.
+template <class Kind>
+class Head {
+    using Number = typename Kind::Number;
+
+public:
+    void prepare(const Shape& s, const float* k, const float* v, int64_t keys) {
+        count_ = keys;
+        keys_.assign(keys * s.keys_width(), 0);
+        values_.resize((keys + SPAN) * s.values_width());
+        std::vector<Number> rows(SPAN * s.values_width());
+        for (int64_t first = 0; first < keys; first += SPAN) {
+            const int64_t count = std::min<int64_t>(SPAN, keys - first);
+            const Number* pointers[SPAN];
+            for (int64_t i = 0; i < count; ++i) {
+                const int64_t key = first + i;
+                round(k + key * s.H * s.X, s.X, keys_.data() + key * s.keys_width());
+                round(v + key * s.H * s.V, s.V, rows.data() + i * s.values_width());
+                pointers[i] = rows.data() + i * s.values_width();
+            }
+            lay_values<Kind>(pointers, count, s.values_width(), values_.data() + first * s.values_width());
+        }
+    }
+
+    const Number* key(const Shape& s, int64_t i) const { return keys_.data() + i * s.keys_width(); }
+    const Number* values(const Shape& s, int64_t first) const { return values_.data() + first * s.values_width(); }
+
+    int64_t laid(int64_t first) const { return std::min<int64_t>(SPAN, count_ - first); }
+
+private:
+    static void round(const float* from, int64_t width, Number* to) {
+        for (int64_t i = 0; i < width; ++i) to[i] = Kind::number(from[i]);
+    }
+
+    int64_t count_ = 0;
+    std::vector<Number> keys_, values_;
+};
+
+// Sixteen queries, the first of which sees `seen` keys and each later one key more.
+template <class Kind>
+class Block {
+public:
+    void run(const Shape& s, const Head<Kind>& head, const float* const* queries, int count, int64_t seen, float* const* out) {
+        lanes_.assign((s.keys_width() / Kind::STEP) * 64, 0);
+        lay_out<Kind>(queries, s.X, lanes_.data());
+        total_.assign(s.values_width() * LANES, 0.0f);
+        part_.resize(s.values_width() * LANES);
+        largest_ = all(-1e30f), sum_ = zeros();
+        const int64_t keys = seen + count - 1;
+        for (int64_t first = 0; first < keys; first += SPAN)
+            add_span(s, head, first, std::min<int64_t>(SPAN, keys - first), seen);
+        for (int64_t c = 0; c < s.V; ++c) {
+            float lanes[LANES];
+            store(lanes, divided(load(total_.data() + c * LANES), sum_));
+            for (int lane = 0; lane < count; ++lane) out[lane][c] = lanes[lane];
+        }
+    }
+
+private:
+    void add_span(const Shape& s, const Head<Kind>& head, int64_t first, int64_t count, int64_t seen) {
+        int64_t i = 0;
+        for (; i + KEYS <= count; i += KEYS) score<KEYS>(s, head, first + i, weights_.scores(i));
+        for (; i < count; ++i) score<1>(s, head, first + i, weights_.scores(i));
+        for (i = std::max<int64_t>(0, seen - first); i < count; ++i) hide(weights_.scores(i), first + i - seen);
+        Floats largest, sum;
+        weights_.weigh(count, &largest, &sum);
+        weights_.sum_values(head.values(s, first), head.laid(first), count, s.values_width(), part_.data());
+        // A lane that sees none of the span's keys has weights of one for hidden ones; its share is nothing.
+        const Floats both = at_least(largest, largest_), minus = times(both, all(-1.0f));
+        const Floats old_share = exponential(plus(largest_, minus)), new_share = exponential(plus(largest, minus));
+        sum_ = fused(new_share, sum, times(old_share, sum_));
+        for (int64_t c = 0; c < s.values_width(); ++c) {
+            float* total = total_.data() + c * LANES;
+            store(total, fused(new_share, load(part_.data() + c * LANES), times(old_share, load(total))));
+        }
+        largest_ = both;
+    }
+
+    template <int N>
+    void score(const Shape& s, const Head<Kind>& head, int64_t key, float* scores) {
+        Floats sums[N];
+        const typename Kind::Number* rows[N];
+        for (int n = 0; n < N; ++n) sums[n] = zeros(), rows[n] = head.key(s, key + n);
+        add_products<Kind, N>(lanes_.data(), rows, s.keys_width(), sums);
+        for (int n = 0; n < N; ++n) store(scores + n * LANES, times(sums[n], all(s.scale)));
+    }
+
+    // Key `seen + late` is hidden from lanes 0 … late.
+    static void hide(float* scores, int64_t late) {
+        for (int64_t lane = 0; lane <= std::min<int64_t>(late, LANES - 1); ++lane) scores[lane] = -1e30f;
+    }
+
+    std::vector<uint8_t> lanes_;
+    std::vector<float> total_, part_;
+    Floats largest_, sum_;
+    Weights<Kind> weights_;
+};
+
+// q [T, H, X], k [S, H, X], v [S, H, V], out [T, H, V] in float32; sequence b has rows starts[b] … starts[b + 1] of each.
+template <class Kind>
+void prefill(const Shape& s, uintptr_t q_at, uintptr_t k_at, uintptr_t v_at, const std::vector<int64_t>& q_starts,
+                 const std::vector<int64_t>& k_starts, uintptr_t out_at) {
+    for (size_t b = 0; b + 1 < q_starts.size(); ++b) {
+        const int64_t T = q_starts[b + 1] - q_starts[b], keys = k_starts[b + 1] - k_starts[b];
+        parallel(s.H, [&, H = s.H, X = s.X, V = s.V](int64_t h, int) {
+            thread_local Head<Kind> head;
+            thread_local Block<Kind> block;
+            head.prepare(s, at<const float>(k_at) + (k_starts[b] * H + h) * X, at<const float>(v_at) + (k_starts[b] * H + h) * V,
+                         keys);
+            for (int64_t first = 0; first < T; first += LANES) {
+                const int count = static_cast<int>(std::min<int64_t>(LANES, T - first));
+                const float* queries[LANES] = {};
+                float* out[LANES] = {};
+                for (int lane = 0; lane < count; ++lane) {
+                    const int64_t row = (q_starts[b] + first + lane) * H + h;
+                    queries[lane] = at<const float>(q_at) + row * X;
+                    out[lane] = at<float>(out_at) + row * V;
+                }
+                block.run(s, head, queries, count, keys - T + first + 1, out);
+            }
+        });
+    }
+}
+
+// `wide`: products in float32, else in bfloat16; sums are float32.
+void mla_prefill(uintptr_t q, uintptr_t k, uintptr_t v, const std::vector<int64_t>& q_starts,
+                 const std::vector<int64_t>& k_starts, int64_t H, int64_t X, int64_t V, float scale, bool wide, uintptr_t out) {
+    auto run = wide ? prefill<Float32> : prefill<Bfloat16>;
+    run({H, X, V, scale}, q, k, v, q_starts, k_starts, out);
+}
+
+}  // namespace
+
+void bind_expanded(nanobind::module_& m) { m.def("mla_prefill", &mla_prefill, Unlocked()); }
+
+}  // namespace coderv2

@@ -1,0 +1,124 @@
+// Attention of sixteen queries at once, a lane each: sixteen heads of a token (absorbed form), or sixteen tokens of a head
+// (expanded form). Keys come in spans; what the spans give is put together in order.
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "simd.h"
+
+namespace coderv2 {
+
+constexpr int LANES = 16;
+constexpr int SPAN = 256;    // keys
+constexpr int KEYS = 8;      // keys whose scores are computed together
+constexpr int COLUMNS = 16;  // columns whose sums are computed together
+
+// How a number format is multiplied: float32 a column at a time, bfloat16 in pairs.
+struct Float32 {
+    using Number = float;
+    static constexpr int STEP = 1;
+    static Floats add(Floats sum, const uint8_t* lanes, const float* a) {
+        return fused(load(reinterpret_cast<const float*>(lanes)), all(*a), sum);
+    }
+    static void set(uint8_t* lanes, const Floats* x) { store(reinterpret_cast<float*>(lanes), x[0]); }
+    static void beside(const float* const* rows, float* to) { std::memcpy(to, rows[0], COLUMNS * sizeof(float)); }
+    static float number(float x) { return x; }
+};
+
+struct Bfloat16 {
+    using Number = uint16_t;
+    static constexpr int STEP = 2;
+    static Floats add(Floats sum, const uint8_t* lanes, const uint16_t* a) { return pairs(sum, load_bytes(lanes), a); }
+    static void set(uint8_t* lanes, const Floats* x) { store_bytes(lanes, bf16_pairs(x[0], x[1])); }
+    static void beside(const uint16_t* const* rows, uint16_t* to) {
+        store_bytes(reinterpret_cast<uint8_t*>(to), paired(rows[0], rows[1]));
+    }
+    static uint16_t number(float x) { return bfloat16(x); }
+};
+
+template <class Kind>
+constexpr int64_t steps_of(int64_t count) {
+    return (count + Kind::STEP - 1) / Kind::STEP;
+}
+
+// Queries with a lane each, a step of columns to a vector: [steps][16]. Lanes without a query are zero.
+template <class Kind>
+void lay_out(const float* const* queries, int64_t width, uint8_t* to) {
+    for (int64_t step = 0; step < steps_of<Kind>(width); ++step) {
+        Floats columns[Kind::STEP];
+        for (int place = 0; place < Kind::STEP; ++place) {
+            const int64_t c = step * Kind::STEP + place;
+            float lanes[LANES];
+            for (int lane = 0; lane < LANES; ++lane) lanes[lane] = queries[lane] && c < width ? queries[lane][c] : 0;
+            columns[place] = load(lanes);
+        }
+        Kind::set(to + 64 * step, columns);
+    }
+}
+
+// Adds up the products of N keys with sixteen queries.
+template <class Kind, int N>
+void add_products(const uint8_t* queries, const typename Kind::Number* const* keys, int64_t width, Floats* sums) {
+    for (int64_t c = 0; c < width; c += Kind::STEP, queries += 64)
+        for (int n = 0; n < N; ++n) sums[n] = Kind::add(sums[n], queries, keys[n] + c);
+}
+
+// Rows of values, the numbers of a step of rows beside each other, sixteen columns after sixteen: the order in which the
+// sums stream through them. A row that is null counts as zeros; `width` is a multiple of 16.
+template <class Kind>
+void lay_values(const typename Kind::Number* const* rows, int64_t count, int64_t width, typename Kind::Number* to) {
+    static const typename Kind::Number NOTHING[COLUMNS] = {};
+    const int64_t steps = steps_of<Kind>(count);
+    for (int64_t step = 0; step < steps; ++step)
+        for (int64_t c = 0; c < width; c += COLUMNS) {
+            const typename Kind::Number* beside[Kind::STEP];
+            for (int place = 0; place < Kind::STEP; ++place) {
+                const int64_t key = step * Kind::STEP + place;
+                beside[place] = key < count ? rows[key] + c : NOTHING;
+            }
+            Kind::beside(beside, to + (c * steps + step * COLUMNS) * Kind::STEP);
+        }
+}
+
+// One span's scores and weights.
+template <class Kind>
+class Weights {
+public:
+    float* scores(int64_t key) { return scores_ + key * LANES; }
+
+    // Scores become e^(score - largest), laid out for the sums.
+    void weigh(int64_t count, Floats* largest, Floats* sum) {
+        *largest = load(scores_), *sum = zeros();
+        for (int64_t i = 1; i < count; ++i) *largest = at_least(load(scores(i)), *largest);
+        const Floats minus = times(*largest, all(-1.0f));
+        for (int64_t step = 0; step < steps_of<Kind>(count); ++step) {
+            Floats weights[2];  // the second is not looked at where a step is one key
+            weights[0] = exponential(plus(load(scores(step * Kind::STEP)), minus));
+            weights[1] = zeros();
+            if (Kind::STEP == 2 && 2 * step + 1 < count) weights[1] = exponential(plus(load(scores(2 * step + 1)), minus));
+            *sum = plus(*sum, plus(weights[0], weights[1]));
+            Kind::set(weights_ + 64 * step, weights);
+        }
+    }
+
+    // Weighted sums of the first `count` of `laid` values, as `lay_values` left them, [width][16].
+    void sum_values(const typename Kind::Number* laid_values, int64_t laid, int64_t count, int64_t width, float* out) const {
+        const int64_t steps = steps_of<Kind>(count);
+        for (int64_t c = 0; c < width; c += COLUMNS) {
+            Floats sums[COLUMNS];
+            for (auto& sum : sums) sum = zeros();
+            const typename Kind::Number* values = laid_values + c * steps_of<Kind>(laid) * Kind::STEP;
+            for (int64_t step = 0; step < steps; ++step, values += COLUMNS * Kind::STEP)
+                for (int i = 0; i < COLUMNS; ++i) sums[i] = Kind::add(sums[i], weights_ + 64 * step, values + i * Kind::STEP);
+            for (int i = 0; i < COLUMNS; ++i) store(out + (c + i) * LANES, sums[i]);
+        }
+    }
+
+private:
+    alignas(64) float scores_[SPAN * LANES];
+    alignas(64) uint8_t weights_[SPAN * 64];
+};
+
+}  // namespace coderv2
