@@ -15,6 +15,9 @@ constexpr int SPAN = 256;    // keys
 constexpr int KEYS = 8;      // keys whose scores are computed together
 constexpr int COLUMNS = 16;  // columns whose sums are computed together
 
+constexpr int WIDE = 32;     // columns whose sums are computed together where values stay as they lie
+constexpr int HEADS = 8;     // lanes that go together then
+
 // How a number format is multiplied: float32 a column at a time, bfloat16 in pairs.
 struct Float32 {
     using Number = float;
@@ -24,6 +27,15 @@ struct Float32 {
     }
     static void set(uint8_t* lanes, const Floats* x) { store(reinterpret_cast<float*>(lanes), x[0]); }
     static void beside(const float* const* rows, float* to) { std::memcpy(to, rows[0], COLUMNS * sizeof(float)); }
+    // Thirty-two columns of a step of rows, two vectors; `sum` + these · one lane's weights.
+    static void columns(const float* const* rows, int64_t c, Bytes* to) { std::memcpy(to, rows[0] + c, 2 * sizeof(Bytes)); }
+    static Floats add_columns(Floats sum, const Bytes& values, const uint8_t* weight) {
+        Floats numbers;
+        std::memcpy(&numbers, &values, sizeof numbers);
+        return fused(numbers, all(*reinterpret_cast<const float*>(weight)), sum);
+    }
+    // Sums of thirty-two columns into their order.
+    static void ordered(const Floats* sums, float* to) { store(to, sums[0]), store(to + 16, sums[1]); }
     static float number(float x) { return x; }
 };
 
@@ -34,6 +46,15 @@ struct Bfloat16 {
     static void set(uint8_t* lanes, const Floats* x) { store_bytes(lanes, bf16_pairs(x[0], x[1])); }
     static void beside(const uint16_t* const* rows, uint16_t* to) {
         store_bytes(reinterpret_cast<uint8_t*>(to), paired(rows[0], rows[1]));
+    }
+    static void columns(const uint16_t* const* rows, int64_t c, Bytes* to) { pair_columns(rows[0] + c, rows[1] + c, to); }
+    static Floats add_columns(Floats sum, const Bytes& values, const uint8_t* weight) {
+        return pairs(sum, values, reinterpret_cast<const uint16_t*>(weight));
+    }
+    static void ordered(const Floats* sums, float* to) {
+        float mixed[2 * LANES];
+        store(mixed, sums[0]), store(mixed + LANES, sums[1]);
+        for (int i = 0; i < WIDE; i += 4) std::memcpy(to + i, mixed + i % 8 / 4 * LANES + i / 8 * 4, 4 * sizeof(float));
     }
     static uint16_t number(float x) { return bfloat16(x); }
 };
@@ -71,8 +92,8 @@ template <class Kind>
 void lay_values(const typename Kind::Number* const* rows, int64_t count, int64_t width, typename Kind::Number* to) {
     static const typename Kind::Number NOTHING[COLUMNS] = {};
     const int64_t steps = steps_of<Kind>(count);
-    for (int64_t step = 0; step < steps; ++step)
-        for (int64_t c = 0; c < width; c += COLUMNS) {
+    for (int64_t c = 0; c < width; c += COLUMNS)
+        for (int64_t step = 0; step < steps; ++step) {
             const typename Kind::Number* beside[Kind::STEP];
             for (int place = 0; place < Kind::STEP; ++place) {
                 const int64_t key = step * Kind::STEP + place;
@@ -114,6 +135,26 @@ public:
                 for (int i = 0; i < COLUMNS; ++i) sums[i] = Kind::add(sums[i], weights_ + 64 * step, values + i * Kind::STEP);
             for (int i = 0; i < COLUMNS; ++i) store(out + (c + i) * LANES, sums[i]);
         }
+    }
+
+    // Weighted sums of `count` rows of values where these lie, [16][width]; `width` is a multiple of WIDE, and where a step
+    // has more rows than there are, the last ones must be readable: their weights are zero.
+    void sum_rows(const typename Kind::Number* const* rows, int64_t count, int64_t width, float* out) const {
+        const int64_t steps = steps_of<Kind>(count);
+        for (int64_t c = 0; c < width; c += WIDE)
+            for (int head = 0; head < LANES; head += HEADS) {
+                Floats sums[HEADS][2];
+                for (auto& pair : sums) pair[0] = pair[1] = zeros();
+                for (int64_t step = 0; step < steps; ++step) {
+                    Bytes values[2];
+                    Kind::columns(rows + step * Kind::STEP, c, values);
+                    const uint8_t* weights = weights_ + 64 * step + 4 * head;
+                    for (int h = 0; h < HEADS; ++h)
+                        for (int half = 0; half < 2; ++half)
+                            sums[h][half] = Kind::add_columns(sums[h][half], values[half], weights + 4 * h);
+                }
+                for (int h = 0; h < HEADS; ++h) Kind::ordered(sums[h], out + (head + h) * width + c);
+            }
     }
 
 private:
