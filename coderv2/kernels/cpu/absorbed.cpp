@@ -86,8 +86,11 @@ private:
             ropes[i] = k_rope_ + row * s_.R;
         }
         thread_local Weights<Kind> weights;
-        for (int64_t i = 0; i + KEYS <= keys; i += KEYS) score<KEYS>(task.query, latents + i, ropes + i, weights.scores(i));
-        for (int64_t i = keys / KEYS * KEYS; i < keys; ++i) score<1>(task.query, latents + i, ropes + i, weights.scores(i));
+        for (int64_t i = 0; i + KEYS <= keys; i += KEYS) {
+            const bool more = i + 2 * KEYS <= keys;
+            score<KEYS>(task.query, latents + i, ropes + i, more ? KEYS : 0, weights.scores(i));
+        }
+        for (int64_t i = keys / KEYS * KEYS; i < keys; ++i) score<1>(task.query, latents + i, ropes + i, 0, weights.scores(i));
         Floats largest, sum;
         weights.weigh(keys, &largest, &sum);
         store(out, largest);
@@ -97,11 +100,11 @@ private:
     }
 
     template <int N>
-    void score(int64_t query, const Number* const* latents, const Number* const* ropes, float* scores) {
+    void score(int64_t query, const Number* const* latents, const Number* const* ropes, int next, float* scores) {
         Floats sums[N];
         for (auto& sum : sums) sum = zeros();
-        add_products<Kind, N>(latent_lanes(query), latents, s_.C, sums);
-        add_products<Kind, N>(rope_lanes(query), ropes, s_.R, sums);
+        add_products<Kind, N>(latent_lanes(query), latents, next ? latents + next : nullptr, s_.C, sums);
+        add_products<Kind, N>(rope_lanes(query), ropes, next ? ropes + next : nullptr, s_.R, sums);
         for (int n = 0; n < N; ++n) store(scores + n * LANES, times(sums[n], all(s_.scale)));
     }
 

@@ -97,7 +97,7 @@ private:
         Floats sums[N];
         const typename Kind::Number* rows[N];
         for (int n = 0; n < N; ++n) sums[n] = zeros(), rows[n] = head.key(s, key + n);
-        add_products<Kind, N>(lanes_.data(), rows, s.keys_width(), sums);
+        add_products<Kind, N>(lanes_.data(), rows, nullptr, s.keys_width(), sums);
         for (int n = 0; n < N; ++n) store(scores + n * LANES, times(sums[n], all(s.scale)));
     }
 

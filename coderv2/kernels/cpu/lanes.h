@@ -12,11 +12,11 @@ namespace coderv2 {
 
 constexpr int LANES = 16;
 constexpr int SPAN = 256;    // keys
-constexpr int KEYS = 8;      // keys whose scores are computed together
-constexpr int COLUMNS = 16;  // columns whose sums are computed together
+constexpr int KEYS = SUMS / 2;  // keys whose scores are computed together
+constexpr int COLUMNS = 16;  // columns that lie together where values are laid out
 
 constexpr int WIDE = 32;     // columns whose sums are computed together where values stay as they lie
-constexpr int HEADS = 8;     // lanes that go together then
+constexpr int HEADS = SUMS / 2;  // lanes that go together then
 
 // How a number format is multiplied: float32 a column at a time, bfloat16 in pairs.
 struct Float32 {
@@ -79,11 +79,25 @@ void lay_out(const float* const* queries, int64_t width, uint8_t* to) {
     }
 }
 
-// Adds up the products of N keys with sixteen queries.
+// Adds up the products of N keys with sixteen queries, every other step apart, which is two chains of sums for each key; the
+// keys that come `next`, if any, are asked for meanwhile.
 template <class Kind, int N>
-void add_products(const uint8_t* queries, const typename Kind::Number* const* keys, int64_t width, Floats* sums) {
-    for (int64_t c = 0; c < width; c += Kind::STEP, queries += 64)
-        for (int n = 0; n < N; ++n) sums[n] = Kind::add(sums[n], queries, keys[n] + c);
+inline void add_products(const uint8_t* queries, const typename Kind::Number* const* given,
+                         const typename Kind::Number* const* next, int64_t width, Floats* sums) {
+    using Number = typename Kind::Number;
+    constexpr int64_t LINE = 64 / sizeof(Number), TWO = 2 * Kind::STEP;
+    const Number* keys[N];
+    Floats even[N], odd[N];  // the caller's might be anywhere, as far as the compiler knows; these stay in registers
+    for (int n = 0; n < N; ++n) keys[n] = given[n], even[n] = sums[n], odd[n] = zeros();
+    int64_t c = 0;
+    for (; c + TWO <= width; c += TWO, queries += 128) {
+        if (next && c % LINE == 0)
+            for (int n = 0; n < N; ++n) __builtin_prefetch(next[n] + c);
+        for (int n = 0; n < N; ++n) even[n] = Kind::add(even[n], queries, keys[n] + c);
+        for (int n = 0; n < N; ++n) odd[n] = Kind::add(odd[n], queries + 64, keys[n] + c + Kind::STEP);
+    }
+    for (int n = 0; c < width && n < N; ++n) even[n] = Kind::add(even[n], queries, keys[n] + c);
+    for (int n = 0; n < N; ++n) sums[n] = plus(even[n], odd[n]);
 }
 
 // Rows of values, the numbers of a step of rows beside each other, sixteen columns after sixteen: the order in which the
@@ -128,12 +142,14 @@ public:
     void sum_values(const typename Kind::Number* laid_values, int64_t laid, int64_t count, int64_t width, float* out) const {
         const int64_t steps = steps_of<Kind>(count);
         for (int64_t c = 0; c < width; c += COLUMNS) {
-            Floats sums[COLUMNS];
-            for (auto& sum : sums) sum = zeros();
-            const typename Kind::Number* values = laid_values + c * steps_of<Kind>(laid) * Kind::STEP;
-            for (int64_t step = 0; step < steps; ++step, values += COLUMNS * Kind::STEP)
-                for (int i = 0; i < COLUMNS; ++i) sums[i] = Kind::add(sums[i], weights_ + 64 * step, values + i * Kind::STEP);
-            for (int i = 0; i < COLUMNS; ++i) store(out + (c + i) * LANES, sums[i]);
+            for (int part = 0; part < COLUMNS; part += SUMS) {
+                Floats sums[SUMS];
+                for (auto& sum : sums) sum = zeros();
+                const typename Kind::Number* values = laid_values + (c * steps_of<Kind>(laid) + part) * Kind::STEP;
+                for (int64_t step = 0; step < steps; ++step, values += COLUMNS * Kind::STEP)
+                    for (int i = 0; i < SUMS; ++i) sums[i] = Kind::add(sums[i], weights_ + 64 * step, values + i * Kind::STEP);
+                for (int i = 0; i < SUMS; ++i) store(out + (c + part + i) * LANES, sums[i]);
+            }
         }
     }
 

@@ -106,6 +106,7 @@ private:
 
 // Rows of activations that go together, and blocks of weights: their sums, and what these are added to, fill the registers.
 constexpr int TILE = 6, BLOCKS = 2;
+constexpr int SUMS = 16;  // sums of attention that registers hold at once
 
 template <int COLUMN>
 inline Floats fp8(Bytes x) {  // e4m3 numbers of one of four columns
@@ -277,6 +278,7 @@ private:
 };
 
 constexpr int TILE = 2, BLOCKS = 1;
+constexpr int SUMS = 4;
 
 template <int COLUMN>
 inline __m256 fp8(__m256i x) {
@@ -451,6 +453,7 @@ private:
 };
 
 constexpr int TILE = 4, BLOCKS = 1;
+constexpr int SUMS = 8;
 
 template <int COLUMN>
 inline Floats fp8(Bytes x) {
