@@ -4,7 +4,7 @@ PORT ?= 8000
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test test-slow lint bench docs clean
+.PHONY: serve test test-slow test-isas lint bench docs clean
 
 serve: .venv/installed
 	$(BIN)/coderv2 serve --port $(PORT)
@@ -12,9 +12,14 @@ serve: .venv/installed
 test: .venv/installed-dev
 	$(BIN)/python -m pytest
 
-# What takes minutes: live comparison with transformers, memory peaks, the programs of DeepSeek's README.
-test-slow: .venv/installed-dev
+# What takes minutes: live comparison with transformers, memory peaks, the programs of DeepSeek's README; and kernels and
+# model once more on every other instruction set of this machine, and on PyTorch alone.
+test-slow: .venv/installed-dev test-isas
 	$(BIN)/python -m pytest -m slow
+
+test-isas: .venv/installed-dev
+	for isa in $$($(BIN)/python -c 'from coderv2.kernels.cpu import available; print(*available()[1:], "none")'); do \
+		echo "CODERV2_ISA=$$isa" && CODERV2_ISA=$$isa $(BIN)/python -m pytest tests/kernels tests/model || exit 1; done
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -51,6 +51,8 @@ def unpack(weight: Weight) -> Tensor:
 
 def unpack_rows(weight: Weight, rows_N: Tensor) -> Tensor:
     """Some rows of a matrix [O, I] as float32, [N, I]: what a token embedding is."""
+    if not len(rows_N):
+        return torch.empty(0, weight.shape[1])
     blocks_BX = weight.data.view(-(-weight.shape[0] // ROWS), -1)
     chosen = blocks_BX[rows_N // ROWS]
     whole = _decode(chosen.flatten(), weight.format, len(rows_N) * ROWS, weight.shape[1])

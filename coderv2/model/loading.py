@@ -29,6 +29,8 @@ def open_model(
     `dtype` None leaves a GGUF file's quants as they are, and takes of a checkpoint what runs best (`auto_dtype`).
     """
     on_cpu = torch.device(device).type == "cpu"
+    if on_cpu:
+        cpu.warn_if_absent()
     if not is_gguf(path):
         dtype = dtype or weights.auto_dtype(path, device)
         packed = on_cpu and cpu.kernels is not None

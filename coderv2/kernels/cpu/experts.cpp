@@ -4,6 +4,8 @@
 // its own ranking, so that its bits do not depend on who else is there.
 #include <algorithm>
 #include <cstring>
+#include <stdexcept>
+#include <string>
 
 #include "bind.h"
 #include "pool.h"
@@ -215,7 +217,11 @@ void route(FeedForward& all, int64_t T, int64_t K, int64_t E, const float* weigh
            const std::vector<Given>& routed, const std::vector<Given>& shared) {
     const int64_t all_k = K + (shared.empty() ? 0 : 1);
     std::vector<int32_t> starts(E + 1);
-    for (int64_t i = 0; i < T * K; ++i) ++starts[experts[i] + 1];
+    for (int64_t i = 0; i < T * K; ++i) {
+        if (experts[i] < 0 || experts[i] >= E)
+            throw std::out_of_range("expert " + std::to_string(experts[i]) + " of " + std::to_string(E));
+        ++starts[experts[i] + 1];
+    }
     for (int64_t e = 0; e < E; ++e) starts[e + 1] += starts[e];
     all.networks.clear();
     for (int64_t e = 0; e < E; ++e)
