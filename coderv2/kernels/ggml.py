@@ -82,10 +82,33 @@ def unpack(number: int, data: Tensor, shape: tuple[int, ...]) -> Tensor:
     return packing.unpack(pack(number, data, shape))
 
 
+_CHUNK = 1 << 29
+_HUGE = 1 << 21
+_ALIGNED = 64
+_chunk: Tensor = torch.empty(0, dtype=torch.uint8)
+"""What is left of the memory that weights are cut from."""
+
+
 def empty_bytes(count: int) -> Tensor:
-    """Memory for a packed weight, in huge pages where the system gives them: a stream through it misses fewer address
-    translations, and it is there sooner."""
-    memory = mmap.mmap(-1, count)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(memory, dtype=torch.uint8)
+    """Memory for a packed weight, in huge pages where the system gives them: a stream through 4 KiB pages reaches little more
+    than half the speed.
+
+    Weights are cut from large chunks, so that none wastes the rest of a huge page; what is not written costs nothing.
+    """
+    global _chunk
+    needed = -(-count // _ALIGNED) * _ALIGNED
+    if needed > _chunk.numel():
+        _chunk = _huge_pages(max(needed, _CHUNK))
+    taken, _chunk = _chunk[:count], _chunk[needed:]
+    return taken
+
+
+def _huge_pages(count: int) -> Tensor:
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.empty(count, dtype=torch.uint8)
+    # Private: memory that could be shared comes in small pages only.
+    memory = mmap.mmap(-1, count + _HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_HUGEPAGE)
+    whole = torch.frombuffer(memory, dtype=torch.uint8)
+    first = -whole.data_ptr() % _HUGE
+    return whole[first : first + count]

@@ -36,7 +36,7 @@ struct Float32 {
     }
     // Sums of thirty-two columns into their order.
     static void ordered(const Floats* sums, float* to) { store(to, sums[0]), store(to + 16, sums[1]); }
-    static float number(float x) { return x; }
+    static void rounded(const float* from, int64_t count, float* to) { std::memcpy(to, from, count * sizeof(float)); }
 };
 
 struct Bfloat16 {
@@ -56,7 +56,7 @@ struct Bfloat16 {
         store(mixed, sums[0]), store(mixed + LANES, sums[1]);
         for (int i = 0; i < WIDE; i += 4) std::memcpy(to + i, mixed + i % 8 / 4 * LANES + i / 8 * 4, 4 * sizeof(float));
     }
-    static uint16_t number(float x) { return bfloat16(x); }
+    static void rounded(const float* from, int64_t count, uint16_t* to) { to_bf16(from, count, to); }
 };
 
 template <class Kind>

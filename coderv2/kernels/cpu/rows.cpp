@@ -54,7 +54,7 @@ void Rows::fill(int64_t row, const float* x) {
         std::memset(to + columns_ * 4, 0, rest * 4);
     } else {
         auto* halves = reinterpret_cast<uint16_t*>(to);
-        for (int64_t i = 0; i < columns_; ++i) halves[i] = bfloat16(x[i]);
+        to_bf16(x, columns_, halves);
         std::memset(halves + columns_, 0, rest * 2);
     }
 }

@@ -137,6 +137,9 @@ inline Floats pairs(Floats x, Bytes weights, const uint16_t* a) {
     return {_mm512_dpbf16_ps(x.v, (__m512bh)weights.v, (__m512bh)_mm512_set1_epi32(pair))};
 }
 
+inline void store_bf16(uint16_t* to, Floats x) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), (__m256i)_mm512_cvtneps_pbh(x.v));
+}
 // Sixteen pairs of numbers rounded to bfloat16, a's first.
 inline Bytes bf16_pairs(Floats a, Floats b) {
     const auto wide = [](Floats x) { return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(x.v)); };
@@ -334,9 +337,15 @@ inline Floats pairs(Floats x, Bytes weights, const uint16_t* a) {
     return {two(x.lo, weights.lo), two(x.hi, weights.hi)};
 }
 
-inline __m256i bf16_bits(__m256 x) {  // to nearest, ties to even, in the low halves; no NaN comes here
+inline __m256i bf16_bits(__m256 x) {  // to nearest, ties to even, in the low halves; NaN stays one
     const __m256i bits = _mm256_castps_si256(x), odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-    return _mm256_srli_epi32(_mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))), 16);
+    const __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))), 16);
+    const __m256i none = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    return _mm256_blendv_epi8(rounded, _mm256_set1_epi32(0x7fc0), none);
+}
+inline void store_bf16(uint16_t* to, Floats x) {
+    const __m256i both = _mm256_packus_epi32(bf16_bits(x.lo), bf16_bits(x.hi));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_permute4x64_epi64(both, 0xd8));
 }
 inline Bytes bf16_pairs(Floats a, Floats b) {
     auto both = [](__m256 x, __m256 y) { return _mm256_or_si256(bf16_bits(x), _mm256_slli_epi32(bf16_bits(y), 16)); };
@@ -504,6 +513,9 @@ inline Bytes paired(const uint16_t* a, const uint16_t* b) {
     }
     return out;
 }
+inline void store_bf16(uint16_t* to, Floats x) {
+    for (int i = 0; i < 16; ++i) to[i] = bfloat16(x.v[i]);
+}
 inline Bytes bf16_pairs(Floats a, Floats b) {
     uint16_t first[16], second[16];
     for (int i = 0; i < 16; ++i) first[i] = bfloat16(a.v[i]), second[i] = bfloat16(b.v[i]);
@@ -511,6 +523,13 @@ inline Bytes bf16_pairs(Floats a, Floats b) {
 }
 
 #endif
+
+// `count` numbers rounded to bfloat16.
+inline void to_bf16(const float* from, int64_t count, uint16_t* to) {
+    int64_t i = 0;
+    for (; i + 16 <= count; i += 16) store_bf16(to + i, load(from + i));
+    for (; i < count; ++i) to[i] = bfloat16(from[i]);
+}
 
 // e^x to within two units in the last place; below -87 and above 88 as at these. NaN stays.
 inline Floats exponential(Floats x) {
