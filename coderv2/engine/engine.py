@@ -5,7 +5,7 @@ Not safe to share between threads (`worker` is for that), save for `validate`, `
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -196,20 +196,32 @@ class Engine:
                 raise ContextTooLong(
                     f"a sequence has {len(ids)} tokens; the limit is 1 to {self.max_model_len}"
                 )
-        places: dict[str, int] = {}
         scores: list[list[float]] = [[] for _ in sequences]
-        ahead, others = deque(enumerate(sequences)), list[Delta]()
+        places: dict[str, int] = {}
+        others: list[Delta] = []
+        try:
+            for place, delta in self._scored(sequences, places, others):
+                scores[place] = _scores(delta)
+        finally:
+            for request_id in places:
+                self.abort(request_id)
+            self._ended = others + [delta for delta in self._ended if delta.request_id not in places]
+        return scores
+
+    def _scored(
+        self, sequences: Sequence[Sequence[int]], places: dict[str, int], others: list[Delta]
+    ) -> Iterator[tuple[int, Delta]]:
+        """Place and delta of each sequence when done; `places` holds those under way, `others` what is not theirs."""
+        ahead = deque(enumerate(sequences))
         while ahead or places:
             while ahead and not self.full():
                 place, ids = ahead.popleft()
                 places[self._queue(ids, _SCORING)] = place
-            for delta in self.step():
-                if delta.request_id not in places:
-                    others.append(delta)
-                    continue
-                scores[places.pop(delta.request_id)] = _scores(delta)
-        self._ended = others + self._ended
-        return scores
+            deltas = self.step()
+            others += (delta for delta in deltas if delta.request_id not in places)
+            for delta in deltas:
+                if delta.request_id in places:
+                    yield places.pop(delta.request_id), delta
 
     def update_weights(self, source: Weights) -> None:
         """Between two steps: new values for the model's weights, in place.
