@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.record import record
+from benchmarks.standin import StandIn
 from coderv2 import paths
 from coderv2.engine.engine import Engine, EngineSettings
 from coderv2.engine.request import SamplingParams
-from coderv2.model import weights
 from coderv2.model.batch import Batch
-from coderv2.model.transformer import Transformer
+from coderv2.model.loading import open_model
 from coderv2.text.fim import encode_fim
 from coderv2.text.tokenizer import Tokenizer
 
@@ -38,17 +38,13 @@ PREFIX, SUFFIX = 200, 2000
 LINE = {"temperature": 0, "max_tokens": 32, "stop": "\n"}
 
 
-class Watched:
+class Watched(StandIn):
     """A model whose last logits can be looked at."""
 
-    def __init__(self, model: Transformer) -> None:
-        self.config, self.dtype, self.device = model.config, model.dtype, model.device
-        self.named_parameters = model.named_parameters
-        self.logits_W = torch.empty(0)
-        self._model = model
+    logits_W = torch.empty(0)
 
     def __call__(self, batch: Batch, /) -> Tensor:
-        logits_RW: Tensor = self._model(batch)
+        logits_RW = super().__call__(batch)
         self.logits_W = logits_RW[-1]
         return logits_RW
 
@@ -80,7 +76,7 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.tokenizer = Tokenizer.from_folder(folder)
-        self.model = Watched(weights.load(folder, dtype=torch.float32))
+        self.model = Watched(open_model(folder, dtype=torch.float32))
         self.outcomes = {seam: Outcome() for seam in SEAMS}
         self.again = Outcome()
         self.exact_seconds: list[float] = []

@@ -28,6 +28,7 @@ constexpr int64_t BLOCK = 1024;  // tokens whose peak is looked for together
 constexpr float ONE = 0x1p35f;   // the weight of the likeliest
 constexpr float STEP = 32;       // how much lighter what is looked at next may be
 constexpr double COLDEST = 1e-30;  // temperature
+constexpr double LOG2_E = 1.4426950408889634;
 constexpr int BITS = 12;         // of keys that are looked at together
 constexpr Key BUCKETS = 1 << BITS;
 constexpr float NOTHING = -std::numeric_limits<float>::infinity();
@@ -79,8 +80,8 @@ struct Rule {
 // A row's weights, a chunk at a time.
 class Row {
 public:
-    Row(const float* scores, int64_t W, float peak, float inverse_temperature)
-        : scores_(scores), W_(W), minus_peak_(all(-peak)), inverse_(all(inverse_temperature)) {}
+    Row(const float* scores, int64_t W, float peak, float scale)
+        : scores_(scores), W_(W), minus_peak_(all(-peak)), scale_(all(scale)) {}
 
     int64_t chunks() const { return (W_ + CHUNK - 1) / CHUNK; }
 
@@ -98,18 +99,16 @@ public:
 private:
     // Every product and sum is rounded by itself, as PyTorch does it; NaN weighs nothing.
     Floats weight(Floats score) const {
-        const Floats x = at_least(times(plus(score, minus_peak_), inverse_), all(-25.0f));
-        const Floats n = nearest(times(x, all(1.44269504f)));
-        const Floats r = plus(plus(x, times(n, all(-0.693359375f))), times(n, all(2.12194440e-4f)));
-        Floats p = all(1.9875691500e-4f);
-        for (float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f, 1.0f, 1.0f})
-            p = plus(times(p, r), all(c));
-        return nearest(times(times(p, two_to(n)), all(ONE)));
+        const Floats x = at_least(times(plus(score, minus_peak_), scale_), all(-36.0f));
+        const Floats whole = nearest(x), rest = plus(x, times(whole, all(-1.0f)));
+        Floats power = all(1.32647273e-3f);
+        for (float c : {9.67151299e-3f, 5.55073358e-2f, 0.240222424f, 0.693147004f, 1.0f}) power = plus(times(power, rest), all(c));
+        return nearest(times(times(power, two_to(whole)), all(ONE)));
     }
 
     const float* scores_;
     int64_t W_;
-    Floats minus_peak_, inverse_;
+    Floats minus_peak_, scale_;
 };
 
 double sum_of(const float* weights) {
@@ -220,7 +219,7 @@ int64_t draw_one(const float* scores, int64_t W, const Rule& rule) {
     if (!std::isfinite(peak.value)) return peak.id;
     thread_local std::vector<double> sums;
     thread_local Keys keys;
-    const Row row(scores, W, peak.value, static_cast<float>(1 / std::max(rule.temperature, COLDEST)));
+    const Row row(scores, W, peak.value, static_cast<float>(LOG2_E / std::max(rule.temperature, COLDEST)));
     sums.resize(row.chunks());
     float weights[CHUNK];
     double total = 0;
