@@ -18,7 +18,7 @@ BATCHES = (1, 2, 4, 8, 16, 32)
 def main() -> None:
     """Greedy, float32, ending only at the length; every round runs all sizes of ours and of theirs."""
     torch.set_num_threads(paths.threads())
-    llm, other = LLM(dtype="float32", enable_prefix_caching=False), peer.transformers_model()
+    llm, other = LLM(dtype="float32", enable_prefix_caching=False, draft_tokens=0), peer.transformers_model()
     runs: dict[str, Callable[[], object]] = {}
     for batch in BATCHES:
         ids = peer.prompts(batch, PROMPT)

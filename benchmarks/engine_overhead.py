@@ -1,8 +1,9 @@
 """What the engine itself costs in a decode step of a Lite-shaped model, the model call replaced by its duration.
 
-The duration is recorded on this machine, with weights packed in four bits (the fastest), from one dense layer, one layer of experts and the output
-matrix, and added up to 27 layers. What the replaced call takes of itself is not counted; all the rest of a step is
-the engine's: planning, laying out the batch, sampling from 102,400 logits a row, text, and the deltas.
+The duration is recorded on this machine, with weights packed in four bits (the fastest), from one dense layer, one
+layer of experts and the output matrix, and added up to 27 layers. What the replaced call takes of itself is not
+counted; all the rest of a step is the engine's: planning, laying out the batch, sampling from 102,400 logits a row,
+text, and the deltas.
 """
 
 import statistics

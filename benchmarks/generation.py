@@ -19,7 +19,7 @@ CASES = (
 def main() -> None:
     """Measures every case; both sides greedy, float32, ending only at the length."""
     torch.set_num_threads(paths.threads())
-    llm, other = LLM(dtype="float32", enable_prefix_caching=False), peer.transformers_model()
+    llm, other = LLM(dtype="float32", enable_prefix_caching=False, draft_tokens=0), peer.transformers_model()
     rows = []
     for name, prompts, length, new in CASES:
         ids = peer.prompts(prompts, length)

@@ -1,4 +1,4 @@
-"""The same work by ours and by native transformers, on the bundled model: greedy, float32, ending only at the length."""
+"""The same work by ours and by native transformers, on the bundled model: greedy, float32, of fixed length."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,8 @@ def transformers_model() -> Any:
     """The bundled model as transformers loads it."""
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(paths.bundled_model(), dtype=torch.float32).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(paths.bundled_model(), dtype=torch.float32)
+    return model.eval()
 
 
 def ours(llm: LLM, ids: list[list[int]], new: int) -> Callable[[], object]:
