@@ -100,6 +100,12 @@ class Admission:
             return self._grammars.compile(request.params.structured_outputs)
         return self._healing.constraint(request.healed, request.end_ids)
 
+    def check_scored(self, ids: Sequence[int]) -> None:
+        """The same for a sequence that nothing is to follow."""
+        self.check_ids("sequences", ids)
+        if not 0 < len(ids) <= self._max_model_len:
+            raise ContextTooLong(f"a sequence has {len(ids)} tokens; the limit is 1 to {self._max_model_len}")
+
     def check_ids(self, name: str, ids: Sequence[int]) -> None:
         """Raises InvalidValue for what is no token of the model."""
         if not ids or (min(ids) >= 0 and max(ids) < self._config.vocab_size):

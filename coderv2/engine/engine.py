@@ -22,9 +22,10 @@ from coderv2.engine.scheduler import Chunk, Scheduler
 from coderv2.engine.settings import EngineSettings, longest_context, page_count
 from coderv2.engine.shifted import Suffixes
 from coderv2.engine.speculation import Drafting
-from coderv2.errors import BadCheckpoint, ContextTooLong, InvalidValue, QueueFull, ServiceError
+from coderv2.errors import BadCheckpoint, InvalidValue, QueueFull, ServiceError
 from coderv2.log import logger
 from coderv2.model.cache import LatentCache
+from coderv2.model.config import ModelConfig
 from coderv2.text.tokenizer import Tokenizer
 
 __all__ = ["Engine", "EngineSettings", "EngineStats"]
@@ -72,11 +73,7 @@ class Engine:
         self.settings = settings = settings or EngineSettings()
         self.tokenizer = tokenizer
         self.config = config = model.config
-        if tokenizer.vocab_size > config.vocab_size:
-            raise BadCheckpoint(
-                f"the tokenizer has {tokenizer.vocab_size} tokens, but the model only {config.vocab_size}: "
-                "they do not belong together"
-            )
+        _check_vocabularies(tokenizer, config)
         if settings.deterministic:
             determinism.prove(model)
         dtype = settings.cache_dtype or model.cache_dtype
@@ -87,18 +84,16 @@ class Engine:
         self._model, self._cache = model, cache
         self._pages = Pages(pages, settings.page_size, self._tier())
         self._suffixes = Suffixes(cache, config, self._pages, tokenizer.fim, seam=settings.fim_seam)
+        budget = settings.max_batch_tokens
         self._scheduler = Scheduler(
             self._pages,
-            max_batch_tokens=settings.max_batch_tokens,
+            max_batch_tokens=budget,
             max_running=settings.max_running,
             copy_page=cache.copy_page,
             take_over=self._suffixes.take_over,
         )
         self._drafting = Drafting(
-            config,
-            self._pages,
-            max_batch_tokens=settings.max_batch_tokens,
-            draft_tokens=settings.draft_tokens,
+            config, self._pages, max_batch_tokens=budget, draft_tokens=settings.draft_tokens
         )
         self._admission = Admission(config, tokenizer, settings, self.max_model_len)
         self._clock = clock
@@ -191,11 +186,7 @@ class Engine:
         InvalidValue or ContextTooLong, and ServiceError when the model fails.
         """
         for ids in sequences:
-            self._admission.check_ids("sequences", ids)
-            if not 0 < len(ids) <= self.max_model_len:
-                raise ContextTooLong(
-                    f"a sequence has {len(ids)} tokens; the limit is 1 to {self.max_model_len}"
-                )
+            self._admission.check_scored(ids)
         scores: list[list[float]] = [[] for _ in sequences]
         places: dict[str, int] = {}
         others: list[Delta] = []
@@ -298,6 +289,14 @@ class Engine:
         group.remove(request)
         if not group:
             del self._requests[request.id]
+
+
+def _check_vocabularies(tokenizer: Tokenizer, config: ModelConfig) -> None:
+    if tokenizer.vocab_size > config.vocab_size:
+        raise BadCheckpoint(
+            f"the tokenizer has {tokenizer.vocab_size} tokens, but the model only {config.vocab_size}: "
+            "they do not belong together"
+        )
 
 
 def _scores(delta: Delta) -> list[float]:
