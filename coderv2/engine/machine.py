@@ -65,7 +65,7 @@ def inspect(*, weight_bytes: int = 256 << 20) -> Machine:
     free, memory = free_bytes(torch.device("cpu")), _memory()
     weight_bytes = min(weight_bytes, free // 8)
     return Machine(
-        processor=_cpuinfo("model name") or "unknown processor",
+        processor=processor(),
         cores=_cores(),
         threads=paths.threads(),
         instruction_sets=_instruction_sets(),
@@ -77,6 +77,11 @@ def inspect(*, weight_bytes: int = 256 << 20) -> Machine:
         gpu_free=torch.cuda.mem_get_info()[0] if gpu else 0,
         speeds={dtype: _speed(dtype, device, weight_bytes) for dtype in DTYPES},
     )
+
+
+def processor() -> str:
+    """Its name."""
+    return _cpuinfo("model name") or "unknown processor"
 
 
 def free_bytes(device: torch.device) -> int:

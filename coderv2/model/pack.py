@@ -47,32 +47,35 @@ def unpacked(model: Transformer) -> Transformer:
         )
     with torch.device("meta"):
         plain = Transformer(model.config)
-    dtype = torch.bfloat16 if "bf16" in stored else torch.float32
     for stem, module in list(plain.named_modules()):
         source = model.get_submodule(stem)
         for name in list(module._parameters):
-            tensor = _plain(source, name).to(dtype)
-            module.register_parameter(name, nn.Parameter(tensor, requires_grad=False))
+            module.register_parameter(name, nn.Parameter(_plain(source, name), requires_grad=False))
     return plain
 
 
 def _plain(module: nn.Module, name: str) -> Tensor:
+    """One parameter, in its own number format."""
     if name == "kv_b_proj" and isinstance(module, LatentAttention) and module.key_up and module.value_up:
-        return torch.cat((unpack(module.key_up), unpack(module.value_up)), 1).flatten(0, 1)
+        dtype = _EXACT[module.key_up.format.name]
+        return torch.cat((unpack(module.key_up), unpack(module.value_up)), 1).flatten(0, 1).to(dtype)
     value = getattr(module, name)
-    return unpack(value) if isinstance(value, Weight) else value.detach().clone()
+    return (
+        unpack(value).to(_EXACT[value.format.name]) if isinstance(value, Weight) else value.detach().clone()
+    )
+
+
+def repack(plain: Transformer) -> Transformer:
+    """The reverse of `unpacked`: every weight in the number format that it has."""
+    names = {dtype: name for name, dtype in _EXACT.items()}
+    formats = {name: names[parameter.dtype] for name, parameter in plain.named_parameters()}
+    return pack_model(plain, formats.__getitem__)
 
 
 def set_weight(module: nn.Module, name: str, weight: Weight) -> None:
     """Puts a packed weight where a parameter was."""
     module._parameters.pop(name, None)
     setattr(module, name, weight)
-
-
-def format_of(model: Transformer) -> str:
-    """The format of most of a packed model's weights."""
-    names = [weight.format.name for weight in model.weights()]
-    return max(set(names), key=names.count)
 
 
 def set_up_projection(attention: LatentAttention, kv_b_OC: Tensor, name: str) -> None:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from coderv2.errors import BadCheckpoint, Unsupported
 from coderv2.kernels.formats import Weight
 from coderv2.model.config import ModelConfig
-from coderv2.model.pack import format_of, pack_model, place, unpacked
+from coderv2.model.pack import place, repack, unpacked
 from coderv2.model.tensorfile import TensorFile
 from coderv2.model.transformer import Transformer
 
@@ -89,7 +89,7 @@ def update(model: Named, source: Path | str | Mapping[str, Tensor]) -> None:
     if isinstance(model, Transformer) and model.packed:
         plain = unpacked(model)
         update(plain, source)
-        _replace(model, pack_model(plain, lambda name: format_of(model)))
+        _replace(model, repack(plain))
         return
     ours = dict(published_tensors(model))
     with ExitStack() as stack:

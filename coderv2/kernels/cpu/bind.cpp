@@ -11,5 +11,6 @@ NB_MODULE(MODULE, m) {
     coderv2::bind_experts(m);
     coderv2::bind_absorbed(m);
     coderv2::bind_expanded(m);
+    coderv2::bind_sample(m);
     coderv2::bind_small(m);
 }
