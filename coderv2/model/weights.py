@@ -78,6 +78,36 @@ def load(
     return model.eval().requires_grad_(False)
 
 
+def parameter_shapes(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Our names and shapes, in the order of `read_parameters`."""
+    with torch.device("meta"):
+        model = Transformer(config)
+    yield from ((name, tuple(parameter.shape)) for name, parameter in model.named_parameters())
+
+
+def read_parameters(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """A checkpoint's parameters under our names, one after another, each read when it is asked for.
+
+    They come in the config's number format. The folder is checked whole at first, as by `load`.
+    """
+    config = ModelConfig.from_folder(folder)
+    dtype = _config_dtype(config)
+    with torch.device("meta"):
+        model = Transformer(config)
+    with ExitStack() as stack:
+        files = _open_files(folder, stack)
+        _check(model, files)
+        for name, parameter in model.named_parameters():
+            yield name, _read(files, name, torch.empty(parameter.shape, dtype=dtype))
+
+
+def _read(files: Mapping[str, TensorFile], name: str, full: Tensor) -> Tensor:
+    """Fills `full` from the published tensors that make our parameter `name`."""
+    for published, part in _parts(name, full):
+        files[published].read_into(published, part)
+    return full
+
+
 def update(model: Named, source: Path | str | Mapping[str, Tensor]) -> None:
     """New values for a model's weights, in place.
 
@@ -289,9 +319,8 @@ def _fill(
         for stem, module in list(model.named_modules()):
             for name, meta in list(module.named_parameters(recurse=False)):
                 full = torch.empty(meta.shape, dtype=dtype, device=device)
-                for published, part in _parts(f"{stem}.{name}".removeprefix("."), full):
-                    files[published].read_into(published, part)
-                    bar.update(part.numel() * dtype.itemsize)
+                _read(files, f"{stem}.{name}".removeprefix("."), full)
+                bar.update(full.nbytes)
                 if packed:
                     place(module, name, full, "f32" if dtype == torch.float32 else "bf16")
                 else:
