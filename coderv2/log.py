@@ -8,8 +8,12 @@ logger.addHandler(logging.NullHandler())
 
 
 def to_stderr(level: int = logging.INFO) -> None:
-    """Sends our log lines to standard error, one line each: for programs, never called by the library."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
-    logger.addHandler(handler)
+    """Sends our log lines from `level` on to standard error, one line each: for programs, never called by the library.
+
+    A later call changes the level.
+    """
+    if not any(isinstance(handler, logging.StreamHandler) for handler in logger.handlers):
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+        logger.addHandler(handler)
     logger.setLevel(level)

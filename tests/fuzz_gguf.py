@@ -20,7 +20,7 @@ from tests.model.test_gguf_fuzz import read_all, seeds
 
 READERS = (gguf, gguf_config, gguf_file, gguf_parts, gguf_tokenizer, config, ggml)
 
-LIMITS = ("-timeout=30", "-rss_limit_mb=3000", "-max_len=400000", "-print_final_stats=1")
+LIMITS = ("-timeout=600", "-rss_limit_mb=3000", "-max_len=400000", "-print_final_stats=1")
 
 
 def watch(module: ModuleType) -> None:

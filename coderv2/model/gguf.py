@@ -34,6 +34,13 @@ def read_tokenizer(path: Path) -> Tokenizer:
         return tokenizer_of(Gguf(path, stack))
 
 
+def weight_bytes(path: Path) -> int:
+    """What the tensors of a file and its other parts take there."""
+    with ExitStack() as stack:
+        file = Gguf(path, stack)
+        return sum(file.entry(name).size for name in file.names)
+
+
 def load(path: Path, *, dtype: torch.dtype | None = None, progress: bool = False) -> Transformer:
     """Opens a file, or the first of its parts: weights packed as they are, or as plain parameters in `dtype`.
 
@@ -85,7 +92,7 @@ def _tell_what_grows(file: Gguf) -> None:
     kinds = {file.entry(name).kind for name in file.names if len(file.entry(name).shape) > 1}
     wider = sorted(f"{kind.name} as {kind.format}" for kind in kinds if kind.grows)
     if wider:
-        logger.info("%s: held in wider formats, nothing is lost: %s", file.path, ", ".join(wider))
+        logger.warning("%s: held in wider formats, nothing is lost: %s", file.path, ", ".join(wider))
 
 
 def _fill(file: Gguf, module: nn.Module, name: str, ours: str, dtype: torch.dtype | None) -> int:

@@ -27,7 +27,7 @@ _IGNORED = re.compile(r".*\.rotary_emb\.inv_freq")
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.bfloat16}
 
 # Below this size of the files a CPU runs in float32 by default.
-_SMALL_BYTES = 1 << 30
+SMALL_BYTES = 1 << 30
 
 
 def auto_dtype(folder: Path, device: torch.device | str) -> torch.dtype | None:
@@ -36,7 +36,7 @@ def auto_dtype(folder: Path, device: torch.device | str) -> torch.dtype | None:
     PyTorch takes four times as long over a bfloat16 product of one row there, and memory is no concern.
     """
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    return torch.float32 if torch.device(device).type == "cpu" and size < _SMALL_BYTES else None
+    return torch.float32 if torch.device(device).type == "cpu" and size < SMALL_BYTES else None
 
 
 class Named(Protocol):
