@@ -4,7 +4,7 @@ PORT ?= 8000
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test test-slow test-isas lint bench docs clean
+.PHONY: serve test test-slow test-isas test-llama-cpp lint bench docs clean
 
 serve: .venv/installed
 	$(BIN)/coderv2 serve --port $(PORT)
@@ -20,6 +20,10 @@ test-slow: .venv/installed-dev test-isas
 test-isas: .venv/installed-dev
 	for isa in $$($(BIN)/python -c 'from coderv2.kernels.cpu import available; print(*available()[1:], "none")'); do \
 		echo "CODERV2_ISA=$$isa" && CODERV2_ISA=$$isa $(BIN)/python -m pytest tests/kernels tests/model || exit 1; done
+
+# Our GGUF files in llama.cpp. It is built from source for this: ten minutes and more, once.
+test-llama-cpp: .venv/installed-llama-cpp
+	$(BIN)/python -m pytest -m slow tests/model/test_gguf_llama_cpp.py
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
@@ -48,4 +52,9 @@ KERNELS := CMakeLists.txt $(wildcard coderv2/kernels/cpu/*.cpp coderv2/kernels/c
 
 .venv/installed-dev: .venv/installed
 	$(PIP) --editable ".[dev]"
+	@touch $@
+
+# Neither its command-line programs nor its vision models are needed.
+.venv/installed-llama-cpp: .venv/installed-dev
+	CMAKE_ARGS="-DLLAVA_BUILD=OFF" $(PIP) llama-cpp-python
 	@touch $@

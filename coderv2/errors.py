@@ -15,6 +15,9 @@
 Messages hold the numbers and the way out. HTTP status codes belong to `server/errors.py`.
 """
 
+import reprlib
+from typing import Any
+
 
 class CoderV2Error(Exception):
     """Root of the tree."""
@@ -66,3 +69,12 @@ class QueueFull(ServiceError):
 
 class EngineStopped(ServiceError):
     """The engine is shutting down or has died."""
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
+
+
+def shown(value: Any) -> str:
+    """A value out of a file that nobody vouches for, as messages may hold it: short, on one line, printable."""
+    return _SHORT.repr(value)

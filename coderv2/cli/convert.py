@@ -1,4 +1,4 @@
-"""`coderv2 convert`: a folder that Transformers opens."""
+"""`coderv2 convert`: a folder that Transformers opens, or a GGUF file that llama.cpp opens."""
 
 import json
 import re
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from coderv2 import paths
 from coderv2.errors import InvalidValue
 
 if TYPE_CHECKING:
@@ -36,16 +37,31 @@ _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20,
     metavar="SIZE",
     help="Largest weight file: 500MB, 2GiB, …",
 )
+@click.option(
+    "--type",
+    "file_type",
+    type=click.Choice(["f32", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"]),
+    help="For a .gguf: number types to write.  [default: bf16]",
+)
 @click.option("--force", is_flag=True, help="Write into OUT although it holds files; old weights there go.")
-def convert(source: str, out: Path, dtype: str | None, max_shard_size: str, force: bool) -> None:
-    """Write a model as a folder that Transformers opens.
+def convert(
+    source: str, out: Path, dtype: str | None, max_shard_size: str, file_type: str | None, force: bool
+) -> None:
+    """Write a model as a folder that Transformers opens, or as a GGUF file that llama.cpp opens.
 
     SRC is a folder, a hub name, or "bundled". OUT gets config, safetensors in the published layout, tokenizer and
-    generation settings.
+    generation settings; if it ends in .gguf it is one file that holds all of that.
 
     \b
     coderv2 convert bundled my-model
+    coderv2 convert my-model my-model.gguf --type q4_k_m
     """
+    if out.suffix == ".gguf":
+        _check_for_gguf(out, dtype, force)
+        _convert_to_gguf(source, out, file_type or "bf16")
+        return
+    if file_type is not None:
+        raise InvalidValue(f"--type is for GGUF files; {out} does not end in .gguf", param="type")
     max_shard_bytes = _bytes(max_shard_size)
     from coderv2.model import hub, weights
     from coderv2.text.tokenizer import Tokenizer
@@ -58,6 +74,26 @@ def convert(source: str, out: Path, dtype: str | None, max_shard_size: str, forc
     weights.save(model, out, max_shard_bytes=max_shard_bytes, progress=True)
     _copy_the_rest(folder, out, tokenizer)
     click.echo(f"{out}: AutoModelForCausalLM.from_pretrained({str(out)!r}) opens it.")
+
+
+def _check_for_gguf(out: Path, dtype: str | None, force: bool) -> None:
+    if dtype is not None:
+        raise InvalidValue("--dtype is for folders; a .gguf file takes --type", param="dtype")
+    if out.is_dir() or (out.exists() and not force):
+        raise InvalidValue(f"{out} exists; choose another name" + ("" if out.is_dir() else ", or --force"))
+
+
+def _convert_to_gguf(source: str, out: Path, file_type: str) -> None:
+    from coderv2.model import gguf_export, hub
+    from coderv2.model.gguf_types import FILE_TYPES
+
+    folder = hub.resolve(source)
+    if not folder.is_dir():
+        raise InvalidValue(f"{folder} is a GGUF file already; SRC is a folder")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    name = f"coderv2-{source}" if folder == paths.bundled_model() else folder.resolve().name
+    gguf_export.export(folder, out, FILE_TYPES[file_type], name=name, progress=True)
+    click.echo(f"{out}: coderv2 complete -m {out} runs it, and so does llama.cpp.")
 
 
 def _bytes(size: str) -> int:

@@ -17,11 +17,11 @@ class Loaded:
     engine: "Engine"
     folder: Path
     name: str
-    """What to call it: the hub's name, the folder's, or the bundled model's."""
+    """What to call it: the hub's name, the folder's or file's, or the bundled model's."""
 
 
 def load(model: str | None, **settings: Any) -> Loaded:
-    """Opens a folder, a hub name or the bundled model; `settings` are `LLM`'s."""
+    """Opens a folder, a GGUF file, a hub name or the bundled model; `settings` are `LLM`'s."""
     import torch
 
     from coderv2.engine.llm import LLM
@@ -39,6 +39,10 @@ def load_for_one(model: str | None, dtype: str) -> Loaded:
 
 
 def _name(model: str | None, folder: Path) -> str:
+    from coderv2.model.loading import is_gguf
+
     if folder == paths.bundled_model():
         return f"coderv2-{paths.BUNDLED_NAME}"
+    if is_gguf(folder):
+        return folder.stem
     return folder.resolve().name if model is None or Path(model).expanduser().is_dir() else model

@@ -14,7 +14,7 @@ from coderv2.text.tokenizer import Tokenizer
 
 def is_gguf(path: Path) -> bool:
     """By its name."""
-    return path.suffix == ".gguf"
+    return path.suffix == ".gguf" and not path.is_dir()
 
 
 def open_model(
@@ -49,4 +49,4 @@ def open_config(path: Path) -> ModelConfig:
 
 def open_tokenizer(path: Path) -> Tokenizer:
     """The tokenizer that came with it."""
-    return gguf.tokenizer(path) if is_gguf(path) else Tokenizer.from_folder(path)
+    return gguf.read_tokenizer(path) if is_gguf(path) else Tokenizer.from_folder(path)

@@ -27,7 +27,7 @@ _IGNORED = re.compile(r".*\.rotary_emb\.inv_freq")
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.bfloat16}
 
 # Below this size of the files a CPU runs in float32 by default.
-_SMALL_BYTES = 1 << 30
+SMALL_BYTES = 1 << 30
 
 
 def auto_dtype(folder: Path, device: torch.device | str) -> torch.dtype | None:
@@ -36,7 +36,7 @@ def auto_dtype(folder: Path, device: torch.device | str) -> torch.dtype | None:
     PyTorch takes four times as long over a bfloat16 product of one row there, and memory is no concern.
     """
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    return torch.float32 if torch.device(device).type == "cpu" and size < _SMALL_BYTES else None
+    return torch.float32 if torch.device(device).type == "cpu" and size < SMALL_BYTES else None
 
 
 class Named(Protocol):
@@ -76,6 +76,36 @@ def load(
         _check(model, files)
         _fill(model, files, dtype, torch.device(device), progress, packed)
     return model.eval().requires_grad_(False)
+
+
+def parameter_shapes(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Our names and shapes, in the order of `read_parameters`."""
+    with torch.device("meta"):
+        model = Transformer(config)
+    yield from ((name, tuple(parameter.shape)) for name, parameter in model.named_parameters())
+
+
+def read_parameters(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """A checkpoint's parameters under our names, one after another, each read when it is asked for.
+
+    They come in the config's number format. The folder is checked whole at first, as by `load`.
+    """
+    config = ModelConfig.from_folder(folder)
+    dtype = _config_dtype(config)
+    with torch.device("meta"):
+        model = Transformer(config)
+    with ExitStack() as stack:
+        files = _open_files(folder, stack)
+        _check(model, files)
+        for name, parameter in model.named_parameters():
+            yield name, _read(files, name, torch.empty(parameter.shape, dtype=dtype))
+
+
+def _read(files: Mapping[str, TensorFile], name: str, full: Tensor) -> Tensor:
+    """Fills `full` from the published tensors that make our parameter `name`."""
+    for published, part in _parts(name, full):
+        files[published].read_into(published, part)
+    return full
 
 
 def update(model: Named, source: Path | str | Mapping[str, Tensor]) -> None:
@@ -289,9 +319,8 @@ def _fill(
         for stem, module in list(model.named_modules()):
             for name, meta in list(module.named_parameters(recurse=False)):
                 full = torch.empty(meta.shape, dtype=dtype, device=device)
-                for published, part in _parts(f"{stem}.{name}".removeprefix("."), full):
-                    files[published].read_into(published, part)
-                    bar.update(part.numel() * dtype.itemsize)
+                _read(files, f"{stem}.{name}".removeprefix("."), full)
+                bar.update(full.nbytes)
                 if packed:
                     place(module, name, full, "f32" if dtype == torch.float32 else "bf16")
                 else:
