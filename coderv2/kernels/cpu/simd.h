@@ -137,8 +137,11 @@ inline Floats pairs(Floats x, Bytes weights, const uint16_t* a) {
     return {_mm512_dpbf16_ps(x.v, (__m512bh)weights.v, (__m512bh)_mm512_set1_epi32(pair))};
 }
 
-inline void store_bf16(uint16_t* to, Floats x) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), (__m256i)_mm512_cvtneps_pbh(x.v));
+inline void store_bf16(uint16_t* to, Floats x) {  // subnormal numbers too, which the instruction for this makes zero
+    const __m512i bits = _mm512_castps_si512(x.v), odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    rounded = _mm512_mask_mov_epi32(rounded, _mm512_cmp_ps_mask(x.v, x.v, _CMP_UNORD_Q), _mm512_set1_epi32(0x7fc00000));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16)));
 }
 // Sixteen pairs of numbers rounded to bfloat16, a's first.
 inline Bytes bf16_pairs(Floats a, Floats b) {
