@@ -24,7 +24,7 @@ from tests.tiny_tokenizer import tiny_tokenizer_folder
 
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed: make test-llama-cpp")
 
-from benchmarks.peer_llama_cpp import LlamaCpp, quantise  # noqa: E402
+from benchmarks.peer_llama_cpp import LlamaCpp, quantise
 
 pytestmark = [
     pytest.mark.slow,
