@@ -32,7 +32,11 @@ pytestmark = [
 ]
 
 ANSWER = 32
-PROMPTS = ("def quick_sort(arr):", "class Stack:\n    def __init__(self):\n", "import math\n\n\ndef area(r):\n    return ")
+PROMPTS = (
+    "def quick_sort(arr):",
+    "class Stack:\n    def __init__(self):\n",
+    "import math\n\n\ndef area(r):\n    return ",
+)
 SOURCES = ("bisect.py", "heapq.py", "textwrap.py", "json/decoder.py", "turtle.py", "keyword.py")
 
 
@@ -98,7 +102,11 @@ def test_code_has_the_same_tokens(tmp_path_factory: pytest.TempPathFactory, name
     tokenizer = Tokenizer.from_folder(bundled_model())
     library = Path(str(torch.__path__[0])).parent  # some text beyond ASCII comes from beside it
     source = Path(__import__("sysconfig").get_paths()["stdlib"], name)
-    texts = [source.read_text("utf-8"), "x = '你好，世界' # naïve café 🚀\r\n\t y=2024;  \n\n" * 3, str(library)]
+    texts = [
+        source.read_text("utf-8"),
+        "x = '你好，世界' # naïve café 🚀\r\n\t y=2024;  \n\n" * 3,
+        str(library),
+    ]
     with LlamaCpp(path) as peer:
         for text in texts:
             assert peer.tokens(text) == tokenizer.encode(text)
@@ -134,7 +142,9 @@ def test_our_rounding_loses_no_more_than_llama_quantizes(tmp_path: Path, kind: s
 
 def _numbers(path: Path) -> dict[str, torch.Tensor]:
     return {
-        tensor.name: torch.from_numpy(package.quants.dequantize(tensor.data.copy(), tensor.tensor_type).copy()).flatten()
+        tensor.name: torch.from_numpy(
+            package.quants.dequantize(tensor.data.copy(), tensor.tensor_type).copy()
+        ).flatten()
         for tensor in package.GGUFReader(path).tensors
     }
 
