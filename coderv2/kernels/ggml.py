@@ -112,8 +112,8 @@ _chunk: Tensor = torch.empty(0, dtype=torch.uint8)
 
 
 def empty_bytes(count: int) -> Tensor:
-    """Memory for a packed weight, in huge pages where the system gives them: a stream through 4 KiB pages reaches little
-    more than half the speed.
+    """Memory for a packed weight, in huge pages where the system gives them: a stream through 4 KiB pages reaches
+    little more than half the speed.
 
     Weights are cut from large chunks, so that none wastes the rest of a huge page; what is not written costs nothing.
     """
