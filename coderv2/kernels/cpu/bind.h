@@ -24,5 +24,6 @@ void bind_experts(nanobind::module_& m);
 void bind_absorbed(nanobind::module_& m);
 void bind_expanded(nanobind::module_& m);
 void bind_small(nanobind::module_& m);
+void bind_probe(nanobind::module_& m);
 
 }  // namespace coderv2
