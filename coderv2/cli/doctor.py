@@ -50,8 +50,8 @@ def describe(machine: "Machine") -> Iterator[str]:
     """The machine, one thing a line."""
     yield f"Processor   {machine.processor}, {machine.cores} cores; {machine.threads} threads for arithmetic"
     yield f"            {' '.join(machine.instruction_sets)}"
-    yield f"Memory      {_gb(machine.memory)}, {_gb(machine.free)} free"
-    yield f"GPU         {f'{machine.gpu}, {_gb(machine.gpu_memory)}' if machine.gpu else 'none'}"
+    yield f"Memory      {gb(machine.memory)}, {gb(machine.free)} free"
+    yield f"GPU         {f'{machine.gpu}, {gb(machine.gpu_memory)}' if machine.gpu else 'none'}"
     for dtype, speed in machine.speeds.items():
         yield (
             f"{_name(dtype):12}{speed.bytes_per_second / 1e9:.1f} GB/s of weights read for one token, "
@@ -65,7 +65,7 @@ def table(fits: "list[Fit]") -> Iterator[str]:
     yield f"{'model':{width}}  {'format':9}  {'weights':>9}  fits  {'answer':>9}  {'prompt':>9}  tokens/s at best"
     for one in fits:
         yield (
-            f"{one.size.name:{width}}  {_format(one):9}  {_gb(one.weight_bytes):>9}  "
+            f"{one.size.name:{width}}  {_format(one):9}  {gb(one.weight_bytes):>9}  "
             f"{'yes' if one.fits else 'no':4}  {one.answer_speed:>9,.1f}  {one.prompt_speed:>9,.1f}"
         )
 
@@ -77,7 +77,7 @@ def _advice(folder: Path, size: "Size", machine: "Machine") -> Iterator[str]:
     chosen, small = _choice(folder, size, machine)
     if not chosen.fits:
         short = chosen.weight_bytes + 1024 * chosen.cache_bytes_per_token * 4 - machine.room
-        yield f"{size.name} does not fit: {_gb(short)} more free memory is needed in {_format(chosen)}."
+        yield f"{size.name} does not fit: {gb(short)} more free memory is needed in {_format(chosen)}."
         return
     yield from settings(chosen, machine)
     if small:
@@ -108,7 +108,7 @@ def settings(chosen: "Fit", machine: "Machine") -> Iterator[str]:
     dtype = "auto (as stored)" if chosen.stored else _name(chosen.dtype)
     yield f"  dtype {dtype}, device {machine.device}, {machine.threads} threads (CODERV2_THREADS)"
     yield f"  max_model_len {taken.max_model_len}, max_num_seqs {taken.max_running}"
-    yield f"  cache_tokens {chosen.cache_tokens} ({_gb(cache)}, taken as it fills)"
+    yield f"  cache_tokens {chosen.cache_tokens} ({gb(cache)}, taken as it fills)"
 
 
 def rehearsed(speeds: "Rehearsal") -> Iterator[str]:
@@ -127,5 +127,6 @@ def _name(dtype: "torch.dtype") -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _gb(count: float) -> str:
+def gb(count: float) -> str:
+    """Bytes in gigabytes."""
     return f"{count / 1e9:,.2f} GB" if count < 1e10 else f"{count / 1e9:,.0f} GB"

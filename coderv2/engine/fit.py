@@ -124,13 +124,13 @@ def rehearse(folder: Path, dtype: torch.dtype | None, device: str, *, tokens: in
     count = min(512, model.config.max_position_embeddings // 2)
     engine = Engine(model, open_tokenizer(folder), EngineSettings(cache_tokens=2048, prefix_caching=False))
     prompt = [i % 200 + 10 for i in range(count)]
-    _run(engine, prompt, 2)
-    first, rest = _run(engine, prompt, tokens + 1)
+    answer_times(engine, prompt, 2)
+    first, rest = answer_times(engine, prompt, tokens + 1)
     return Rehearsal(tokens / rest, count / first)
 
 
-def _run(engine: Engine, prompt: list[int], tokens: int) -> tuple[float, float]:
-    """Seconds to the first token, and from there to the last."""
+def answer_times(engine: Engine, prompt: list[int], tokens: int) -> tuple[float, float]:
+    """Seconds to the first token of an answer, and from there to the last."""
     times = [time.perf_counter()]
     engine.submit(prompt, SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True))
     while engine.has_work():

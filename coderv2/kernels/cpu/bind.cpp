@@ -13,4 +13,5 @@ NB_MODULE(MODULE, m) {
     coderv2::bind_expanded(m);
     coderv2::bind_sample(m);
     coderv2::bind_small(m);
+    coderv2::bind_probe(m);
 }

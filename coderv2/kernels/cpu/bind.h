@@ -25,5 +25,6 @@ void bind_absorbed(nanobind::module_& m);
 void bind_expanded(nanobind::module_& m);
 void bind_sample(nanobind::module_& m);
 void bind_small(nanobind::module_& m);
+void bind_probe(nanobind::module_& m);
 
 }  // namespace coderv2
