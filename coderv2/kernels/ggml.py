@@ -1,7 +1,6 @@
 """The number types of GGUF files: their sizes, and what each becomes in kernel order."""
 
 import math
-import mmap
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +10,7 @@ from coderv2.errors import Unsupported
 from coderv2.kernels import packing
 from coderv2.kernels.cpu import kernels
 from coderv2.kernels.formats import FORMATS, Weight
+from coderv2.kernels.memory import empty_bytes
 
 
 @dataclass(frozen=True)
@@ -80,12 +80,3 @@ def unpack(number: int, data: Tensor, shape: tuple[int, ...]) -> Tensor:
     if TYPES[number].name in _PLAIN:
         return plain(number, data, shape).float()
     return packing.unpack(pack(number, data, shape))
-
-
-def empty_bytes(count: int) -> Tensor:
-    """Memory for a packed weight, in huge pages where the system gives them: a stream through it misses fewer address
-    translations, and it is there sooner."""
-    memory = mmap.mmap(-1, count)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(memory, dtype=torch.uint8)

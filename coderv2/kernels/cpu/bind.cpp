@@ -6,6 +6,8 @@ NB_MODULE(MODULE, m) {
     m.def("set_threads", &coderv2::set_threads, nanobind::arg("count"));
     m.def("threads", &coderv2::threads);
     coderv2::bind_pack(m);
+    coderv2::bind_round(m);
+    coderv2::bind_load(m);
     coderv2::bind_linear(m);
     coderv2::bind_experts(m);
     coderv2::bind_absorbed(m);
