@@ -1,13 +1,14 @@
-"""`coderv2 convert`: a folder that Transformers opens."""
+"""`coderv2 convert`: a folder that Transformers opens, or one with weights quantised and packed."""
 
 import json
 import re
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from coderv2.cli import packing
 from coderv2.errors import InvalidValue
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from coderv2.text.tokenizer import Tokenizer
 
-_WEIGHTS = ("*.safetensors", "model.safetensors.index.json", "config.json")
+_WEIGHTS = ("*.safetensors", "model.safetensors.index.json", "config.json", "*.packed", "quantisation.json")
 # Beside the weights: tokenizer, sampling defaults, what the weights may be used for and what went into them.
 _KEPT = ("*.json", "*.jinja", "*.md", "LICENSE*")
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
@@ -31,29 +32,41 @@ _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20,
 )
 @click.option(
     "--max-shard-size",
-    default="5GB",
-    show_default=True,
     metavar="SIZE",
-    help="Largest weight file: 500MB, 2GiB, …",
+    help="Largest weight file: 500MB, 2GiB, …  [default: 5GB]",
 )
+@packing.options
 @click.option("--force", is_flag=True, help="Write into OUT although it holds files; old weights there go.")
-def convert(source: str, out: Path, dtype: str | None, max_shard_size: str, force: bool) -> None:
-    """Write a model as a folder that Transformers opens.
+def convert(
+    source: str, out: Path, dtype: str | None, max_shard_size: str | None, force: bool, **packed: Any
+) -> None:
+    """Write a model as a folder that Transformers opens, or packed for this program.
 
-    SRC is a folder, a hub name, or "bundled". OUT gets config, safetensors in the published layout, tokenizer and
-    generation settings.
+    SRC is a folder, a hub name, a .gguf file, or "bundled". OUT gets config, weights, tokenizer and generation
+    settings: safetensors in the published layout, or with --pack or --weights one file that opens in the time it takes
+    to read it, and that only this program reads.
 
     \b
     coderv2 convert bundled my-model
+    coderv2 convert lite-q4_k_m.gguf lite-packed --pack
+    coderv2 convert deepseek-ai/DeepSeek-Coder-V2-Lite-Instruct lite-int4 --weights int4
     """
-    max_shard_bytes = _bytes(max_shard_size)
+    max_shard_bytes = _bytes(max_shard_size or "5GB")
+    choice = packing.Choice(**packed)
+    if choice.wanted and (dtype or max_shard_size):
+        raise InvalidValue("--dtype and --max-shard-size belong to safetensors, not to --pack or --weights")
     from coderv2.model import hub, weights
-    from coderv2.text.tokenizer import Tokenizer
+    from coderv2.model.loading import open_plain, open_tokenizer
 
     folder = hub.resolve(source)
     _check_out(out, folder, force)
-    tokenizer = Tokenizer.from_folder(folder)
-    model = weights.load(folder, dtype=_torch_dtype(dtype), progress=True)
+    tokenizer = open_tokenizer(folder)
+    if choice.wanted:
+        for line in packing.write(choice, folder, out, tokenizer, before=lambda: _clear(out)):
+            click.echo(line)
+        _copy_the_rest(folder, out, tokenizer)
+        return
+    model = open_plain(folder, dtype=_torch_dtype(dtype), progress=True)
     _clear(out)
     weights.save(model, out, max_shard_bytes=max_shard_bytes, progress=True)
     _copy_the_rest(folder, out, tokenizer)
@@ -90,8 +103,10 @@ def _clear(out: Path) -> None:
 
 
 def _copy_the_rest(folder: Path, out: Path, tokenizer: "Tokenizer") -> None:
+    if folder.is_file():
+        tokenizer.save(out)
     ours = {path.name for pattern in _WEIGHTS for path in folder.glob(pattern)}
-    for pattern in _KEPT:
+    for pattern in _KEPT if folder.is_dir() else ():
         for path in folder.glob(pattern):
             if path.name not in ours:
                 shutil.copyfile(path, out / path.name)

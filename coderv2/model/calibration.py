@@ -3,7 +3,7 @@
 import hashlib
 import sysconfig
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from coderv2.errors import BadData
@@ -24,6 +24,10 @@ class Rows:
     judge: list[list[int]]
     """Of other files than `learn`."""
     source: str
+
+    def without_judging(self) -> "Rows":
+        """The same, to calibrate only."""
+        return replace(self, judge=[])
 
 
 def rows_of(tokenizer: Tokenizer, given: Path | None, *, learn: int = _LEARN, judge: int = _JUDGE) -> Rows:

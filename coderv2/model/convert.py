@@ -30,7 +30,7 @@ def pack_folder(source_path: Path, out: Path, *, progress: bool = False) -> None
             bar = tqdm(slots(model), desc="packing", unit="tensor", disable=None if progress else True)
             for module, name, ours, _ in bar:
                 source.fill_packed(module, name, ours)
-                for part, value in take(module, keep_meta=True).items():
+                for part, value in take(module).items():
                     writer.add(ours.removesuffix(name) + part, value)
         _write_config(out, source.config.to_dict(), "as stored")
 

@@ -221,22 +221,21 @@ def load(folder: Path, *, dtype: torch.dtype | None = None, progress: bool = Fal
         with tqdm(total=total, desc="loading", unit="B", unit_scale=True, disable=None if progress else True) as bar:
             for name, entry in file.entries.items():
                 stem, _, last = name.rpartition(".")
-                put(model.get_submodule(stem), last, file.read(name))
+                if dtype is None:
+                    put(model.get_submodule(stem), last, file.read(name))
+                else:
+                    _write_out(model.get_submodule(stem), last, file.read(name), dtype)
                 bar.update(entry.bytes)
-                if dtype is not None:
-                    _write_out(model.get_submodule(stem), last, dtype)
     return model.eval().requires_grad_(False)
 
 
-def _write_out(module: nn.Module, name: str, dtype: torch.dtype) -> None:
-    """A stored value as a plain parameter; of `kv_b_proj` once its parts are there."""
+def _write_out(module: nn.Module, name: str, value: Weight | Tensor, dtype: torch.dtype) -> None:
+    """A stored value as a plain parameter, in its old place; `kv_b_proj` once its parts are there."""
     if isinstance(module, LatentAttention) and name in ("key_up", "key_absorb", "value_up"):
+        setattr(module, name, value)
         _write_out_up_projection(module, dtype)
         return
-    value = getattr(module, name)
     wide = unpack(value) if isinstance(value, Weight) else value
-    if isinstance(value, Weight):
-        delattr(module, name)
     module.register_parameter(name, nn.Parameter(wide.to(dtype), requires_grad=False))
 
 

@@ -106,10 +106,13 @@ class Stream:
 class Quantiser:
     """Quantises one model into a folder."""
 
-    def __init__(self, source: Source, weights: str, rows: Rows | None, dtype: torch.dtype) -> None:
+    def __init__(
+        self, source: Source, weights: str, rows: Rows | None, dtype: torch.dtype, *, calibrated: bool = True
+    ) -> None:
+        """int4 is rounded to nearest where it is not `calibrated`; other formats always are."""
         self._source, self._weights, self._dtype = source, weights, dtype
         self._model = meta_model(source.config)
-        self._calibrates = weights == "int4"
+        self._calibrates = calibrated and weights == "int4"
         source.fill(self._model, "norm", "norm", torch.float32)
         self._learn = Stream(self._model, rows.learn if rows and self._calibrates else [])
         self._wide = Stream(self._model, rows.judge if rows else [])
