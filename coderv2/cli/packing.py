@@ -21,7 +21,9 @@ def options(command: Command) -> Command:
     """The options that make a packed folder."""
     for option in reversed(
         (
-            click.option("--pack", is_flag=True, help="Keep every number as it is, in the order that kernels read."),
+            click.option(
+                "--pack", is_flag=True, help="Keep every number as it is, in the order that kernels read."
+            ),
             click.option(
                 "--weights",
                 type=click.Choice(["int4", "int8", "fp8", "bf16"]),

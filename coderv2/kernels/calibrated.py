@@ -64,13 +64,12 @@ def _better_rows(w_OI: Tensor, ours: Parts, nearest: Parts, curvature: Curvature
     errors = [curvature.error(parts.int4_numbers()[:, : w_OI.shape[1]] - w_OI) for parts in (ours, nearest)]
     worse_O1 = (errors[0] > errors[1])[:, None]
 
-    def pick(a: Tensor | None, b: Tensor | None) -> Tensor:
-        assert a is not None and b is not None
-        return torch.where(worse_O1, b, a)
+    def pick(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+        return None if a is None or b is None else torch.where(worse_O1, b, a)
 
     return Parts(
-        pick(ours.quants_OI, nearest.quants_OI[:, : w_OI.shape[1]]),
-        pick(ours.scales, nearest.scales),
+        torch.where(worse_O1, nearest.quants_OI[:, : w_OI.shape[1]], ours.quants_OI),
+        torch.where(worse_O1, nearest.scales, ours.scales),
         pick(ours.minima, nearest.minima),
         pick(ours.d_OS, nearest.d_OS),
         pick(ours.m_OS, nearest.m_OS),
@@ -78,7 +77,7 @@ def _better_rows(w_OI: Tensor, ours: Parts, nearest: Parts, curvature: Curvature
 
 
 def search_ranges(w_OI: Tensor, importance_I: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale and minimum of each group [O, G]: of some shrunken ranges, each refitted by weighted least squares, the best."""
+    """Scale and minimum of each group [O, G]: the best of some shrunken ranges and their weighted refits."""
     x_OGx = filled_groups(w_OI)
     c_Gx = filled_groups(importance_I[None])[0]
     low_OG, high_OG = x_OGx.amin(-1).clamp(max=0), x_OGx.amax(-1).clamp(min=0)

@@ -39,14 +39,14 @@ def _checksum_from(first_word: int, data: Tensor) -> int:
 
 
 def read_bytes(file: int, offset: int, count: int) -> tuple[Tensor, int]:
-    """`count` bytes of an open file (its descriptor) from `offset` on, and their checksum; EOFError when it is shorter."""
+    """`count` bytes of an open file (its descriptor) from `offset` on, and their checksum; else EOFError."""
     data = empty_bytes(count)
     if kernels is not None:
         failed, found = kernels.read_file(file, offset, data.data_ptr(), count)
         if failed:
             raise EOFError
         return data, int(found)
-    view = memoryview(data.numpy())
+    view = data.numpy().data
     for first in range(0, count, _PIECE):
         piece = view[first : first + _PIECE]
         if os.preadv(file, [piece], offset + first) != len(piece):

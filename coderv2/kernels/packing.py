@@ -36,7 +36,9 @@ class Parts:
     def int4_numbers(self) -> Tensor:
         """What these parts stand for as int4, float32 [O, I]."""
         scales, minima = effective(FORMATS["int4"], self)
-        scale_OI, minimum_OI = (p.repeat_interleave(GROUP, 1)[:, : self.quants_OI.shape[1]] for p in (scales, minima))
+        scale_OI, minimum_OI = (
+            p.repeat_interleave(GROUP, 1)[:, : self.quants_OI.shape[1]] for p in (scales, minima)
+        )
         return scale_OI * self.quants_OI - minimum_OI
 
 
@@ -339,7 +341,8 @@ def two_level(x_OG: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _half_up(x: Tensor) -> Tensor:
     """The least float16 that is no less than a number from 0 on."""
     half = x.half()
-    return (half.view(torch.int16) + (half.float() < x)).view(torch.float16)
+    up: Tensor = (half.view(torch.int16) + (half.float() < x)).view(torch.float16)
+    return up
 
 
 def _inverse(x: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """int4 of one layer from what was seen to flow into it.
 
-An expert learns from the tokens that its router holds likeliest for it: those that chose it and, where these are few, the
-runners-up; each counts with the square of its affinity, as its error does in the layer's output. So an expert that is
-hardly ever chosen is calibrated on the inputs that come nearest to choosing it, rather than on none.
+An expert learns from the tokens that its router holds likeliest for it: those that chose it and, where these
+are few, runners-up; each counts with the square of its affinity, as its error does in the layer's output. So an expert
+that is hardly ever chosen is calibrated on the inputs that come nearest to choosing it, rather than on none.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from coderv2.model.moe import Experts, MixtureOfExperts, Mlp, choose
 from coderv2.model.observe import Notes
 from coderv2.model.transformer import Layer
 
-_MAPS = ("q_proj", "q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "o_proj")
+_MAPS = ("q_proj", "q_a_proj", "q_b_proj", "o_proj")
 _MOST_ROWS = 8192
 """Tokens that one network learns from at most."""
 _LEAST_PER_COLUMN = 2
@@ -33,7 +33,12 @@ def calibrated_layer(plain: Layer, wide: Layer, notes: Notes, config: ModelConfi
     """The layer's int4 weights by name; `wide` is what ran, `plain` the same weights as tensors."""
     found = {
         f"self_attn.{name}": _as_weight(
-            [calibrated_int4(getattr(plain.self_attn, name), Curvature.of(notes.moments[id(getattr(wide.self_attn, name))]))],
+            [
+                calibrated_int4(
+                    getattr(plain.self_attn, name),
+                    Curvature.of(notes.moments[id(getattr(wide.self_attn, name))]),
+                )
+            ],
             tuple(getattr(plain.self_attn, name).shape),
         )
         for name in _MAPS
@@ -42,7 +47,9 @@ def calibrated_layer(plain: Layer, wide: Layer, notes: Notes, config: ModelConfi
     return found | dict(_feed_forward(plain, wide, notes, config))
 
 
-def _feed_forward(plain: Layer, wide: Layer, notes: Notes, config: ModelConfig) -> Iterator[tuple[str, Weight]]:
+def _feed_forward(
+    plain: Layer, wide: Layer, notes: Notes, config: ModelConfig
+) -> Iterator[tuple[str, Weight]]:
     mlp, seen = plain.mlp, wide.mlp
     if isinstance(mlp, Mlp) and isinstance(seen, Mlp):
         yield from _dense("mlp", mlp, torch.cat(notes.rows[id(seen.gate_proj)]))

@@ -12,7 +12,16 @@ from coderv2.text.tokenizer import Tokenizer
 ROW = 1024
 """Tokens in a row at most."""
 _LEARN, _JUDGE = 32, 16
-_SKIPPED = {"test", "tests", "idlelib", "lib2to3", "turtledemo", "site-packages", "dist-packages", "__pycache__"}
+_SKIPPED = {
+    "test",
+    "tests",
+    "idlelib",
+    "lib2to3",
+    "turtledemo",
+    "site-packages",
+    "dist-packages",
+    "__pycache__",
+}
 _LARGEST = 1 << 20
 
 
@@ -49,7 +58,9 @@ def rows_of(tokenizer: Tokenizer, given: Path | None, *, learn: int = _LEARN, ju
         )
     if not all(parts):
         raise BadData(f"{given or 'the standard library'}: too little text to calibrate with and to judge on")
-    return Rows(parts[0][:learn], parts[1][:judge], str(given) if given else f"standard library of {_library()}")
+    return Rows(
+        parts[0][:learn], parts[1][:judge], str(given) if given else f"standard library of {_library()}"
+    )
 
 
 def _library() -> Path:

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,11 @@ def quantisation(config: ModelConfig) -> Mapping[str, Any]:
     if not isinstance(found, Mapping):
         raise BadCheckpoint(f"config.json: quantization_config is {found!r}, not an object")
     return found
+
+
+def without_quantisation(config: ModelConfig) -> ModelConfig:
+    """The same model, its weights stored as any."""
+    return replace(config, extra={k: v for k, v in config.extra.items() if k != "quantization_config"})
 
 
 def is_packed(config: ModelConfig) -> bool:
@@ -93,8 +99,8 @@ class Checkpoint:
         wanted = (-(-O // rows), -(-I // columns))
         if tuple(raw.shape) != wanted:
             raise BadCheckpoint(
-                f"{self._files[scale_name].path}: {scale_name} has shape {list(raw.shape)}; blocks of {rows} x {columns} "
-                f"call for {list(wanted)}"
+                f"{self._files[scale_name].path}: {scale_name} has shape {list(raw.shape)}; "
+                f"blocks of {rows} x {columns} call for {list(wanted)}"
             )
         by_row_OS = raw.repeat_interleave(rows, 0)[:O].repeat_interleave(columns // FP8_SPAN, 1)
         return by_row_OS[:, : -(-I // FP8_SPAN)].contiguous()
@@ -111,8 +117,9 @@ class Checkpoint:
                 raise BadCheckpoint(f"{folder}: {name} is missing (expected shape {list(shape)})")
             entry = self.entry(name)
             if entry.shape != shape:
+                path = self._files[name].path
                 raise BadCheckpoint(
-                    f"{self._files[name].path}: {name} has shape {list(entry.shape)}, the config calls for {list(shape)}"
+                    f"{path}: {name} has shape {list(entry.shape)}, the config calls for {list(shape)}"
                 )
             if entry.dtype == FP8:
                 scales.add(self._checked_scale(name))
@@ -137,10 +144,14 @@ def _block(config: ModelConfig, folder: Path) -> tuple[int, int]:
     if method == PACKED:
         raise Unsupported(f"{folder}: weights in kernel order, which only running opens, not training")
     if method not in ("fp8", "compressed-tensors"):
-        raise Unsupported(f"{folder}: quantised by {method!r}; of safetensors this version reads wide ones and FP8")
+        raise Unsupported(
+            f"{folder}: quantised by {method!r}; of safetensors this version reads wide ones and FP8"
+        )
     block = found.get("weight_block_size") or _BLOCK
     if len(block) != 2 or not all(type(n) is int and n > 0 for n in block) or block[1] % FP8_SPAN:
-        raise Unsupported(f"{folder}: FP8 scales for blocks of {block}; their columns must be whole {FP8_SPAN}s")
+        raise Unsupported(
+            f"{folder}: FP8 scales for blocks of {block}; their columns must be whole {FP8_SPAN}s"
+        )
     return block[0], block[1]
 
 

@@ -46,7 +46,9 @@ def watched(batch: Batch, notes: Notes) -> Batch:
             return scores_TE
 
         @classmethod
-        def mixture(cls, x_TD: Tensor, weights_TK: Tensor, experts_TK: Tensor, routed: Any, shared: Any) -> Tensor:
+        def mixture(
+            cls, x_TD: Tensor, weights_TK: Tensor, experts_TK: Tensor, routed: Any, shared: Any
+        ) -> Tensor:
             notes.network(x_TD, routed[0])
             return Ops.mixture(x_TD, weights_TK, experts_TK, routed, shared)
 

@@ -49,7 +49,7 @@ def place(module: nn.Module, name: str, tensor: Tensor, format_name: str) -> Non
 
 
 def place_fp8(module: nn.Module, name: str, codes: Tensor, scales: Tensor) -> None:
-    """Puts FP8 values into their module: codes as numbers [..., O, I], scales float32 for each row and span, [..., O, S]."""
+    """Puts FP8 values into their module: codes as numbers [..., O, I], scales of each row and span, [..., O, S]."""
     if name != "kv_b_proj" or not isinstance(module, LatentAttention):
         set_weight(module, name, pack_fp8(codes, scales))
         return

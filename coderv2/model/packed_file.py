@@ -1,4 +1,4 @@
-"""`model.packed`: a model's weights on disk as they lie in memory, in kernel order, so that opening them is reading them.
+"""`model.packed`: a model's weights on disk as they lie in memory, in kernel order: opening them is reading them.
 
     offset 0        magic "CODERV2P"; version, 0 (uint32); where the index begins, its length, its checksum (uint64)
     from 4096 on    values, each from a multiple of 4096 on; between them zeros
@@ -26,7 +26,7 @@ from coderv2.kernels.formats import FORMATS, Weight
 from coderv2.kernels.memory import checksum, read_bytes
 from coderv2.kernels.packing import unpack
 from coderv2.model.attention import LatentAttention
-from coderv2.model.checkpoint import PACKED, quantisation
+from coderv2.model.checkpoint import PACKED, quantisation, without_quantisation
 from coderv2.model.config import ModelConfig
 from coderv2.model.pack import put, stored_shapes
 from coderv2.model.transformer import Transformer
@@ -140,7 +140,9 @@ class PackedFile:
         if version != VERSION:
             raise Unsupported(f"{self.path}: version {version}; this version reads {VERSION}: convert again")
         if length > _INDEX_LIMIT or self._end + length != self._size:
-            self._fail(f"its index ends at byte {self._end + length}, the file at {self._size}: truncated or damaged")
+            self._fail(
+                f"its index ends at byte {self._end + length}, the file at {self._size}: truncated or damaged"
+            )
         self._file.seek(self._end)
         raw = self._file.read(length)
         if _sum(raw) != wanted:
@@ -154,8 +156,13 @@ class PackedFile:
         if not all(type(n) is int and 0 <= n < 1 << 64 for n in numbers):
             self._fail(f"{name}: numbers out of range")
         if entry.format is not None and entry.format not in _BY_CODE:
-            raise Unsupported(f"{self.path}: {name} is in format {entry.format}, which this version does not know")
-        if len(entry.shape) not in ((1,) if entry.format is None else (2, 3)) or entry.needed() != entry.bytes:
+            raise Unsupported(
+                f"{self.path}: {name} is in format {entry.format}, which this version does not know"
+            )
+        if (
+            len(entry.shape) not in ((1,) if entry.format is None else (2, 3))
+            or entry.needed() != entry.bytes
+        ):
             self._fail(f"{name}: shape {list(entry.shape)} does not take {entry.bytes} bytes")
         return entry
 
@@ -188,7 +195,9 @@ class PackedFile:
         except EOFError:
             self._fail(f"{name}: the file ends within it")
         if found != entry.checksum:
-            self._fail(f"{name} is damaged: its checksum is {found:016x}, the index says {entry.checksum:016x}")
+            self._fail(
+                f"{name} is damaged: its checksum is {found:016x}, the index says {entry.checksum:016x}"
+            )
         if entry.format is None:
             return data.view(torch.float32)
         stack = entry.shape[:-2]
@@ -212,13 +221,17 @@ def load(folder: Path, *, dtype: torch.dtype | None = None, progress: bool = Fal
     config = ModelConfig.from_folder(folder)
     version = quantisation(config).get("version")
     if version != VERSION:
-        raise Unsupported(f"{folder}: packed in version {version!r}; this version reads {VERSION}: convert again")
-    model = meta_model(config)
+        raise Unsupported(
+            f"{folder}: packed in version {version!r}; this version reads {VERSION}: convert again"
+        )
+    model = meta_model(without_quantisation(config))
     with ExitStack() as stack:
         file = PackedFile(folder, stack)
         file.check(config, stored_shapes(model))
         total = sum(entry.bytes for entry in file.entries.values())
-        with tqdm(total=total, desc="loading", unit="B", unit_scale=True, disable=None if progress else True) as bar:
+        with tqdm(
+            total=total, desc="loading", unit="B", unit_scale=True, disable=None if progress else True
+        ) as bar:
             for name, entry in file.entries.items():
                 stem, _, last = name.rpartition(".")
                 if dtype is None:

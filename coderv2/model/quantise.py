@@ -1,8 +1,8 @@
 """Wide weights into quantised ones, one layer in memory at a time, and judged on the way.
 
-Three streams of hidden states go from layer to layer: text to calibrate with, through the quantised layers, so that each
-learns what really comes in; and held-out text through the wide layers and through the quantised ones, which differ at
-the end by what is reported. No model needs to fit into memory whole, in either form.
+Three streams of hidden states go from layer to layer: text to calibrate with, through the quantised layers, so that
+each learns what really comes in; and held-out text through the wide layers and through the quantised ones, which differ
+at the end by what is reported. No model needs to fit into memory whole, in either form.
 """
 
 import math
@@ -30,6 +30,8 @@ from coderv2.model.transformer import Layer, Transformer
 from coderv2.model.weights import meta_model
 
 FORMATS = ("int4", "int8", "fp8", "bf16")
+_EIGHT_BITS = ("embed_tokens", "lm_head", "kv_a_proj_with_mqa", "kv_b_proj")
+"""What stays at eight bits among int4: few numbers that many others hang on."""
 _TOGETHER = 4
 """Rows in one pass."""
 _LOGITS = 256
@@ -51,9 +53,7 @@ def format_for(ours: str, weights: str) -> str:
     """The format of a parameter in a model of `weights`; why these stay wide: docs/guides/quantise.md."""
     if ours.endswith(".mlp.gate"):
         return "f32"
-    if weights == "int4" and (ours in ("embed_tokens", "lm_head") or ours.endswith("kv_b_proj")):
-        return "int8"
-    return weights
+    return "int8" if weights == "int4" and ours.endswith(_EIGHT_BITS) else weights
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,9 @@ class Quantiser:
     def _layer(self, i: int, writer: Writer) -> LayerError | None:
         plain = self._plain_layer(i)
         wide = self._packed_layer(plain, i, lambda ours: exact_format(ours, self._dtype), {})
-        ours = self._packed_layer(plain, i, lambda ours: format_for(ours, self._weights), self._calibrated(plain, wide))
+        ours = self._packed_layer(
+            plain, i, lambda ours: format_for(ours, self._weights), self._calibrated(plain, wide)
+        )
         del plain
         error = self._advance(i, wide, ours)
         for stem, module in ours.named_modules():
@@ -205,7 +207,9 @@ class Quantiser:
         count = 0
         for batch, x_TD, y_TD in zip(self._wide.batches, self._wide.x, self._ours.x, strict=True):
             targets_T, followed = batch.token_ids_T[1:], torch.ones(len(x_TD) - 1, dtype=torch.bool)
-            followed[[end - 1 for end in batch.starts[1:-1]]] = False  # a row's last token has no next one here
+            followed[[end - 1 for end in batch.starts[1:-1]]] = (
+                False  # a row's last token has no next one here
+            )
             for rows in followed.nonzero()[:, 0].split(_LOGITS):
                 p = self._log_probabilities(x_TD[rows], wide)
                 q = self._log_probabilities(y_TD[rows], ours)
@@ -216,7 +220,8 @@ class Quantiser:
 
     def _log_probabilities(self, x_TD: Tensor, head: Weight) -> Tensor:
         normed_TD = Ops.rms_norm(x_TD, self._model.norm, self._source.config.rms_norm_eps)
-        return Ops.linear(normed_TD, head).float().log_softmax(-1)
+        logs_TW: Tensor = Ops.linear(normed_TD, head).float().log_softmax(-1)
+        return logs_TW
 
 
 def _compared(p_TW: Tensor, q_TW: Tensor, targets_T: Tensor) -> Tensor:

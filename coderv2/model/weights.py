@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from coderv2.errors import BadCheckpoint, Unsupported
 from coderv2.kernels.formats import Weight
-from coderv2.model.checkpoint import INDEX, SINGLE, Checkpoint, quantisation
+from coderv2.model.checkpoint import INDEX, SINGLE, Checkpoint, quantisation, without_quantisation
 from coderv2.model.config import ModelConfig
 from coderv2.model.pack import exact_format, pack_model, place, place_fp8, slots, unpacked
 from coderv2.model.transformer import Transformer
@@ -98,8 +98,7 @@ class FolderSource:
         config = ModelConfig.from_folder(folder)
         shapes = {name: tuple(t.shape) for name, t in published_tensors(meta_model(config))}
         self._checkpoint = Checkpoint(folder, shapes, stack)
-        extra = {key: value for key, value in config.extra.items() if key != "quantization_config"}
-        self.config = replace(config, extra=extra)
+        self.config = without_quantisation(config)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -118,9 +117,7 @@ class FolderSource:
             self._checkpoint.read_into(published, part)
         module.register_parameter(name, nn.Parameter(full, requires_grad=False))
 
-    def fill_packed(
-        self, module: nn.Module, name: str, ours: str, dtype: torch.dtype | None = None
-    ) -> None:
+    def fill_packed(self, module: nn.Module, name: str, ours: str, dtype: torch.dtype | None = None) -> None:
         """The same in kernel order: in `dtype`, or None for as it lies."""
         meta = module.get_parameter(name)
         if dtype is None and all(self._checkpoint.is_fp8(one) for one, _ in _parts(ours, meta)):
@@ -192,10 +189,9 @@ def _check_tensors(ours: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> N
 
 def check_config(ours: ModelConfig, given: ModelConfig, folder: Path) -> None:
     """BadCheckpoint where `folder` is of another config; how weights are stored does not count."""
+    ours, given = without_quantisation(ours), without_quantisation(given)
     for field in fields(ModelConfig):
         mine, other = getattr(ours, field.name), getattr(given, field.name)
-        if field.name == "extra":
-            mine, other = ({k: v for k, v in e.items() if k != "quantization_config"} for e in (mine, other))
         if field.name != "torch_dtype" and mine != other:
             raise BadCheckpoint(f"{folder}: {field.name} is {other!r}, the running model's is {mine!r}")
 

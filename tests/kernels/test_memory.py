@@ -22,12 +22,16 @@ def test_any_changed_byte_changes_the_checksum(data: bytes, draw: st.DataObject)
 
 def test_words_that_change_places_are_seen() -> None:
     words = torch.tensor([5, 9, 9, 1], dtype=torch.int64)
-    assert memory.checksum(words.view(torch.uint8)) != memory.checksum(words.flip(0).contiguous().view(torch.uint8))
+    assert memory.checksum(words.view(torch.uint8)) != memory.checksum(
+        words.flip(0).contiguous().view(torch.uint8)
+    )
 
 
 @pytest.mark.skipif(memory.kernels is None, reason="the CPU kernels are not built")
 @pytest.mark.parametrize("size", [1, 8, 4097, (1 << 20) + 13, 3 << 20, (1 << 24) + 5])
-def test_with_and_without_the_kernels_alike(size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_and_without_the_kernels_alike(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = torch.randint(0, 256, (size,), dtype=torch.uint8)
     path = tmp_path / "file"
     path.write_bytes(b"head" + bytes(data.numpy()))

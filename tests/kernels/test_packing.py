@@ -29,7 +29,9 @@ def bound(x_OI: Tensor, name: str) -> Tensor:
     if name == "bf16":  # eight bits of mantissa
         return x_OI.abs() * 2**-8 + 1e-40
     if name == "fp8":  # four bits of mantissa, or half the least step of the span's scale
-        most = _wide(x_OI, 128).abs().amax(-1, keepdim=True).expand(-1, -1, 128).flatten(1)[:, : x_OI.shape[1]]
+        most = (
+            _wide(x_OI, 128).abs().amax(-1, keepdim=True).expand(-1, -1, 128).flatten(1)[:, : x_OI.shape[1]]
+        )
         return torch.maximum(x_OI.abs() * 2**-4, most / 448 * 2**-10) * 1.001 + 1e-27
     tiny = 2.0**-24  # float16's least step
     if name == "int8":  # half a step, and 127 times what float16 rounds off the scale
@@ -40,8 +42,9 @@ def bound(x_OI: Tensor, name: str) -> Tensor:
 
 
 def _int4_bound(x_OI: Tensor, tiny: float) -> Tensor:
-    """Half a step; 15 times half a step of the scale's byte; half a step of the minimum's byte, both of the superblock's
-    largest; and where a scale's byte is rounded down, what is cut off at the range's end is within the same."""
+    """Half a step; 15 times half a step of the scale's byte; half a step of the minimum's byte.
+
+    Where a scale's byte is rounded down, what is cut off at the range's end is within the same."""
     groups = _wide(x_OI, GROUP)
     low, high = groups.amin(-1).clamp(max=0), groups.amax(-1).clamp(min=0)
 
@@ -62,7 +65,9 @@ def matrices(draw: st.DrawFn) -> Tensor:
     O, I = draw(st.integers(1, 35)), draw(st.sampled_from([1, 31, 32, 33, 96, 128, 160, 255, 257, 700]))
     seed, size = draw(st.integers(0, 1 << 30)), draw(st.sampled_from([1e-30, 1e-7, 0.006, 0.02, 1.0, 100.0]))
     x_OI = torch.randn(O, I, generator=torch.Generator().manual_seed(seed)) * size
-    for kind in draw(st.lists(st.sampled_from(["zeros", "outlier", "denormal", "constant", "positive"]), max_size=3)):
+    for kind in draw(
+        st.lists(st.sampled_from(["zeros", "outlier", "denormal", "constant", "positive"]), max_size=3)
+    ):
         row = draw(st.integers(0, O - 1))
         if kind == "zeros":
             x_OI[row] = 0
@@ -191,7 +196,9 @@ def test_both_languages_count_the_same_bytes(format: Format) -> None:
 
 def _q4_k(parts: Parts) -> bytes:
     """One row of 256 columns as GGUF's Q4_K, written down from the format's description."""
-    assert parts.minima is not None and parts.d_OS is not None and parts.m_OS is not None
+    assert parts.minima is not None
+    assert parts.d_OS is not None
+    assert parts.m_OS is not None
     s, m = parts.scales[0].int().tolist(), parts.minima[0].int().tolist()
     twelve = [0] * 12
     for g in range(4):

@@ -24,7 +24,12 @@ CONFIG: dict[str, Any] = {
     "num_attention_heads": 2, "torch_dtype": "bfloat16", "num_hidden_layers": 2, "n_routed_experts": 8,
 }  # fmt: skip
 LAYOUTS: dict[str, dict[str, Any]] = {
-    "block": {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128], "activation_scheme": "dynamic"},
+    "block": {
+        "quant_method": "fp8",
+        "fmt": "e4m3",
+        "weight_block_size": [128, 128],
+        "activation_scheme": "dynamic",
+    },
     "tensor": {"quant_method": "fp8", "activation_scheme": "static"},
     "row": {"quant_method": "compressed-tensors", "format": "float-quantized"},
 }
@@ -63,11 +68,17 @@ def _fp8_folder(folder: Path, layout: str) -> dict[str, Tensor]:
         if layout == "tensor":
             stored[stem + "input_scale"] = torch.tensor([0.5])
         O, I = codes.shape
-        wide = scale.repeat_interleave(128, 0)[:O].repeat_interleave(128, 1)[:, :I] if layout == "block" else scale
+        wide = (
+            scale.repeat_interleave(128, 0)[:O].repeat_interleave(128, 1)[:, :I]
+            if layout == "block"
+            else scale
+        )
         exact[name] = codes.float() * wide
     save_file(stored, folder / SINGLE)
     config = json.loads((folder / "config.json").read_text("utf-8"))
-    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": LAYOUTS[layout]}), "utf-8")
+    (folder / "config.json").write_text(
+        json.dumps(config | {"quantization_config": LAYOUTS[layout]}), "utf-8"
+    )
     return exact
 
 
@@ -85,7 +96,9 @@ def test_run_on_the_cpu_the_codes_stay_codes(layout: str, tmp_path: Path) -> Non
     exact = _fp8_folder(tmp_path / "fp8", layout)
     model = weights.load(tmp_path / "fp8", packed=True)
     attention, experts = model.layers[1].self_attn, model.layers[1].mlp.experts
-    assert experts.gate_proj.format.name == attention.o_proj.format.name == attention.key_up.format.name == "fp8"
+    assert (
+        experts.gate_proj.format.name == attention.o_proj.format.name == attention.key_up.format.name == "fp8"
+    )
     assert model.layers[1].mlp.gate.format.name == "f32"
     stacked = torch.stack([exact[f"model.layers.1.mlp.experts.{e}.down_proj.weight"] for e in range(8)])
     assert torch.equal(unpack(experts.down_proj), stacked)
