@@ -1,7 +1,6 @@
 """The number types of GGUF files: their sizes, and what each becomes in kernel order."""
 
 import math
-import mmap
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +10,7 @@ from coderv2.errors import Unsupported
 from coderv2.kernels import packing
 from coderv2.kernels.cpu import kernels
 from coderv2.kernels.formats import FORMATS, Weight
+from coderv2.kernels.memory import empty_bytes
 
 
 @dataclass(frozen=True)
@@ -102,35 +102,3 @@ def unpack(number: int, data: Tensor, shape: tuple[int, ...]) -> Tensor:
     if TYPES[number].name in _PLAIN:
         return plain(number, data, shape).float()
     return packing.unpack(pack(number, data, shape if len(shape) > 1 else (1, *shape))).view(shape)
-
-
-_CHUNK = 1 << 29
-_HUGE = 1 << 21
-_ALIGNED = 64
-_chunk: Tensor = torch.empty(0, dtype=torch.uint8)
-"""What is left of the memory that weights are cut from."""
-
-
-def empty_bytes(count: int) -> Tensor:
-    """Memory for a packed weight, in huge pages where the system gives them: a stream through 4 KiB pages reaches
-    little more than half the speed.
-
-    Weights are cut from large chunks, so that none wastes the rest of a huge page; what is not written costs nothing.
-    """
-    global _chunk
-    needed = -(-count // _ALIGNED) * _ALIGNED
-    if needed > _chunk.numel():
-        _chunk = _huge_pages(max(needed, _CHUNK))
-    taken, _chunk = _chunk[:count], _chunk[needed:]
-    return taken
-
-
-def _huge_pages(count: int) -> Tensor:
-    if not hasattr(mmap, "MADV_HUGEPAGE"):
-        return torch.empty(count, dtype=torch.uint8)
-    # Private: memory that could be shared comes in small pages only.
-    memory = mmap.mmap(-1, count + _HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    memory.madvise(mmap.MADV_HUGEPAGE)
-    whole = torch.frombuffer(memory, dtype=torch.uint8)
-    first = -whole.data_ptr() % _HUGE
-    return whole[first : first + count]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from coderv2.kernels.cpu import kernels
-from coderv2.kernels.ggml import empty_bytes
+from coderv2.kernels.memory import empty_bytes
 
 KINDS = ("fp32", "bf16", "int8")
 """Arithmetic, as the kernels number it: float32; pairs of bfloat16; fours of int8, the weights of four bits."""

@@ -54,11 +54,13 @@ class Batch:
 
     deterministic: bool = False
     """Every row's bits depend on its own sequence only; with a cache."""
+    watching: type[Ops] | None = field(default=None, compare=False)
+    """Ops that take notes, in place of the usual ones."""
 
     @property
     def ops(self) -> type[Ops]:
         """Who computes this pass."""
-        return pick(deterministic=self.deterministic)
+        return self.watching or pick(deterministic=self.deterministic)
 
     @classmethod
     def packed(

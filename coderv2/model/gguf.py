@@ -64,6 +64,30 @@ def load(path: Path, *, dtype: torch.dtype | None = None, progress: bool = False
     return model.eval().requires_grad_(False)
 
 
+class Source:
+    """A file, or the first of its parts, that gives one parameter at a time."""
+
+    def __init__(self, path: Path, stack: ExitStack) -> None:
+        """Files are closed with `stack`; all of it is checked now."""
+        self._file = Gguf(path, stack)
+        self.config = config_of(self._file)
+        with torch.device("meta"):
+            _check(Transformer(self.config), self._file)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What quants are written out in."""
+        return torch.bfloat16
+
+    def fill(self, module: nn.Module, name: str, ours: str, dtype: torch.dtype) -> None:
+        """Puts a parameter's values into its module, as a plain tensor."""
+        _fill(self._file, module, name, ours, dtype)
+
+    def fill_packed(self, module: nn.Module, name: str, ours: str) -> None:
+        """The same in kernel order, as it lies in the file."""
+        _fill(self._file, module, name, ours, None)
+
+
 def _check(model: Transformer, file: Gguf) -> None:
     """Every tensor that the metadata calls for is there in its shape, and none besides."""
     known: set[str] = set()

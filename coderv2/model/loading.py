@@ -1,12 +1,13 @@
-"""A model and its tokenizer from wherever they lie: a checkpoint's folder or a GGUF file."""
+"""A model and its tokenizer from wherever they lie: a checkpoint's folder, a packed one, or a GGUF file."""
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 
 from coderv2.errors import Unsupported
 from coderv2.kernels import cpu
-from coderv2.model import gguf, weights
+from coderv2.model import checkpoint, gguf, packed_file, weights
 from coderv2.model.config import ModelConfig
 from coderv2.model.transformer import Transformer
 from coderv2.text.tokenizer import Tokenizer
@@ -15,6 +16,11 @@ from coderv2.text.tokenizer import Tokenizer
 def is_gguf(path: Path) -> bool:
     """By its name."""
     return path.suffix == ".gguf" and not path.is_dir()
+
+
+def is_packed(path: Path) -> bool:
+    """Whether the folder's config says that its weights are in kernel order."""
+    return not is_gguf(path) and checkpoint.is_packed(ModelConfig.from_folder(path))
 
 
 def open_model(
@@ -26,20 +32,39 @@ def open_model(
 ) -> Transformer:
     """The model, to be run and not trained: on the CPU its weights are packed, where our kernels are built.
 
-    `dtype` None leaves a GGUF file's quants as they are, and takes of a checkpoint what runs best (`auto_dtype`).
+    `dtype` None leaves quantised weights as they are, and takes of other checkpoints what runs best (`auto_dtype`).
     """
     on_cpu = torch.device(device).type == "cpu"
     if on_cpu:
         cpu.warn_if_absent()
-    if not is_gguf(path):
-        dtype = dtype or weights.auto_dtype(path, device)
-        packed = on_cpu and cpu.kernels is not None
-        return weights.load(path, dtype=dtype, device=device, progress=progress, packed=packed)
-    if dtype is None and not on_cpu:
-        raise Unsupported(
-            f"{path}: quants run on the CPU so far; give a dtype to have them written out for {device}"
-        )
-    return gguf.load(path, dtype=dtype, progress=progress).to(device)
+    if is_gguf(path) or is_packed(path):
+        if dtype is None and not on_cpu:
+            raise Unsupported(
+                f"{path}: quants run on the CPU so far; give a dtype to have them written out for {device}"
+            )
+        load = gguf.load if is_gguf(path) else packed_file.load
+        return load(path, dtype=dtype, progress=progress).to(device)
+    dtype = dtype or weights.auto_dtype(path, device)
+    packed = on_cpu and cpu.kernels is not None
+    return weights.load(path, dtype=dtype, device=device, progress=progress, packed=packed)
+
+
+def open_plain(path: Path, *, dtype: torch.dtype | None = None, progress: bool = False) -> Transformer:
+    """The model with plain parameters, to be written again; `dtype` None is the checkpoint's own, or bfloat16."""
+    if is_gguf(path):
+        return gguf.load(path, dtype=dtype or torch.bfloat16, progress=progress)
+    if is_packed(path):
+        return packed_file.load(path, dtype=dtype or torch.bfloat16, progress=progress)
+    return weights.load(path, dtype=dtype, progress=progress)
+
+
+def open_source(path: Path, stack: ExitStack) -> weights.FolderSource | gguf.Source:
+    """The model one parameter at a time; its files are closed with `stack`. Unsupported for what is packed already."""
+    if is_gguf(path):
+        return gguf.Source(path, stack)
+    if is_packed(path):
+        raise Unsupported(f"{path}: packed already; convert from the checkpoint that it was made of")
+    return weights.FolderSource(path, stack)
 
 
 def open_config(path: Path) -> ModelConfig:

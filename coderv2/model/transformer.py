@@ -86,7 +86,7 @@ class Transformer(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Float32 logits of `batch.logits_rows`, or of every row: [rows, W]."""
-        plan, ops = self._plan(batch), batch.ops
+        plan, ops = self.plan(batch), batch.ops
         x_TD = ops.embedding(batch.token_ids_T, self.embed_tokens)
         for layer in self.layers:
             x_TD = layer(x_TD, batch, plan)
@@ -96,7 +96,8 @@ class Transformer(nn.Module):
         logits_RW: Tensor = ops.linear(x_TD, self.lm_head).float()
         return logits_RW
 
-    def _plan(self, batch: Batch) -> AttentionPlan:
+    def plan(self, batch: Batch) -> AttentionPlan:
+        """What all layers of a pass share."""
         if self._inv_freq is None or self._inv_freq.device != self.device:
             self._inv_freq = inverse_frequencies(self.config, self.device)
         cos_TR2, sin_TR2 = rotary_table(self.config, batch.positions_T, self._inv_freq)

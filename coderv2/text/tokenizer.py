@@ -73,6 +73,10 @@ class Tokenizer:
             raise BadCheckpoint(f"{path} cannot be read as a tokenizer: {error}") from error
         return cls(backend, source=str(path))
 
+    def save(self, folder: Path) -> None:
+        """Writes `tokenizer.json`, which `from_folder` reads."""
+        self._full.save(str(folder / "tokenizer.json"))
+
     def encode(self, text: str, *, bos: bool = False, control: bool = False) -> list[int]:
         """Token ids of `text`.
 

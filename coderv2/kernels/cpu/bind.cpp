@@ -7,6 +7,8 @@ NB_MODULE(MODULE, m) {
     m.def("threads", &coderv2::threads);
     m.def("keep_memory", &coderv2::keep_memory);
     coderv2::bind_pack(m);
+    coderv2::bind_round(m);
+    coderv2::bind_load(m);
     coderv2::bind_linear(m);
     coderv2::bind_experts(m);
     coderv2::bind_absorbed(m);

@@ -19,6 +19,8 @@ T* at(uintptr_t address) {
 using Unlocked = nanobind::call_guard<nanobind::gil_scoped_release>;
 
 void bind_pack(nanobind::module_& m);
+void bind_round(nanobind::module_& m);
+void bind_load(nanobind::module_& m);
 void bind_linear(nanobind::module_& m);
 void bind_experts(nanobind::module_& m);
 void bind_absorbed(nanobind::module_& m);

@@ -90,7 +90,7 @@ float int8(int64_t turns, std::integer_sequence<int, CHAIN...>) {
     Dots<4> sums[] = {((void)CHAIN, Dots<4>(0))...};  // four-bit weights, as the quantised formats mostly have
     auto step = [&]<int STEP>(std::integral_constant<int, STEP>) {
         const Bytes w = load_bytes(operands.weights + 64 * STEP);
-        (sums[CHAIN].template add<STEP>(w, operands.a + 4 * STEP), ...);
+        (sums[CHAIN].template add<STEP>(w, spread(operands.a + 4 * STEP)), ...);
     };
     for (; turns > 0; --turns) {
         operands.renew();
