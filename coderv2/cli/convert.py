@@ -69,7 +69,7 @@ def convert(
     if choice.wanted and (dtype or max_shard_size):
         raise InvalidValue("--dtype and --max-shard-size belong to safetensors, not to --pack or --weights")
     if out.suffix == ".gguf":
-        _check_for_gguf(out, dtype or max_shard_size, choice.wanted, force)
+        _check_for_gguf(out, bool(dtype or max_shard_size or choice.wanted), force)
         _convert_to_gguf(source, out, file_type or "bf16")
         return
     if file_type is not None:
@@ -93,9 +93,12 @@ def convert(
     click.echo(f"{out}: AutoModelForCausalLM.from_pretrained({str(out)!r}) opens it.")
 
 
-def _check_for_gguf(out: Path, for_folders: str | None, packed: bool, force: bool) -> None:
-    if for_folders is not None or packed:
-        raise InvalidValue("a .gguf file takes --type; the other choices are for folders", param="type")
+def _check_for_gguf(out: Path, for_folders: bool, force: bool) -> None:
+    if for_folders:
+        raise InvalidValue(
+            "--dtype is for folders, as --max-shard-size, --pack and --weights are; a .gguf file takes --type",
+            param="type",
+        )
     if out.is_dir() or (out.exists() and not force):
         raise InvalidValue(f"{out} exists; choose another name" + ("" if out.is_dir() else ", or --force"))
 

@@ -311,13 +311,13 @@ def _encode_int8(x_OI: Tensor) -> Tensor:
 
 
 def _encode_int4(x_OI: Tensor) -> Tensor:
-    packed: Tensor = assemble(FORMATS["int4"], nearest_int4(x_OI))
-    return packed
+    return assemble(FORMATS["int4"], nearest_int4(x_OI))
 
 
 def filled_groups(x_OI: Tensor) -> Tensor:
     """Columns in groups of 32 as float32, the last filled up with zeros, [O, G, 32]."""
-    return F.pad(x_OI.float(), (0, -x_OI.shape[1] % GROUP)).unflatten(1, (-1, GROUP))
+    groups: Tensor = F.pad(x_OI.float(), (0, -x_OI.shape[1] % GROUP)).unflatten(1, (-1, GROUP))
+    return groups
 
 
 def nearest_int4(x_OI: Tensor) -> Parts:
