@@ -1,8 +1,8 @@
 """Same file, next-token KL: ours and llama.cpp's run of each type, both against llama.cpp's own BF16 run.
 
 The bundled model, exported by us, and quantised by llama.cpp's quantiser into the types that we only read. The text is
-held out: files of the standard library, which the model was not trained on.
-Needs llama-cpp-python (`pip install -e .[llama-cpp]`).
+held out: files of the standard library, which the model was not trained on. Not among `python -m benchmarks`, since it
+needs llama-cpp-python (`make .venv/installed-llama-cpp`): `python -m benchmarks.gguf_quality`.
 """
 
 import sysconfig

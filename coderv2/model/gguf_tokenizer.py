@@ -66,7 +66,12 @@ def _tokenizer(
         for i, (token, kind) in enumerate(zip(tokens, types, strict=True))
         if kind != TokenType.UNUSED
     }
-    special = {ids[t] for t in (BOS, EOS) if t in ids}
+    for wanted in (BOS, EOS):
+        if wanted not in ids:
+            raise BadCheckpoint(
+                f"{path}: the tokenizer has no {wanted}, which every prompt of this model needs"
+            )
+    special = {ids[BOS], ids[EOS]}
     added = [
         AddedToken(token, normalized=True, special=i in special)
         for i, (token, kind) in enumerate(zip(tokens, types, strict=True))

@@ -37,6 +37,7 @@ def open_model(
     on_cpu = torch.device(device).type == "cpu"
     if on_cpu:
         cpu.warn_if_absent()
+        cpu.keep_memory()
     if is_gguf(path) or is_packed(path):
         if dtype is None and not on_cpu:
             raise Unsupported(

@@ -72,7 +72,11 @@ def test_tiny_checkpoints_get_the_same_greedy_answer(tmp_path: Path, family: str
     export(folder, path, FILE_TYPES[kind], name="x")
     ids = sample_ids(40, 380)
     with LlamaCpp(path) as peer:
-        assert _ours(path, ids) == peer.greedy(ids, ANSWER)
+        ours, theirs = _ours(path, ids), peer.greedy(ids, ANSWER)
+        if kind == "f32":
+            assert ours == theirs
+        elif ours != theirs:
+            _assert_close_call(peer, ids, ours, theirs)
 
 
 @pytest.mark.parametrize("kind", FILE_TYPES)

@@ -62,6 +62,12 @@ def _kernels() -> ModuleType | None:
 kernels: Any = _kernels()
 
 
+def keep_memory() -> None:
+    """Freed memory stays with the process from now on: passes take the same amounts again and again."""
+    if kernels is not None:
+        kernels.keep_memory()
+
+
 def isa() -> str | None:
     """The instruction set in use."""
     return kernels.__name__.rpartition("._")[2] if kernels else None
