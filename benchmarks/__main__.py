@@ -4,6 +4,7 @@ import sys
 
 from benchmarks import (
     batching,
+    cpu_kernels,
     determinism,
     drafts,
     engine_overhead,
@@ -15,6 +16,7 @@ from benchmarks import (
 
 BENCHMARKS = {
     "batching": batching.main,
+    "cpu_kernels": cpu_kernels.main,
     "determinism": determinism.main,
     "drafts": drafts.main,
     "engine_overhead": engine_overhead.main,

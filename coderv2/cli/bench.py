@@ -142,15 +142,22 @@ def _line(report: "Report", case: "Case") -> str:
 
 def remarks(report: "Report") -> Iterator[str]:
     """What went through the engine, and what was left out."""
-    from coderv2.engine.bench import ENGINE_ANSWER
-
-    yield (
-        f"Through the engine: first token of a prompt after {median(report.engine_first):.2f} s, then "
-        f"{ENGINE_ANSWER / median(report.engine_rest):,.1f} tokens/s"
-    )
+    if report.engine_missing is not None:
+        yield f"Not through the engine: {report.engine_missing}"
+    else:
+        yield _through_the_engine(report)
     if report.left_out:
         names = ", ".join(case.name for case in report.left_out)
         yield f"Left out, since the model's context is shorter: {names}"
+
+
+def _through_the_engine(report: "Report") -> str:
+    from coderv2.engine.bench import ENGINE_ANSWER
+
+    return (
+        f"Through the engine: first token of a prompt after {median(report.engine_first):.2f} s, then "
+        f"{ENGINE_ANSWER / median(report.engine_rest):,.1f} tokens/s"
+    )
 
 
 def record(report: "Report", machine: "Machine", path: Path, plan: Any) -> dict[str, Any]:

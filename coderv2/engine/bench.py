@@ -20,6 +20,7 @@ from coderv2.engine.engine import Engine, EngineSettings
 from coderv2.engine.machine import forget_peak, free_bytes, peak_bytes
 from coderv2.engine.passes import Passes
 from coderv2.engine.peer import Peer
+from coderv2.errors import BadCheckpoint
 from coderv2.kernels import probe
 from coderv2.model.cost import Cost, Work
 from coderv2.model.loading import open_model, open_tokenizer
@@ -127,6 +128,8 @@ class Report:
     formats: dict[str, int] = field(default_factory=dict)
     """Bytes of weights in each number format."""
     work: dict[Case, Work] = field(default_factory=dict)
+    engine_missing: str | None = None
+    """Why nothing went through the engine."""
     engine_first: list[float] = field(default_factory=list)
     """Seconds to the first token through the engine."""
     engine_rest: list[float] = field(default_factory=list)
@@ -198,7 +201,11 @@ class Bench:
     def _through_the_engine(self, report: Report, model: Transformer) -> None:
         prompt = min(ENGINE_PROMPT, model.config.max_position_embeddings // 2)
         settings = EngineSettings(cache_tokens=2048, prefix_caching=False, draft_tokens=0)
-        engine = Engine(model, open_tokenizer(self.path), settings)
+        try:
+            engine = Engine(model, open_tokenizer(self.path), settings)
+        except BadCheckpoint as error:  # a file made for timing has weights, and no vocabulary that works
+            report.engine_missing = str(error)
+            return
         tokens = [i % 200 + 10 for i in range(prompt)]
         first, rest = fit.answer_times(engine, tokens, ENGINE_ANSWER + 1)
         report.engine_first.append(first)

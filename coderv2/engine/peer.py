@@ -27,6 +27,7 @@ class Peer:
                 text=True,
             )
         except OSError as error:
+            self._errors.close()
             raise Unsupported(f"--peer-python {python}: {error.strerror}") from None
 
     def __enter__(self) -> "Peer":
