@@ -11,6 +11,7 @@ from benchmarks import (
     generation,
     loading,
     prefix_cache,
+    quantisation,
 )
 
 BENCHMARKS = {
@@ -22,6 +23,7 @@ BENCHMARKS = {
     "generation": generation.main,
     "loading": loading.main,
     "prefix_cache": prefix_cache.main,
+    "quantisation": quantisation.main,
 }
 
 
