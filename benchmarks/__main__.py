@@ -12,6 +12,7 @@ from benchmarks import (
     generation,
     loading,
     prefix_cache,
+    quantisation,
 )
 
 BENCHMARKS = {
@@ -24,6 +25,7 @@ BENCHMARKS = {
     "generation": generation.main,
     "loading": loading.main,
     "prefix_cache": prefix_cache.main,
+    "quantisation": quantisation.main,
 }
 
 
