@@ -30,7 +30,7 @@ class Chat:
     decoding: Decoding = Decoding()
 
     @classmethod
-    def of(cls, text: str, decoding: Decoding = Decoding()) -> "Chat":  # noqa: B008  frozen
+    def of(cls, text: str, decoding: Decoding = Decoding()) -> "Chat":
         """One message of the user's."""
         return cls((Message("user", text),), decoding)
 

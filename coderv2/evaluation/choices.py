@@ -46,7 +46,9 @@ class Layout:
 
     def asked(self, question: Question) -> str:
         """Question, options where they are listed, and the cue for the answer."""
-        listed = [self.option.format(letter=l, text=o) for l, o in zip(LETTERS, question.options, strict=False)]
+        listed = [
+            self.option.format(letter=l, text=o) for l, o in zip(LETTERS, question.options, strict=False)
+        ]
         lines = [self.question.format(text=question.text), *(listed if self.by_letter else ()), self.cue]
         return "\n".join(lines)
 
@@ -81,7 +83,9 @@ class MultipleChoice(Task):
         shots: Sequence[Question] = problem.row.get("shots", ())
         worked = [self.layout.asked(shot) + self.layout.weighed(shot)[shot.answer] for shot in shots]
         header = self.layout.header.format(group=problem.group.replace("_", " "))
-        return "\n\n".join([*([header] if header else []), *worked, self.layout.asked(problem.row["question"])])
+        return "\n\n".join(
+            [*([header] if header else []), *worked, self.layout.asked(problem.row["question"])]
+        )
 
     async def score(self, problem: Problem, exchange: Exchange, tools: Tools) -> Score:
         """Right letter or not; weighed options also with their length made up for (acc_norm)."""

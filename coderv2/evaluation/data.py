@@ -47,14 +47,20 @@ class Source:
 class Data:
     """A folder of benchmark files."""
 
-    def __init__(self, folder: Path | None = None, *, tokenizer: Tokenizer | None = None) -> None:
-        """`folder`, else CODERV2_DATA, else a cache that is filled from the public places."""
+    def __init__(
+        self, folder: Path | None = None, *, tokenizer: Tokenizer | None = None, context: int | None = None
+    ) -> None:
+        """`folder`, else CODERV2_DATA, else a cache that is filled from the public places.
+
+        `tokenizer` and `context` (tokens of prompt and reply) are the model's, for tasks that measure by tokens.
+        """
         given = folder or paths.data()
         if folder is not None and not folder.is_dir():
             raise BadData(f"--data {folder}: no such folder")
         self.folder = given or paths.cache() / "benchmarks"
         self.fetches = given is None
         self.tokenizer = tokenizer
+        self.context = context
 
     def find(self, source: Source) -> Path | None:
         """The file, gzipped or not, or the unpacked folder of an archive; None where there is none."""

@@ -18,7 +18,9 @@ _BUSY = {429, 503}
 _RETRIED = {408, 409, 425, 500, 502, 504}
 _ATTEMPTS = 5
 _LONGEST_WAIT = 60.0
-_Outcome = tuple[dict[str, Any] | None, str, float | None]  # the body; else why not, and the wait that was asked for
+_Outcome = tuple[
+    dict[str, Any] | None, str, float | None
+]  # the body; else why not, and the wait that was asked for
 
 
 class Endpoint:
@@ -43,7 +45,9 @@ class Endpoint:
         one reply.
         """
         if not url.startswith(("http://", "https://")):
-            raise InvalidValue(f"--endpoint must be a URL (http://host:port/v1), not {url!r}", param="endpoint")
+            raise InvalidValue(
+                f"--endpoint must be a URL (http://host:port/v1), not {url!r}", param="endpoint"
+            )
         base = url.rstrip("/")
         self.url = base if base.endswith("/v1") else f"{base}/v1"
         self.name = model or self.url
@@ -56,7 +60,9 @@ class Endpoint:
         self._served_at = 0.0
         limits = httpx.Limits(max_connections=in_flight, max_keepalive_connections=in_flight)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._client = httpx.AsyncClient(headers=headers, limits=limits, timeout=httpx.Timeout(timeout, connect=10.0))
+        self._client = httpx.AsyncClient(
+            headers=headers, limits=limits, timeout=httpx.Timeout(timeout, connect=10.0)
+        )
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -66,7 +72,9 @@ class Endpoint:
         """See `Generator`."""
         match ask:
             case Chat():
-                return _read_chat(await self._post("chat/completions", {"messages": ask.shown}, ask.decoding, place))
+                return _read_chat(
+                    await self._post("chat/completions", {"messages": ask.shown}, ask.decoding, place)
+                )
             case Complete():
                 return _read_text(await self._post("completions", {"prompt": ask.text}, ask.decoding, place))
             case Infill():
@@ -136,7 +144,11 @@ class Endpoint:
             return None, f"no answer ({type(error).__name__}: {error})", None
         excerpt = answer.text[:200]
         if answer.status_code in _BUSY:
-            return None, f"busy ({answer.status_code}: {excerpt})", _retry_after(answer.headers.get("retry-after"))
+            return (
+                None,
+                f"busy ({answer.status_code}: {excerpt})",
+                _retry_after(answer.headers.get("retry-after")),
+            )
         if answer.status_code in _RETRIED:
             return None, f"status {answer.status_code} ({excerpt})", None
         if answer.status_code == 400 and "context" in answer.text:

@@ -9,6 +9,7 @@ from coderv2.evaluation.score import Figures, Item, pass_rate
 from coderv2.evaluation.task import Score, Task, Tools
 from coderv2.evaluation.toolbox import missing
 from coderv2.sandbox.judge import Program
+from coderv2.text import snippets
 
 
 def cut(text: str, stops: Iterable[str]) -> str:
@@ -20,6 +21,12 @@ def cut(text: str, stops: Iterable[str]) -> str:
 def fenced(code: str, language: str = "python") -> str:
     """Code as a chat model gives it."""
     return f"```{language}\n{code.rstrip()}\n```"
+
+
+def last_block(reply: str) -> str | None:
+    """What stands in the last code block: contest answers come after drafts."""
+    found = [block.code for block in snippets.blocks(reply)]
+    return found[-1] if found else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +65,9 @@ async def judged(program: Program, tools: Tools) -> Score:
     """A program's verdict as a score."""
     verdict = await tools.run(program)
     reason = "passed" if verdict.passed else verdict.reason
-    return Score(float(verdict.passed), reason, verdict.detail, program=program.source, seconds=verdict.seconds)
+    return Score(
+        float(verdict.passed), reason, verdict.detail, program=program.source, seconds=verdict.seconds
+    )
 
 
 def is_chat(exchange: Exchange) -> bool:

@@ -10,7 +10,18 @@ from coderv2.engine.params import SamplingParams
 from coderv2.engine.request import Delta
 from coderv2.engine.worker import Worker
 from coderv2.errors import BadData
-from coderv2.evaluation.asking import Ask, Chat, Choose, Complete, Decoding, Infill, Place, Problem, Reply, Style
+from coderv2.evaluation.asking import (
+    Ask,
+    Chat,
+    Choose,
+    Complete,
+    Decoding,
+    Infill,
+    Place,
+    Problem,
+    Reply,
+    Style,
+)
 from coderv2.evaluation.data import parse_rows
 from coderv2.text.chat import encode_chat
 from coderv2.text.fim import encode_fim
@@ -39,7 +50,9 @@ class EngineGenerator:
             case Complete():
                 return await self._write(self.tokenizer.encode(ask.text, bos=True), ask.decoding, place)
             case Infill():
-                return await self._write(encode_fim(self.tokenizer, ask.prefix, ask.suffix), ask.decoding, place)
+                return await self._write(
+                    encode_fim(self.tokenizer, ask.prefix, ask.suffix), ask.decoding, place
+                )
             case Choose():
                 return await self._weigh(ask)
 
@@ -128,7 +141,11 @@ def _field(row: Mapping[str, object], names: Sequence[str]) -> object:
 def _look_up(path: Path, replies: Mapping[tuple[str, str], list[str]], at: Place) -> str:
     found = replies.get((at.task, at.problem.id)) or replies.get(("", at.problem.id))
     if not found:
-        raise BadData(f"{path} has no reply to {at.problem.id} of {at.task}: add one, an empty one to leave it out")
+        raise BadData(
+            f"{path} has no reply to {at.problem.id} of {at.task}: add one, an empty one to leave it out"
+        )
     if at.index >= len(found):
-        raise BadData(f"{path} has {len(found)} replies to {at.problem.id}, too few for sample {at.index + 1}")
+        raise BadData(
+            f"{path} has {len(found)} replies to {at.problem.id}, too few for sample {at.index + 1}"
+        )
     return found[at.index]

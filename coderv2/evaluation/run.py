@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+
 from tqdm import tqdm
 
 from coderv2.errors import BadData, ContextTooLong, InvalidValue, Unsupported
@@ -42,14 +43,17 @@ class Settings:
                 raise InvalidValue(f"{name} must be at least 1, not {value}", param=name)
         if self.samples > 1 and not self.temperature:
             raise InvalidValue(
-                f"{self.samples} samples need a --temperature above 0: greedy ones are all the same", param="samples"
+                f"{self.samples} samples need a --temperature above 0: greedy ones are all the same",
+                param="samples",
             )
 
     def chosen_style(self, task: Task) -> Style:
         """Raises Unsupported for a prompt that the task does not have."""
         if self.style is None or self.style in task.styles:
             return self.style or task.styles[0]
-        raise Unsupported(f"{task.name} has no {self.style} prompt, only {' and '.join(task.styles)}", param="prompt")
+        raise Unsupported(
+            f"{task.name} has no {self.style} prompt, only {' and '.join(task.styles)}", param="prompt"
+        )
 
     def decoded(self, ask: Ask) -> Ask:
         """The ask with what the caller wants otherwise than the protocol."""
@@ -80,7 +84,9 @@ async def run(
     """
     style = settings.chosen_style(task)
     chosen = problems(task, data, settings.limit)
-    places = [Place(task.name, problem, i, settings.seed) for problem in chosen for i in range(settings.samples)]
+    places = [
+        Place(task.name, problem, i, settings.seed) for problem in chosen for i in range(settings.samples)
+    ]
     header = _header(task, data, generator, settings, style)
     with Records(out / f"{task.name}.jsonl", header) as records:
         todo = [place for place in places if (place.problem.id, place.index) not in records.samples]
@@ -145,7 +151,14 @@ def _header(task: Task, data: Data, generator: Generator, settings: Settings, st
     """What must be equal for two samples to belong to one run."""
     own = {name: getattr(settings, name) for name in ("temperature", "top_p", "max_tokens", "seed")}
     files = {source.path: data.digest(source)[:16] for source in task.sources}
-    return {"coderv2": "eval 1", "task": task.name, "model": generator.name, "prompt": style, "data": files, **own}
+    return {
+        "coderv2": "eval 1",
+        "task": task.name,
+        "model": generator.name,
+        "prompt": style,
+        "data": files,
+        **own,
+    }
 
 
 def _record(place: Place, attempt: Attempt, seconds: float) -> Record:
@@ -179,7 +192,9 @@ def _bar(task: Task, total: int, records: Records, *, shown: bool) -> Iterator[C
     """Progress with the score so far and the time left; what is yielded is called after each sample."""
     values = [item.value for item in records.items()]
     done, points = len(values), sum(values)
-    with tqdm(total=total, initial=min(done, total), desc=task.name, disable=not shown, dynamic_ncols=True) as bar:
+    with tqdm(
+        total=total, initial=min(done, total), desc=task.name, disable=not shown, dynamic_ncols=True
+    ) as bar:
 
         def step() -> None:
             nonlocal done, points

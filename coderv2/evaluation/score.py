@@ -80,12 +80,16 @@ def mean(items: Sequence[Item], metric: str) -> Figures:
 def pass_rate(items: Sequence[Item], metric: str = "pass@1") -> Figures:
     """`mean`, with pass@k for every usual k that the samples allow."""
     figures = mean(items, metric)
-    tallies = [(len(group), sum(item.value == 1.0 for item in group)) for group in _by_problem(items).values()]
+    tallies = [
+        (len(group), sum(item.value == 1.0 for item in group)) for group in _by_problem(items).values()
+    ]
     fewest = min((n for n, _ in tallies), default=0)
     more = {}
     for k in KS[1:]:
         if k <= fewest:
-            more[f"pass@{k}"], more[f"pass@{k} stderr"] = _mean_and_error([pass_at_k(n, c, k) for n, c in tallies])
+            more[f"pass@{k}"], more[f"pass@{k} stderr"] = _mean_and_error(
+                [pass_at_k(n, c, k) for n, c in tallies]
+            )
     return _with(figures, others={**figures.others, **more})
 
 
@@ -99,15 +103,24 @@ def macro(items: Sequence[Item], metric: str) -> Figures:
 
 
 def bootstrap(
-    values: Mapping[str, Sequence[float]], statistic: Callable[[Mapping[str, Array]], float]
+    values: Mapping[str, Sequence[Any]], statistic: Callable[[Mapping[str, Array]], float]
 ) -> tuple[float, float, float, float]:
-    """The statistic, its standard error, and the ends of its 95 % interval, over resamples within each group."""
+    """The statistic, its standard error, and the ends of its 95 % interval, over resamples within each group.
+
+    A group's values may be rows of several numbers, which stay together.
+    """
     draw = np.random.default_rng(0)
     arrays = {name: np.asarray(group, dtype=np.float64) for name, group in values.items()}
     drawn = sorted(
-        statistic({name: draw.choice(array, len(array)) for name, array in arrays.items()}) for _ in range(ROUNDS)
+        statistic({name: draw.choice(array, len(array)) for name, array in arrays.items()})
+        for _ in range(ROUNDS)
     )
-    return statistic(arrays), statistics.stdev(drawn), drawn[int(0.025 * ROUNDS)], drawn[int(0.975 * ROUNDS) - 1]
+    return (
+        statistic(arrays),
+        statistics.stdev(drawn),
+        drawn[int(0.025 * ROUNDS)],
+        drawn[int(0.975 * ROUNDS) - 1],
+    )
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:
@@ -161,7 +174,11 @@ def _others(items: Sequence[Item]) -> dict[str, float]:
 
 def _groups(items: Sequence[Item]) -> dict[str, float]:
     grouped = _by_group(items)
-    return {} if grouped.keys() <= {""} else {n: statistics.fmean(i.value for i in g) for n, g in grouped.items()}
+    return (
+        {}
+        if grouped.keys() <= {""}
+        else {n: statistics.fmean(i.value for i in g) for n, g in grouped.items()}
+    )
 
 
 def _counts(items: Sequence[Item]) -> dict[str, Any]:

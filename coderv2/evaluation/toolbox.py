@@ -30,7 +30,9 @@ class Toolbox:
         """The verdict on one program, in its turn. Raises ServiceError when it could not be run."""
         if self.judge is None:
             raise Unsupported("this task runs programs, and no sandbox was given")
-        verdict = await asyncio.get_running_loop().run_in_executor(self._threads, self.judge.judge_one, program)
+        verdict = await asyncio.get_running_loop().run_in_executor(
+            self._threads, self.judge.judge_one, program
+        )
         if verdict.reason in ("sandbox", "toolchain"):
             # Never a wrong answer: it says nothing about the program.
             raise ServiceError(f"the sandbox failed: {verdict.detail}")

@@ -38,7 +38,9 @@ def function_name(line: str) -> str:
     text = line.strip()
     if not text or text.startswith(("//", "#", "--", ";", "*", ">>>")):
         return ""
-    found = re.search(r"\(define \(([^\s()]+)", text) or re.search(r"([\w$]+)\s*(?:<-\s*function\s*)?\(", text)
+    found = re.search(r"\(define \(([^\s()]+)", text) or re.search(
+        r"([\w$]+)\s*(?:<-\s*function\s*)?\(", text
+    )
     return found.group(1) if found else ""
 
 
@@ -59,7 +61,11 @@ def _place(lines: list[str], header: Header) -> int | None:
     """Where the block opens the function."""
     wanted = re.sub(r"\s", "", header.line)
     same = [i for i, line in enumerate(lines) if re.sub(r"\s", "", line) == wanted]
-    alike = [i for i, line in enumerate(lines) if function_name(line) == header.name and line.rstrip()[-1] not in ";,"]
+    alike = [
+        i
+        for i, line in enumerate(lines)
+        if function_name(line) == header.name and line.rstrip()[-1] not in ";,"
+    ]
     return next(iter(same or alike), None)
 
 
@@ -83,7 +89,9 @@ def _indent(line: str) -> int:
 
 
 def _shifted(line: str, by: int) -> str:
-    return " " * by + line if by >= 0 and line.strip() else line[min(-by, _indent(line)) :] if by < 0 else line
+    return (
+        " " * by + line if by >= 0 and line.strip() else line[min(-by, _indent(line)) :] if by < 0 else line
+    )
 
 
 def _cut(text: str, stops: tuple[str, ...]) -> str:

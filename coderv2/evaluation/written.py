@@ -38,7 +38,9 @@ class Written(Task):
         text = problem.row["shots"] + self.layout.format(question=problem.row["question"])
         if style == "chat":
             # A chat model may begin with an empty line.
-            decoding = Decoding(self.decoding.max_tokens, stop=tuple(s for s in self.decoding.stop if s.strip()))
+            decoding = Decoding(
+                self.decoding.max_tokens, stop=tuple(s for s in self.decoding.stop if s.strip())
+            )
             return Chat.of(f"{self.instruction}\n\n{text}", decoding)
         return Complete(text, self.decoding)
 

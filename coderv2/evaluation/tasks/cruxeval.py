@@ -66,7 +66,9 @@ class Cruxeval(Executed):
         row = problem.row
         if found is None:
             return None
-        claim = f"f({row['input']}) == ({found})" if self.asked == "output" else f"({found}) == ({row['output']})"
+        claim = (
+            f"f({row['input']}) == ({found})" if self.asked == "output" else f"({found}) == ({row['output']})"
+        )
         return f"{row['code']}\n\nassert {claim}\n"
 
     def program(self, problem: Problem, code: str) -> Program:

@@ -72,11 +72,18 @@ def first_line(text: str) -> str:
 def _task(name: str, title: str, file: str, *, one_line: bool = False) -> Infilling:
     source = Source(f"humaneval-infilling/{file}.jsonl.gz", f"{_ORIGIN}{file}.jsonl.gz")
     note = "An empty middle passes 27 of all 1,033." if one_line else ""
-    return Infilling(name=name, title=title, sources=(source,), styles=("base",), one_line=one_line, note=note)
+    return Infilling(
+        name=name, title=title, sources=(source,), styles=("base",), one_line=one_line, note=note
+    )
 
 
 TASKS = (
-    _task("infilling-single-line", "HumanEval infilling, single line", "HumanEval-SingleLineInfilling", one_line=True),
+    _task(
+        "infilling-single-line",
+        "HumanEval infilling, single line",
+        "HumanEval-SingleLineInfilling",
+        one_line=True,
+    ),
     _task("infilling-multi-line", "HumanEval infilling, multi line", "HumanEval-MultiLineInfilling"),
     _task("infilling-random-span", "HumanEval infilling, random span", "HumanEval-RandomSpanInfilling"),
     _task(

@@ -26,7 +26,9 @@ class Competition(worked.Worked):
         for number, row in enumerate(data.rows(_SOURCE)):
             fields = {"question": row["problem"], "answer": answers.boxed(row["solution"])}
             level = re.sub(r"\D", "", str(row["level"])) or "?"
-            yield Problem(str(row.get("unique_id", f"math/{number}")), fields, f"{row['type']}, level {level}")
+            yield Problem(
+                str(row.get("unique_id", f"math/{number}")), fields, f"{row['type']}, level {level}"
+            )
 
 
 TASKS = (

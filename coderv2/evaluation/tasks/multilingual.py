@@ -52,7 +52,9 @@ class Translated(Executed):
 def _task(short: str, title: str, language: str) -> Translated:
     file = f"humaneval-{short}.jsonl"
     source = Source(f"humaneval-multilingual/{file}.gz", _ORIGIN + file)
-    return Translated(name=f"humaneval-{short}", title=f"HumanEval {title}", language=language, sources=(source,))
+    return Translated(
+        name=f"humaneval-{short}", title=f"HumanEval {title}", language=language, sources=(source,)
+    )
 
 
 TASKS = tuple(
