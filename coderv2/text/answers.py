@@ -76,7 +76,7 @@ def alike(gold: str, answer: str) -> bool:
 
 
 def normal(answer: str) -> str:
-    r"""An answer without what only changes its looks: spaces, `\left`, `$`, degrees, units, `x =`, kinds of fraction."""
+    r"""An answer without what only changes its looks: spaces, `\left`, `$`, degrees, units, `x =`, `\dfrac`."""
     text = _SIGNS.sub("", _SPACING.sub("", answer.strip().rstrip("."))).strip()
     text = re.sub(r"(?<=\d)\\(?:text|mbox|mathrm)\{[^{}]*\}$", "", text)
     text = _WORDS.sub(r"\1", text).replace("dfrac", "frac").replace("tfrac", "frac")
