@@ -2,8 +2,8 @@
 
 A driver starts the program in fresh user, process, mount, network, IPC and host-name namespaces, as nobody, without
 any capability, under a seccomp filter and rlimits. It sees `/usr`, the libraries, the interpreters (all read-only), a
-writable folder `/box` that holds its files and nothing else, and devices that give nothing away. When it ends, or a limit
-is passed, every process that it started is killed with it.
+writable folder `/box` that holds its files and nothing else, and devices that give nothing away. When it ends, or a
+limit is passed, every process that it started is killed with it.
 
 What this does not stop:
 
