@@ -101,7 +101,7 @@ class MultipleChoice(Task):
     def letter(self, text: str, count: int) -> str:
         """The letter that a chat model settled on, or nothing."""
         for pattern in self.layout.patterns:
-            found = [letter.upper() for letter in re.findall(pattern, text)]
+            found = [str(letter).upper() for letter in re.findall(pattern, text)]
             allowed = [letter for letter in found if letter in LETTERS[:count]]
             if allowed:
                 return allowed[-1]

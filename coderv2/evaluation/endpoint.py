@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible endpoint as a generator: chat, completions, infilling by `suffix`, options by echoed logprobs."""
+"""Any OpenAI-compatible endpoint: chat, completions, infilling by `suffix`, options by echoed logprobs."""
 
 import asyncio
 import time
@@ -116,7 +116,7 @@ class Endpoint:
                     raise ServiceError(f"{self.url}/models lists no model: name one with -m") from None
 
     async def _send(self, method: str, route: str, body: dict[str, Any] | None) -> dict[str, Any]:
-        """One answer, however often it takes to ask. Raises ServiceError, InvalidValue for what the endpoint refuses."""
+        """One answer, asked for again as often as makes sense. Raises ServiceError, InvalidValue for a refusal."""
         failures, waits, began = 0, 0, time.monotonic()
         while True:
             async with self._pace:

@@ -75,7 +75,7 @@ class EngineGenerator:
         return Reply(ask.options[best], logprobs=tuple(weights))
 
     async def _weight(self, context: Sequence[int], option: Sequence[int]) -> float:
-        """The log-probability of the option's tokens after the context: what `Engine.score` gives, between others' steps."""
+        """The log-probability of the option's tokens after the context, as `Engine.score` gives it."""
         params = SamplingParams(temperature=0, max_tokens=1, ignore_eos=True, prompt_logprobs=0)
         deltas = await self._deltas([*context, *option], params)
         places = next(delta.prompt_logprobs for delta in deltas if delta.prompt_logprobs is not None)

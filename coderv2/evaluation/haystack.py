@@ -109,12 +109,18 @@ def _module(draw: random.Random, number: int) -> str:
     )
 
 
-def built(pieces: Sequence[str], hidden: str, tokens: int, depth: float, tokenizer: Tokenizer) -> str:
-    """As many of the pieces as `tokens` hold, with `hidden` between two of them, at `depth` of the way (0 to 1)."""
-    sizes = [len(tokenizer.encode(piece)) for piece in pieces[: tokens // 4]]
-    room, kept = tokens - len(tokenizer.encode(hidden)), 0
-    while kept < len(sizes) and room >= sizes[kept]:
-        room -= sizes[kept]
-        kept += 1
-    place = round(depth * kept)
-    return "".join([*pieces[:place], hidden, *pieces[place:kept]])
+class Haystack:
+    """Pieces with their sizes, for contexts of any length."""
+
+    def __init__(self, pieces: Sequence[str], tokenizer: Tokenizer) -> None:
+        self._pieces, self._tokenizer = pieces, tokenizer
+        self._sizes = [len(tokenizer.encode(piece)) for piece in pieces]
+
+    def hiding(self, hidden: str, tokens: int, depth: float) -> str:
+        """As many of the pieces as `tokens` hold, with `hidden` between two of them, at `depth` of the way (0 to 1)."""
+        room, kept = tokens - len(self._tokenizer.encode(hidden)), 0
+        while room >= self._sizes[kept]:
+            room -= self._sizes[kept]
+            kept += 1
+        place = round(depth * kept)
+        return "".join([*self._pieces[:place], hidden, *self._pieces[place:kept]])

@@ -1,6 +1,7 @@
 """Answers judged by another model, which sits behind an endpoint of its own.
 
-Scores depend on the judge as much as on the judged: the report names it, and numbers of two judges are not to be compared.
+Scores depend on the judge as much as on the judged: the report names it, and numbers of two judges are not to be
+compared.
 """
 
 import re

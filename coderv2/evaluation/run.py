@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -58,7 +59,7 @@ class Settings:
     def decoded(self, ask: Ask) -> Ask:
         """The ask with what the caller wants otherwise than the protocol."""
         wanted = {"temperature": self.temperature, "top_p": self.top_p, "max_tokens": self.max_tokens}
-        given = {name: value for name, value in wanted.items() if value is not None}
+        given: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
         return replace(ask, decoding=replace(ask.decoding, **given)) if given else ask
 
 

@@ -66,7 +66,7 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
 
 
 def mean(items: Sequence[Item], metric: str) -> Figures:
-    """Mean over problems of the mean over each problem's samples; for one sample of all or nothing, Wilson's interval."""
+    """Mean over problems of each one's mean over samples; Wilson's interval where each is all or nothing."""
     by_problem = _by_problem(items)
     values = [statistics.fmean(item.value for item in group) for group in by_problem.values()]
     average, error = _mean_and_error(values)
@@ -133,7 +133,7 @@ def wilson(share: float, n: int) -> tuple[float, float]:
 def mcnemar(only_first: int, only_second: int) -> float:
     """The exact two-sided p-value that two models which disagree so often are equally good."""
     n, fewer = only_first + only_second, min(only_first, only_second)
-    return min(1.0, 2 * sum(math.comb(n, i) for i in range(fewer + 1)) / 2**n)
+    return min(1.0, float(2 * sum(math.comb(n, i) for i in range(fewer + 1)) / 2**n))
 
 
 def _mean_of_means(groups: Mapping[str, Array]) -> float:

@@ -1,6 +1,7 @@
 """A chat reply in another language, fitted between the prompt and the tests of a translated HumanEval problem.
 
-The tests close what the prompt opened (a function, a class), so what is wanted is the function's body as if the model had
+The tests close what the prompt opened (a function, a class), so what is wanted is the function's body as if the
+model had
 gone on from the prompt. Helpers that the reply defines are put in front of the function, imports at the top.
 """
 

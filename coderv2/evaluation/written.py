@@ -8,13 +8,18 @@ from dataclasses import dataclass
 from coderv2.evaluation.asking import Ask, Chat, Complete, Decoding, Exchange, Problem, Style
 from coderv2.evaluation.task import Score, Task, Tools, verdict
 
+_TO_LINE_END = Decoding(max_tokens=64, stop=("\n",))
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def plain(text: str) -> str:
-    """Lower case without punctuation, articles and double spaces, as question answering has compared since SQuAD."""
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+    """Lower case without punctuation, articles and double spaces, as question answering has compared since SQuAD.
+
+    Text of which nothing would be left ("A", "...") stays as it is.
+    """
+    lower = text.lower().strip()
+    return " ".join(_ARTICLES.sub(" ", lower.translate(_PUNCTUATION)).split()) or lower
 
 
 def first_line(text: str) -> str:
@@ -27,7 +32,7 @@ class Written(Task):
     """`problem.row` holds `question`, `answers` (any of which is right) and the text of the `shots` in front."""
 
     metric: str = "exact match"
-    decoding: Decoding = Decoding(max_tokens=64, stop=("\n",))
+    decoding: Decoding = _TO_LINE_END
     layout: str = "Q: {question}\nA:"
     instruction: str = "Answer with a few words and nothing else, as in the examples."
     extract: Callable[[str], str] = first_line

@@ -6,6 +6,7 @@ from coderv2.errors import InvalidValue
 from coderv2.evaluation.task import Task
 from coderv2.evaluation.tasks import (
     agieval,
+    aider,
     aime,
     alignbench,
     alpaca_eval,
@@ -15,6 +16,7 @@ from coderv2.evaluation.tasks import (
     chinese_exams,
     cluewsc,
     cruxeval,
+    defects4j,
     gsm8k,
     humaneval,
     infilling,
@@ -29,6 +31,7 @@ from coderv2.evaluation.tasks import (
     open_questions,
     repobench,
     santacoder,
+    swe_bench,
     usaco,
 )
 
@@ -42,6 +45,9 @@ _FILES: tuple[ModuleType, ...] = (
     repobench,
     santacoder,
     infilling,
+    defects4j,
+    swe_bench,
+    aider,
     cruxeval,
     gsm8k,
     math_competition,

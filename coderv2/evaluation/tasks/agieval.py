@@ -1,4 +1,4 @@
-"""AGIEval (Zhong et al. 2023): questions of admission tests, English and Chinese, without examples; mean over its sets."""
+"""AGIEval (Zhong et al. 2023): admission tests, English and Chinese, without examples; the mean over its sets."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Arena-Hard v0.1 (Li et al. 2024): 500 hard requests, each answer compared with gpt-4-0314's by a judge, in both orders."""
+"""Arena-Hard v0.1 (Li et al. 2024): 500 requests, each answer compared with gpt-4-0314's, in both orders."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -25,7 +25,7 @@ _ATTEMPTS = 2
 
 @dataclass(frozen=True, kw_only=True)
 class ArenaHard(Refereed):
-    """The score is the chance to win against the baseline, from all games together: strong verdicts count three times."""
+    """The score is the chance to win against the baseline; strong verdicts count three times."""
 
     def problems(self, data: Data) -> Iterable[Problem]:
         """The requests with the baseline's answers and the judge's instructions."""
@@ -111,7 +111,7 @@ def _share(games: Sequence[Sequence[float]]) -> tuple[float, float]:
 
 
 def _rate(games: Array) -> float:
-    """Bradley and Terry's model of two players has one free strength, whose likeliest win rate is the weighted share."""
+    """Bradley and Terry's model of two players: the likeliest win rate is the weighted share."""
     won, weight = games.sum(axis=0)
     return float(won / weight)
 

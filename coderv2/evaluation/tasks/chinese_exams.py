@@ -81,7 +81,10 @@ TASKS = (
         sources=(
             Source(
                 "cmmlu/cmmlu.zip",
-                how="the data folder (dev, test) of github.com/haonan-li/CMMLU (CC BY-NC-SA), zipped or as cmmlu/cmmlu/",
+                how=(
+                    "the data folder (dev, test) of github.com/haonan-li/CMMLU (CC BY-NC-SA), zipped, or as the "
+                    "folder cmmlu/cmmlu"
+                ),
             ),
         ),
         asked_in="test",

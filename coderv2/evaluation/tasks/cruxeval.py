@@ -20,7 +20,8 @@ _TASK = {
         "returns for it, then write the assertion with that value, a literal, between [ANSWER] and [/ANSWER]."
     ),
     "input": (
-        "You are given a Python function and what it must return. Work out, step by step, an input for which it returns "
+        "You are given a Python function and what it must return. Work out, step by step, an input for "
+        "which it returns "
         "that, then write the assertion with that call between [ANSWER] and [/ANSWER]. Any right input will do."
     ),
 }

@@ -35,7 +35,7 @@ class HumanEval(Executed):
 
     def code(self, problem: Problem, exchange: Exchange) -> str | None:
         """The function, with the prompt in front of it where the reply goes on from there."""
-        prompt, reply = problem.row["prompt"], exchange.reply.text
+        prompt, reply = str(problem.row["prompt"]), exchange.reply.text
         if not is_chat(exchange):
             return prompt + cut(reply, STOPS)
         return snippets.function(reply, prompt, problem.row["entry_point"])

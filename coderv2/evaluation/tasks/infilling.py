@@ -41,7 +41,8 @@ class Infilling(Executed):
 
     def code(self, problem: Problem, exchange: Exchange) -> str:
         """Prefix, middle, suffix."""
-        return problem.row["prompt"] + self.middle(problem, exchange.reply.text) + problem.row["suffix"]
+        row = problem.row
+        return f"{row['prompt']}{self.middle(problem, exchange.reply.text)}{row['suffix']}"
 
     def program(self, problem: Problem, code: str) -> Program:
         """With HumanEval's own tests."""

@@ -53,7 +53,8 @@ class LiveCodeBench(Executed):
         form = "Read the input from standard input and write the answer to standard output."
         if row["starter_code"]:
             form = f"Use this starter code:\n{fenced(row['starter_code'])}"
-        text = f"### Question\n{row['question_content']}\n\n### Format\n{form}\nAnswer with the program in a code block."
+        form += "\nAnswer with the program in a code block."
+        text = f"### Question\n{row['question_content']}\n\n### Format\n{form}"
         return Chat((Message("system", _SYSTEM), Message("user", text)), Decoding(2000))
 
     def code(self, problem: Problem, exchange: Exchange) -> str | None:

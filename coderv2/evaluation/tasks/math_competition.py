@@ -12,7 +12,8 @@ from coderv2.text import answers
 _SOURCE = Source(
     "math/test.jsonl.gz",
     how=(
-        "its public copy was withdrawn; bring your own as JSON lines with problem, level, type and solution (5,000 rows)"
+        "its public copy was withdrawn; bring your own as JSON lines with problem, level, type and "
+        "solution (5,000 rows)"
     ),
 )
 

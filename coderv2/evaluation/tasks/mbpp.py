@@ -13,6 +13,7 @@ from coderv2.text import snippets
 _SHOTS = (2, 3, 4)
 _TESTED = range(11, 511)
 _END = "[DONE]"
+_EXPERT = "You are an expert Python programmer, and here is your task:"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +52,7 @@ class Mbpp(Executed):
 def _task(row: Mapping[str, Any]) -> str:
     tests = "\n".join(row["test_list"])
     text = row["text"].strip()
-    return f"You are an expert Python programmer, and here is your task: {text} Your code should pass these tests:\n\n{tests}\n"
+    return f"{_EXPERT} {text} Your code should pass these tests:\n\n{tests}\n"
 
 
 def _unix(code: str) -> str:

@@ -14,7 +14,7 @@ _SOURCE = Source("mmlu/mmlu.tar.gz", "https://people.eecs.berkeley.edu/~hendryck
 
 @dataclass(frozen=True, kw_only=True)
 class Mmlu(MultipleChoice):
-    """Chat: no examples, reasoning first (as simple-evals asks). Base: five examples of the subject, letters weighed."""
+    """Chat: no examples, reasoning first, as in simple-evals. Base: five examples, letters weighed."""
 
     def problems(self, data: Data) -> Iterable[Problem]:
         """Subject by subject."""

@@ -1,4 +1,4 @@
-"""HumanEval translated into other languages (MultiPL-E, Cassano et al. 2023; the files of DeepSeek-Coder's evaluation)."""
+"""HumanEval translated into other languages (MultiPL-E, Cassano et al. 2023), as DeepSeek-Coder's evaluation has it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,12 +1,12 @@
 """Needle in a haystack: one sentence, or one constant, hidden at some depth of a long context, and a question about it.
 
-The grid of the published figure: lengths up to 128K tokens, depths from 0 to 100 %. Its haystack was a set of essays under
+The grid of the published figure: lengths up to 128K tokens, depths from 0 to 100 %. Its haystack was a set of essays
+under
 copyright; ours is made (`haystack`).
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
 
 from coderv2.errors import BadData
 from coderv2.evaluation import haystack
@@ -41,11 +41,13 @@ class Needle(Task):
         left out."""
         if data.tokenizer is None:
             raise BadData(f"{self.name} measures by tokens: name the model's tokenizer with --tokenizer")
+        make = haystack.modules if self.code else haystack.sentences
+        hay = haystack.Haystack(make(LENGTHS[-1] // 8), data.tokenizer)
         longest = data.context or LENGTHS[-1]
         for length in LENGTHS:
             if length <= longest:
                 for depth in DEPTHS:
-                    row = {"length": length, "depth": depth, "tokenizer": data.tokenizer}
+                    row = {"length": length, "depth": depth, "hay": hay}
                     yield Problem(f"{length}/{depth}", row, f"{length} tokens")
 
     def prompt(self, problem: Problem, style: Style) -> Ask:
@@ -74,13 +76,8 @@ class Needle(Task):
     def _document(self, problem: Problem) -> str:
         row = problem.row
         hidden = f"# file: {_NAME.lower()}.py\n{_NAME} = {_VALUE}\n\n\n" if self.code else _NEEDLE
-        pieces = _pieces(self.code)
-        return haystack.built(pieces, hidden, row["length"] - _ROOM, row["depth"] / 100, row["tokenizer"])
-
-
-@cache
-def _pieces(code: bool) -> tuple[str, ...]:
-    return tuple((haystack.modules if code else haystack.sentences)(LENGTHS[-1] // 8))
+        hay: haystack.Haystack = row["hay"]
+        return hay.hiding(hidden, row["length"] - _ROOM, row["depth"] / 100)
 
 
 TASKS = (

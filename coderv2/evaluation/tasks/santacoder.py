@@ -1,4 +1,4 @@
-"""The README's "HumanEval FIM": SantaCoder's single-line infilling in Python, Java and JavaScript (Ben Allal et al. 2023)."""
+"""The README's "HumanEval FIM": SantaCoder's single-line infilling in three languages (Ben Allal et al. 2023)."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -18,7 +18,8 @@ _PROBLEMS = Source("usaco/usaco_subset307_dict.json", how=_HOW)
 _TESTS = Source("usaco/tests", how=_HOW)
 _INPUT = re.compile(r"(?:(\d+)\.in|I\.(\d+))$")
 _INSTRUCTION = (
-    "Solve this problem with a Python 3 program that reads standard input and writes standard output, and uses no outside "
+    "Solve this problem with a Python 3 program that reads standard input and writes standard output, and "
+    "uses no outside "
     "libraries. First restate the problem in plain English, then think of a solution in words, then write it in "
     "pseudocode, and last the program in one Python code block.\n\n"
 )
