@@ -232,3 +232,50 @@ def _table(summary: dict[str, dict[str, Any]]) -> Iterator[str]:
 
 def _shown(value: float) -> str:
     return f"{value:.2f}" if value > 1 else f"{100 * value:.1f} %"
+
+
+@eval.command()
+@click.argument("run_dir", metavar="DIR", type=click.Path(path_type=Path))
+def report(run_dir: Path) -> None:
+    """Write report.md, report.json, report.html and its plots into DIR, a run's --out."""
+    from coderv2.evaluation.report import write
+
+    for path in write(run_dir):
+        click.echo(path)
+
+
+@eval.command()
+@click.argument("first", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("second", metavar="DIR", type=click.Path(path_type=Path))
+def diff(first: Path, second: Path) -> None:
+    """Compare two runs problem by problem."""
+    from coderv2.evaluation.compare import differences
+
+    for one in differences(first, second):
+        click.echo(
+            f"{one.task}: {_shown(one.first)} → {_shown(one.second)} on {one.both} problems; "
+            f"{len(one.better)} better, {len(one.worse)} worse (p = {one.chance:.3g})"
+        )
+        for sign, names in (("+", one.better), ("-", one.worse)):
+            for name in names:
+                click.echo(f"  {sign} {name}")
+
+
+@eval.command()
+@click.argument("corpus", type=click.Path(path_type=Path))
+@click.argument("tasks", nargs=-1, required=True, metavar="TASK...")
+@_DATA
+def contamination(corpus: Path, tasks: Sequence[str], data: Path | None) -> None:
+    """Find problems of TASKs whose words stand in CORPUS: a folder of texts, or JSON lines with text or content."""
+    from coderv2.evaluation import contamination
+    from coderv2.evaluation import tasks as registry
+    from coderv2.evaluation.data import Data
+    from coderv2.evaluation.run import problems
+
+    files = Data(data)
+    asked = {task.name: problems(task, files) for task in registry.named(tuple(tasks))}
+    hits = 0
+    for hit in contamination.find(asked, corpus):
+        hits += 1
+        click.echo(f"{hit.task} {hit.problem}: {hit.document}: {hit.words}")
+    click.echo(f"{hits} of {sum(map(len, asked.values()))} problems stand in {corpus}", err=True)

@@ -50,7 +50,8 @@ async def run_all(
             continue
         figures = await run(task, data, generator, out, settings, toolbox)
         style = settings.chosen_style(task)
-        facts = {"title": task.title, "model": generator.name, "prompt": style, "limit": settings.limit}
+        limited = settings.limit if figures.n == settings.limit else None
+        facts = {"title": task.title, "model": generator.name, "prompt": style, "limit": limited}
         write(out, {task.name: {**figures.as_json(), **facts, "seed": settings.seed, "note": task.note}})
     return read(out)
 
