@@ -3,24 +3,17 @@
 import json
 import os
 import secrets
-import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
-from pathlib import PurePosixPath
 
 from coderv2.errors import SandboxFailed
-from coderv2.sandbox import seccomp
+from coderv2.sandbox import seccomp, wrapping
+from coderv2.sandbox.files import contents, inner_folders
 from coderv2.sandbox.limits import DEFAULTS, Limits, Outcome, Status, ending
-from coderv2.sandbox.view import BOX, DEVICES, NOBODY, environment, folders, shown
+from coderv2.sandbox.view import BOX, NOBODY, folders
 from coderv2.sandbox.watch import resident_bytes, watch
-
-NEEDS = {
-    "bwrap": "bubblewrap",
-    "prlimit": "util-linux",
-    "setpriv": "util-linux",
-}  # program → Debian's package
 
 
 class Bubblewrap:
@@ -39,7 +32,7 @@ class Bubblewrap:
         with ExitStack() as fds:
             report, reporting = os.pipe()
             fds.callback(os.close, report)
-            inside = {path: _in_memory(fds, contents) for path, contents in files.items()}
+            inside = {path: _in_memory(fds, data) for path, data in contents(files).items()}
             filtered = _in_memory(fds, seccomp.program())
             wrapped = [
                 *self._room,
@@ -67,37 +60,13 @@ class Bubblewrap:
 
     @cached_property
     def _room(self) -> list[str]:
-        return ["bwrap", *_namespaces(), *_environment(), *_view()]
+        return ["bwrap", "--die-with-parent", *wrapping.apart(), *_rights(), *wrapping.view()]
 
 
-def missing() -> list[str]:
-    """The Debian packages that this driver lacks here."""
-    return sorted({package for program, package in NEEDS.items() if not shutil.which(program)})
-
-
-def _namespaces() -> list[str]:
-    apart = ["pid", "net", "ipc", "uts", "cgroup-try"]
-    options = [f"--unshare-{namespace}" for namespace in apart]
-    options += ["--die-with-parent", "--new-session", "--hostname", "box"]
+def _rights() -> list[str]:
     if os.getuid() == 0:  # bwrap keeps what it needs to become nobody, see `_limited`
-        return [*options, "--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
-    return [*options, "--unshare-user", "--uid", str(NOBODY), "--gid", str(NOBODY)]
-
-
-def _environment() -> list[str]:
-    settings = [("--setenv", name, value) for name, value in environment().items()]
-    return ["--clearenv", *(word for setting in settings for word in setting)]
-
-
-def _view() -> list[str]:
-    parents = {str(parent) for path in shown() for parent in path.parents} - {"/"}
-    options = [word for parent in sorted(parents) for word in ("--perms", "0755", "--dir", parent)]
-    options += [word for path in shown() for word in ("--ro-bind", str(path), str(path))]
-    options += ["--proc", "/proc", "--dir", "/dev"]
-    options += [word for device in DEVICES for word in ("--dev-bind", device, device)]
-    for name, number in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
-        options += ["--symlink", f"/proc/self/fd{number}", f"/dev/{name}"]
-    return options
+        return ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+    return ["--unshare-user", "--uid", str(NOBODY), "--gid", str(NOBODY)]
 
 
 def _writable(limits: Limits) -> list[str]:
@@ -108,9 +77,8 @@ def _writable(limits: Limits) -> list[str]:
 
 
 def _files(inside: Mapping[str, int]) -> Iterable[str]:
-    parents = {str(parent) for path in inside for parent in PurePosixPath(path).parents} - {"."}
-    for parent in sorted(parents):
-        yield from ("--perms", "0777", "--dir", f"{BOX}/{parent}")
+    for folder in inner_folders(inside):
+        yield from ("--perms", "0777", "--dir", f"{BOX}/{folder}")
     for path, fd in inside.items():
         yield from ("--perms", "0777", "--file", str(fd), f"{BOX}/{path}")
 
@@ -123,10 +91,9 @@ def _limited(limits: Limits) -> list[str]:
     return command
 
 
-def _in_memory(fds: ExitStack, contents: str | bytes) -> int:
+def _in_memory(fds: ExitStack, data: bytes) -> int:
     fd = os.memfd_create("file")
     fds.callback(os.close, fd)
-    data = contents.encode() if isinstance(contents, str) else contents
     with os.fdopen(os.dup(fd), "wb") as file:
         file.write(data)
     os.lseek(fd, 0, os.SEEK_SET)

@@ -1,6 +1,7 @@
-"""What one program may take, and how it ended."""
+"""What is run, what it may take, and how it ended."""
 
 import signal
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -36,6 +37,16 @@ class Limits:
 
 
 DEFAULTS = Limits()
+
+
+@dataclass(frozen=True)
+class Job:
+    """What `Sandbox.run` was asked."""
+
+    command: Sequence[str]
+    files: Mapping[str, bytes]
+    stdin: bytes
+    limits: Limits
 
 
 @dataclass(frozen=True)

@@ -15,16 +15,17 @@ What this does not stop:
 - slowing others down: processor time is bounded by the time limit, not shared fairly.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from coderv2.errors import NoSandbox, SandboxFailed
+from coderv2.errors import NoSandbox, SandboxFailed, Unsupported
 from coderv2.log import logger
 from coderv2.sandbox.bubblewrap import Bubblewrap
 from coderv2.sandbox.limits import DEFAULTS, Limits, Outcome, Status
+from coderv2.sandbox.namespaces import Namespaces
 from coderv2.sandbox.unprotected import Unprotected
 
-__all__ = ["DEFAULTS", "Limits", "Outcome", "Sandbox", "Status", "best_sandbox"]
+__all__ = ["DEFAULTS", "Limits", "Outcome", "Sandbox", "Status", "best_sandbox", "working"]
 
 
 class Sandbox(Protocol):
@@ -46,17 +47,25 @@ class Sandbox(Protocol):
         """Ends whatever the driver keeps running."""
 
 
+DRIVERS: dict[str, Callable[[], Sandbox]] = {
+    "bubblewrap and namespaces": lambda: Namespaces(within_bubblewrap=True),
+    "bubblewrap": Bubblewrap,
+    "namespaces": Namespaces,
+}
+"""From the strongest to the weakest; all of them pass the same suite of escapes."""
+
+
 def best_sandbox(unprotected: bool = False) -> Sandbox:
     """The strongest driver that works on this machine.
 
     Raises NoSandbox where none does, unless `unprotected`: then the programs run with the user's own rights.
     """
     reasons = []
-    for driver in (Bubblewrap,):
+    for name, make in DRIVERS.items():
         try:
-            return working(driver())
-        except SandboxFailed as error:
-            reasons.append(f"{driver.name}: {error}")
+            return working(make())
+        except (OSError, SandboxFailed, Unsupported) as error:
+            reasons.append(f"{name}: {error}")
     if unprotected:
         logger.warning("programs run unprotected, with your files and network in reach")
         return working(Unprotected())

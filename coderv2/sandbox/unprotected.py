@@ -6,9 +6,8 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 
-from coderv2.errors import InvalidValue
+from coderv2.sandbox.files import contents, write
 from coderv2.sandbox.limits import DEFAULTS, Limits, Outcome, ending
 from coderv2.sandbox.view import environment
 from coderv2.sandbox.watch import resident_bytes, watch
@@ -32,7 +31,7 @@ class Unprotected:
         limits: Limits = DEFAULTS,
     ) -> Outcome:
         with tempfile.TemporaryDirectory(prefix="coderv2-", ignore_cleanup_errors=True) as folder:
-            write_files(Path(folder), files)
+            write(folder, contents(files))
             with tempfile.TemporaryFile() as given:
                 given.write(stdin)
                 given.seek(0)
@@ -50,16 +49,6 @@ class Unprotected:
 
     def close(self) -> None:
         """Nothing is kept."""
-
-
-def write_files(folder: Path, files: Mapping[str, str | bytes]) -> None:
-    """Lays out files below a folder that is in nobody else's hands."""
-    for path, contents in files.items():
-        target = folder / path
-        if folder.resolve() not in target.resolve().parents:
-            raise InvalidValue(f"a program's file must lie in its folder, not at {path}", param="files")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(contents.encode() if isinstance(contents, str) else contents)
 
 
 def _limited(limits: Limits) -> list[str]:

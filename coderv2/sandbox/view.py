@@ -2,11 +2,18 @@
 
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
 BOX = "/box"  # its folder, where its files lie and it may write
 PATH = "/usr/local/bin:/usr/bin:/bin"
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+STREAMS = {
+    "/dev/fd": "/proc/self/fd",
+    "/dev/stdin": "/proc/self/fd/0",
+    "/dev/stdout": "/proc/self/fd/1",
+    "/dev/stderr": "/proc/self/fd/2",
+}
 NOBODY = 65534
 
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
@@ -24,18 +31,20 @@ _SETTINGS = (
 )
 
 
-def shown() -> list[Path]:
+@cache
+def shown() -> tuple[Path, ...]:
     """System programs, libraries and their settings, and this Python: what is shown, read-only, under its own name."""
     settings = [path for pattern in _SETTINGS for path in sorted(Path("/etc").glob(pattern))]
     python = {Path(sys.prefix), Path(sys.base_prefix), Path(os.path.realpath(sys.executable)).parent.parent}
     paths = [path for path in [*map(Path, _SYSTEM), *settings, *sorted(python)] if path.exists()]
-    return [path for path in paths if not any(other in path.parents for other in paths)]
+    return tuple(path for path in paths if not any(other in path.parents for other in paths))
 
 
-def folders() -> list[str]:
+@cache
+def folders() -> tuple[str, ...]:
     """What a program may write to, fresh and empty each time; not `/tmp` where something shown lies in it."""
     taken = any(Path("/tmp") in path.parents for path in shown())
-    return [BOX, "/dev/shm"] if taken else [BOX, "/dev/shm", "/tmp"]
+    return (BOX, "/dev/shm") if taken else (BOX, "/dev/shm", "/tmp")
 
 
 def environment() -> dict[str, str]:
@@ -48,5 +57,6 @@ def environment() -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONHASHSEED": "0",  # the same order of a set in every run
         "MONO_TRACE_LISTENER": "Console.Error",  # where .NET tells of failed assertions
     }
