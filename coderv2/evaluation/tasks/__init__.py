@@ -17,6 +17,7 @@ from coderv2.evaluation.tasks import (
     cluewsc,
     cruxeval,
     defects4j,
+    evalplus,
     gsm8k,
     humaneval,
     infilling,
@@ -39,6 +40,7 @@ from coderv2.evaluation.tasks import (
 _FILES: tuple[ModuleType, ...] = (
     humaneval,
     multilingual,
+    evalplus,
     mbpp,
     livecodebench,
     usaco,
