@@ -14,17 +14,15 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Literal
 
 from coderv2.errors import SandboxFailed
 from coderv2.sandbox import toolchains
 from coderv2.sandbox.languages import language
+from coderv2.sandbox.reasons import DETAIL, REASONS, Failed, Reason, last, raise_if_failed
 from coderv2.sandbox.run import DEFAULTS, Limits, Outcome, Sandbox, best_sandbox
 from coderv2.sandbox.toolchains import Toolchain
 
-Reason = Literal["passed", "wrong", "error", "compile", "timeout", "memory", "output", "toolchain", "sandbox"]
 COMPILING = Limits(seconds=60.0, memory_bytes=2 << 30, output_bytes=64 << 20, file_bytes=64 << 20)
-DETAIL = 2000  # characters of the standard error that a verdict keeps, the last ones
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class Case:
     """What a program reads from standard input and must print; lines are compared without the space at their ends."""
 
     stdin: bytes
-    expected: str
+    expected: str | None  # None: anything
 
 
 @dataclass(frozen=True)
@@ -46,6 +44,9 @@ class Program:
     stdin: bytes = b""
     files: Mapping[str, str | bytes] = field(default_factory=dict)  # beside it, by relative path
     limits: Limits = DEFAULTS  # of each run; compiling has its own
+    vouched: bool = False
+    """The program is a judge itself, and trusted: its input ends with a secret word, its output with that word and a
+    reason (`passed`, `wrong` …)."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Verdict:
     reason: Reason
     detail: str
     seconds: float
+    stdout: bytes = field(default=b"", repr=False)  # of the last run
 
 
 class Judge:
@@ -80,10 +82,12 @@ class Judge:
         """One verdict. Threads may ask side by side, each for its own."""
         start = time.monotonic()
         try:
-            reason, detail = self._judged(program)
+            stdout = self._passed(program)
+            return Verdict(True, "passed", "", time.monotonic() - start, stdout)
+        except Failed as failed:
+            return Verdict(False, failed.reason, failed.detail, time.monotonic() - start, failed.stdout)
         except SandboxFailed as error:
-            reason, detail = "sandbox", str(error)
-        return Verdict(reason == "passed", reason, detail, time.monotonic() - start)
+            return Verdict(False, "sandbox", str(error), time.monotonic() - start)
 
     def close(self) -> None:
         """Waits for what runs, then ends the sandbox."""
@@ -96,61 +100,58 @@ class Judge:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _judged(self, program: Program) -> tuple[Reason, str]:
-        toolchain = toolchains.find(program.language)
-        if toolchain is None:
-            package = language(program.language).package
-            return "toolchain", f"{program.language} cannot be run here: install {package}"
-        token = secrets.token_hex(16)
+    def _passed(self, program: Program) -> bytes:
+        """What a program that passes printed last. Raises Failed for any other."""
+        toolchain = _toolchain(program.language)
+        word = secrets.token_hex(16)
         source = program.source
         if program.tests:
-            source += "\n" + toolchains.with_proof(program.language, program.tests, token)
-        built, trouble = self._built(toolchain, source, program)
-        if trouble:
-            return trouble
+            source += "\n" + toolchains.with_proof(program.language, program.tests, word)
+        files = self._built(toolchain, {**program.files, toolchain.language.file: source})
         command = toolchain.run(source, program.limits)
-        for case in program.cases or [Case(program.stdin, "")]:
-            outcome = self.sandbox.run(command, files=built, stdin=case.stdin, limits=program.limits)
-            if trouble := _trouble(outcome, toolchain):
-                return trouble
-            if program.cases and not same_lines(outcome.stdout.decode(errors="replace"), case.expected):
-                return "wrong", f"printed {outcome.stdout[:DETAIL].decode(errors='replace')}"
-            if program.tests and token.encode() not in outcome.stdout:
-                return "error", "ended before its tests did"
-        return "passed", ""
+        given = program.stdin + word.encode() + b"\n" if program.vouched else program.stdin
+        for case in program.cases or [Case(given, None)]:
+            outcome = self.sandbox.run(command, files=files, stdin=case.stdin, limits=program.limits)
+            raise_if_failed(outcome, toolchain.language)
+            _compare(outcome, program, case, word)
+        return outcome.stdout
 
-    def _built(
-        self, toolchain: Toolchain, source: str, program: Program
-    ) -> tuple[Mapping[str, str | bytes], tuple[Reason, str] | None]:
-        files = {**program.files, toolchain.language.file: source}
+    def _built(self, toolchain: Toolchain, files: Mapping[str, str | bytes]) -> Mapping[str, str | bytes]:
+        """All files once the compiler is through, or the same where there is none. Raises Failed."""
         command = toolchain.compile(COMPILING)
         if command is None:
-            return files, None
+            return files
         shell = ["sh", "-c", '"$@" >&2 && exec tar cf - .', "sh", *command]
         outcome = self.sandbox.run(shell, files=files, limits=COMPILING)
         if outcome.code != 0:
-            return {}, ("compile", _last(outcome.stderr) or f"the compiler ended with {outcome.status}")
-        return _unpacked(outcome.stdout), None
+            raise Failed("compile", last(outcome.stderr) or f"the compiler ended with {outcome.status}")
+        return _unpacked(outcome.stdout)
+
+
+def _toolchain(name: str) -> Toolchain:
+    found = toolchains.find(name)
+    if found is None:
+        raise Failed("toolchain", f"{name} cannot be run here: install {language(name).package}")
+    return found
+
+
+def _compare(outcome: Outcome, program: Program, case: Case, word: str) -> None:
+    printed = outcome.stdout.decode(errors="replace")
+    if case.expected is not None and not same_lines(printed, case.expected):
+        raise Failed("wrong", f"printed {printed[:DETAIL]}", outcome.stdout)
+    if program.tests and word not in printed:
+        raise Failed("error", "ended before its tests did", outcome.stdout)
+    if program.vouched:
+        said, _, detail = printed.rpartition(word)[2].strip().partition(" ")
+        reason: Reason = next((reason for reason in REASONS if word in printed and reason == said), "error")
+        if reason != "passed":
+            raise Failed(reason, detail, outcome.stdout)
 
 
 def same_lines(printed: str, expected: str) -> bool:
     """Whether two outputs are equal but for white space at the ends of lines and of the whole."""
     lines = [[line.rstrip() for line in text.strip().splitlines()] for text in (printed, expected)]
     return lines[0] == lines[1]
-
-
-def _trouble(outcome: Outcome, toolchain: Toolchain) -> tuple[Reason, str] | None:
-    error = _last(outcome.stderr)
-    if outcome.status in ("timeout", "memory", "output"):
-        return outcome.status, error
-    reason: Reason | None = "wrong" if toolchain.language.wrong in error else None
-    if outcome.code != 0:
-        return reason or "error", error or f"ended with status {outcome.code}"
-    return (reason, error) if reason else None
-
-
-def _last(stderr: bytes) -> str:
-    return stderr.decode(errors="replace").strip()[-DETAIL:]
 
 
 def _unpacked(archive: bytes) -> dict[str, str | bytes]:

@@ -20,6 +20,8 @@ class Language:
     tell: str = ""  # a statement that prints {}
     closing: int = 0  # braces that close the program after its last test
     wrong: str = "AssertionError"  # what a failed assertion leaves in the standard error
+    silent: bool = False  # a failed assertion leaves the exit status 0
+    syntax: str = ""  # what a program that cannot be read leaves there, where nothing is compiled
 
 
 LANGUAGES = [
@@ -29,6 +31,7 @@ LANGUAGES = [
         "python3",
         f"{sys.executable} program.py",
         tell='__import__("os").write(1, b"\\n{}\\n")',
+        syntax="SyntaxError",
     ),
     Language(
         "cpp",
@@ -59,6 +62,7 @@ LANGUAGES = [
         tell='System.Console.WriteLine("{}");',
         closing=2,
         wrong="ASSERTION FAILED",
+        silent=True,
     ),
     Language(
         "php",
@@ -136,6 +140,8 @@ LANGUAGES = [
         "racket program.rkt",
         tell='(displayln "{}")',
         wrong="FAILURE",
+        silent=True,
+        syntax="read-syntax",
     ),
     Language(
         "julia",

@@ -3,6 +3,7 @@
 import re
 import shutil
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from coderv2.errors import InvalidValue
@@ -28,6 +29,7 @@ class Toolchain:
         return _words(self.language.run, limits, main_class(source) if "{main}" in self.language.run else "")
 
 
+@cache
 def find(name: str) -> Toolchain | None:
     """The toolchain of a language, or None where a program of it is missing: `language(name).package` brings it."""
     wanted = language(name)
