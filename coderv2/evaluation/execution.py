@@ -9,7 +9,11 @@ from coderv2.evaluation.score import Figures, Item, pass_rate
 from coderv2.evaluation.task import Score, Task, Tools
 from coderv2.evaluation.toolbox import missing
 from coderv2.sandbox.judge import Program
+from coderv2.sandbox.limits import Limits
 from coderv2.text import snippets
+
+# Processor time, so that a busy machine does not turn right answers into late ones; the wall is for those that sleep.
+LIMITS = Limits(seconds=40.0, cpu_seconds=10)
 
 
 def cut(text: str, stops: Iterable[str]) -> str:

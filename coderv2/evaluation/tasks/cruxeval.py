@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from coderv2.evaluation.asking import Ask, Chat, Complete, Decoding, Exchange, Problem, Style
 from coderv2.evaluation.data import Data, Source
-from coderv2.evaluation.execution import Executed
+from coderv2.evaluation.execution import LIMITS, Executed
 from coderv2.sandbox.judge import Program
 
 _SOURCE = Source(
@@ -74,7 +74,7 @@ class Cruxeval(Executed):
 
     def program(self, problem: Problem, code: str) -> Program:
         """The code ends in the assertion."""
-        return Program("python", code, tests="pass\n")
+        return Program("python", code, tests="pass\n", limits=LIMITS)
 
     def canonical(self, problem: Problem, style: Style) -> str:
         """The data's own pair."""

@@ -1,4 +1,4 @@
-"""HumanEval+ and MBPP+ (Liu et al. 2023): the same tasks with many more tests; right is what passes old and new ones."""
+"""HumanEval+ and MBPP+ (Liu et al. 2023): the same tasks with many more tests, old and new to be passed."""
 
 import asyncio
 from collections.abc import Iterable

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from coderv2.evaluation.asking import Ask, Chat, Complete, Decoding, Exchange, Problem, Style
 from coderv2.evaluation.data import Data, Source
-from coderv2.evaluation.execution import Executed, cut, fenced, is_chat
+from coderv2.evaluation.execution import LIMITS, Executed, cut, fenced, is_chat
 from coderv2.sandbox.judge import Program
 from coderv2.text import snippets
 
@@ -38,12 +38,14 @@ class HumanEval(Executed):
         prompt, reply = str(problem.row["prompt"]), exchange.reply.text
         if not is_chat(exchange):
             return prompt + cut(reply, STOPS)
-        return snippets.function(reply, prompt, problem.row["entry_point"])
+        function = snippets.function(reply, prompt, problem.row["entry_point"])
+        # The prompt first: some tests call a helper that it defines, and replies leave it out.
+        return None if function is None else f"{prompt}\n\n{function}"
 
     def program(self, problem: Problem, code: str) -> Program:
         """Function, tests, and the call of `check`."""
         row = problem.row
-        return Program("python", code, tests=f"{row['test']}\n\ncheck({row['entry_point']})\n")
+        return Program("python", code, tests=f"{row['test']}\n\ncheck({row['entry_point']})\n", limits=LIMITS)
 
     def canonical(self, problem: Problem, style: Style) -> str:
         """The body for a base model, the whole function for a chat model."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from coderv2.evaluation.asking import Ask, Decoding, Exchange, Infill, Problem, Style
 from coderv2.evaluation.data import Data, Source
-from coderv2.evaluation.execution import Executed
+from coderv2.evaluation.execution import LIMITS, Executed
 from coderv2.evaluation.task import Score, Tools
 from coderv2.sandbox.judge import Program
 
@@ -47,7 +47,7 @@ class Infilling(Executed):
     def program(self, problem: Problem, code: str) -> Program:
         """With HumanEval's own tests."""
         row = problem.row
-        return Program("python", code, tests=f"{row['test']}\n\ncheck({row['entry_point']})\n")
+        return Program("python", code, tests=f"{row['test']}\n\ncheck({row['entry_point']})\n", limits=LIMITS)
 
     async def score(self, problem: Problem, exchange: Exchange, tools: Tools) -> Score:
         """By running it; for a line, whether it is the author's beside that."""

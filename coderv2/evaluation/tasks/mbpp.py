@@ -6,7 +6,7 @@ from typing import Any
 
 from coderv2.evaluation.asking import Ask, Chat, Complete, Decoding, Exchange, Problem, Style
 from coderv2.evaluation.data import Data, Source
-from coderv2.evaluation.execution import Executed, cut, fenced, is_chat
+from coderv2.evaluation.execution import LIMITS, Executed, cut, fenced, is_chat
 from coderv2.sandbox.judge import Program
 from coderv2.text import snippets
 
@@ -41,7 +41,7 @@ class Mbpp(Executed):
     def program(self, problem: Problem, code: str) -> Program:
         """Code, set-up, assertions."""
         lines = [problem.row["test_setup_code"], *problem.row["test_list"]]
-        return Program("python", code, tests=_unix("\n".join(lines)))
+        return Program("python", code, tests=_unix("\n".join(lines)), limits=LIMITS)
 
     def canonical(self, problem: Problem, style: Style) -> str:
         """The data's own solution."""
