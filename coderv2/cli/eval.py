@@ -118,7 +118,7 @@ def run(tasks: Sequence[str], data: Path | None, out: Path, **values: Any) -> No
     with bench.open() as (files, generator, toolbox):
         found = asyncio.run(
             _closing(
-                generator,
+                [generator, toolbox.referee],
                 suite.run_all(chosen, files, generator, out, settings, toolbox, skip_missing=every),
             )
         )
@@ -129,11 +129,12 @@ def run(tasks: Sequence[str], data: Path | None, out: Path, **values: Any) -> No
     )
 
 
-async def _closing(generator: "Generator", work: Any) -> Any:
+async def _closing(generators: "list[Generator | None]", work: Any) -> Any:
     try:
         return await work
     finally:
-        await generator.close()
+        for generator in filter(None, generators):
+            await generator.close()
 
 
 @dataclass(frozen=True)
@@ -157,11 +158,8 @@ class _Bench:
         with Judge(best_sandbox(self.values["unprotected"])) as judge:
             toolbox = Toolbox(judge, self._referee())
             try:
-                yield (
-                    Data(self.folder, tokenizer=generator.tokenizer or self._tokenizer()),
-                    generator,
-                    toolbox,
-                )
+                tokenizer = generator.tokenizer or self._tokenizer()
+                yield Data(self.folder, tokenizer=tokenizer, context=generator.context), generator, toolbox
             finally:
                 toolbox.close()
 

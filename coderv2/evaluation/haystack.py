@@ -79,12 +79,12 @@ _WORDS = [
 
 
 def sentences(count: int, seed: int = 0) -> list[str]:
-    """Plain sentences about a town."""
+    """Plain sentences about a town, each with its space in front: so their tokens add up."""
     draw = random.Random(seed)
     pick = draw.choice
     return [
-        f"{pick(_TIMES).strip(',').capitalize()} the {pick(_PEOPLE)} of the {pick(_PLACES)} {pick(_ACTS)} "
-        f"{draw.randrange(2, 90)} {pick(_THINGS)} and the {pick(_PEOPLE)} {pick(_ACTS)} the {pick(_THINGS)}. "
+        f" {pick(_TIMES).strip(',').capitalize()} the {pick(_PEOPLE)} of the {pick(_PLACES)} {pick(_ACTS)} "
+        f"{draw.randrange(2, 90)} {pick(_THINGS)} and the {pick(_PEOPLE)} {pick(_ACTS)} the {pick(_THINGS)}."
         for _ in range(count)
     ]
 

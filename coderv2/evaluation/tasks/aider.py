@@ -116,7 +116,7 @@ def edited(reply: str, names: Iterable[str]) -> dict[str, str]:
     wanted = list(names)
     found: dict[str, str] = {}
     for name in wanted:
-        mark = re.search(rf"(?m)^[*#`\s]*{re.escape(name)}[*:`\s]*$", reply)
+        mark = re.search(rf"(?m)^[*#` \t]*{re.escape(name)}[*:` \t]*$", reply)
         blocks = list(snippets.blocks(reply[mark.end() :] if mark else ""))
         if blocks:
             found[name] = blocks[0].code

@@ -21,7 +21,7 @@ DEPTHS = tuple(range(0, 101, 10))
 _ROOM = 200  # tokens for the question and the answer
 _SYSTEM = "You answer questions about a document. Give no information from outside the document."
 _NEEDLE = (
-    "The best thing to do in San Francisco is to eat a sandwich and sit in Dolores Park on a sunny day. "
+    " The best thing to do in San Francisco is to eat a sandwich and sit in Dolores Park on a sunny day."
 )
 _QUESTION = "What is the best thing to do in San Francisco?"
 _KEYWORDS = ("sandwich", "dolores park", "sunny day")
@@ -68,7 +68,7 @@ class Needle(Task):
 
     def canonical(self, problem: Problem, style: Style) -> str:
         """What was hidden."""
-        return f" {_VALUE}" if self.code else f" {_NEEDLE}"
+        return f" {_VALUE}" if self.code else _NEEDLE
 
     def _question(self) -> str:
         return f"What is the value of {_NAME}?" if self.code else _QUESTION
