@@ -8,9 +8,11 @@ from benchmarks import (
     determinism,
     drafts,
     engine_overhead,
+    eval_overhead,
     fim_reuse,
     generation,
     loading,
+    needle_memory,
     prefix_cache,
     quantisation,
 )
@@ -21,9 +23,11 @@ BENCHMARKS = {
     "determinism": determinism.main,
     "drafts": drafts.main,
     "engine_overhead": engine_overhead.main,
+    "eval_overhead": eval_overhead.main,
     "fim_reuse": fim_reuse.main,
     "generation": generation.main,
     "loading": loading.main,
+    "needle_memory": needle_memory.main,
     "prefix_cache": prefix_cache.main,
     "quantisation": quantisation.main,
 }

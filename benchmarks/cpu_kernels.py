@@ -60,7 +60,7 @@ def _linear(rows: int) -> Runs:
 def _experts(rows: int) -> Runs:
     x_TD = torch.randn(rows, D)
     weights_TK, experts_TK = torch.randn(rows, E).softmax(-1).topk(K)
-    packed = tuple(_random_int4(*shape) for shape in ((E, FF, D), (E, FF, D), (E, D, FF)))
+    packed = _random_int4(E, FF, D), _random_int4(E, FF, D), _random_int4(E, D, FF)
     plain = [torch.randn(*weight.shape, dtype=torch.bfloat16) / D**0.5 for weight in packed]
     x_bf16 = x_TD.bfloat16()
     return {
