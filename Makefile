@@ -4,7 +4,7 @@ PORT ?= 8000
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test test-slow lint bench docs clean
+.PHONY: serve test test-slow test-llama-cpp lint bench docs clean
 
 serve: .venv/installed
 	$(BIN)/coderv2 serve --port $(PORT)
@@ -15,6 +15,10 @@ test: .venv/installed-dev
 # What takes minutes: live comparison with transformers, memory peaks, the programs of DeepSeek's README.
 test-slow: .venv/installed-dev
 	$(BIN)/python -m pytest -m slow
+
+# Our GGUF files in llama.cpp. It is built from source for this: ten minutes and more, once.
+test-llama-cpp: .venv/installed-llama-cpp
+	$(BIN)/python -m pytest -m slow tests/model/test_gguf_llama_cpp.py
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
@@ -43,4 +47,9 @@ KERNELS := CMakeLists.txt $(wildcard coderv2/kernels/cpu/*.cpp coderv2/kernels/c
 
 .venv/installed-dev: .venv/installed
 	$(PIP) --editable ".[dev]"
+	@touch $@
+
+# Neither its command-line programs nor its vision models are needed.
+.venv/installed-llama-cpp: .venv/installed-dev
+	CMAKE_ARGS="-DLLAVA_BUILD=OFF" $(PIP) llama-cpp-python
 	@touch $@
