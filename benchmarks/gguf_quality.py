@@ -1,7 +1,8 @@
 """Same file, next-token KL: ours and llama.cpp's run of each type, both against llama.cpp's own BF16 run.
 
-The bundled model, exported by us, and quantised by llama.cpp's quantiser into the types that we only read. The text is held
-out: files of the standard library, which the model was not trained on. Needs llama-cpp-python (`pip install -e .[llama-cpp]`).
+The bundled model, exported by us, and quantised by llama.cpp's quantiser into the types that we only read. The text is
+held out: files of the standard library, which the model was not trained on. Not among `python -m benchmarks`, since it
+needs llama-cpp-python (`make .venv/installed-llama-cpp`): `python -m benchmarks.gguf_quality`.
 """
 
 import sysconfig
@@ -21,10 +22,29 @@ from coderv2.model.gguf_types import FILE_TYPES
 from coderv2.paths import bundled_model
 from coderv2.text.tokenizer import Tokenizer
 
-TEXTS = ("bisect.py", "heapq.py", "textwrap.py", "queue.py", "shlex.py", "fnmatch.py", "csv.py", "colorsys.py")
+TEXTS = (
+    "bisect.py",
+    "heapq.py",
+    "textwrap.py",
+    "queue.py",
+    "shlex.py",
+    "fnmatch.py",
+    "csv.py",
+    "colorsys.py",
+)
 TOKENS = 512
 # File types that we read and do not write, by llama.cpp's numbers.
-READ_ONLY = {"q4_0": 2, "q4_1": 3, "q5_0": 8, "q5_1": 9, "q2_k": 10, "q3_k_m": 12, "iq4_nl": 25, "iq4_xs": 30, "f16": 1}
+READ_ONLY = {
+    "q4_0": 2,
+    "q4_1": 3,
+    "q5_0": 8,
+    "q5_1": 9,
+    "q2_k": 10,
+    "q3_k_m": 12,
+    "iq4_nl": 25,
+    "iq4_xs": 30,
+    "f16": 1,
+}
 
 
 def prompts(tokenizer: Tokenizer) -> list[list[int]]:

@@ -105,7 +105,8 @@ def settings(chosen: "Fit", machine: "Machine") -> Iterator[str]:
     taken = chosen.settings
     cache = chosen.cache_tokens * chosen.cache_bytes_per_token
     yield f"Settings for {chosen.size.name}:"
-    yield f"  dtype {'auto (as stored)' if chosen.stored else _name(chosen.dtype)}, device {machine.device}, {machine.threads} threads (CODERV2_THREADS)"
+    dtype = "auto (as stored)" if chosen.stored else _name(chosen.dtype)
+    yield f"  dtype {dtype}, device {machine.device}, {machine.threads} threads (CODERV2_THREADS)"
     yield f"  max_model_len {taken.max_model_len}, max_num_seqs {taken.max_running}"
     yield f"  cache_tokens {chosen.cache_tokens} ({_gb(cache)}, taken as it fills)"
 

@@ -122,9 +122,7 @@ def rehearse(folder: Path, dtype: torch.dtype | None, device: str, *, tokens: in
     """Loads the model, reads a prompt of 512 tokens or half its context, and writes `tokens` tokens."""
     model = open_model(folder, dtype=dtype, device=device)
     count = min(512, model.config.max_position_embeddings // 2)
-    engine = Engine(
-        model, open_tokenizer(folder), EngineSettings(cache_tokens=2048, prefix_caching=False)
-    )
+    engine = Engine(model, open_tokenizer(folder), EngineSettings(cache_tokens=2048, prefix_caching=False))
     prompt = [i % 200 + 10 for i in range(count)]
     _run(engine, prompt, 2)
     first, rest = _run(engine, prompt, tokens + 1)

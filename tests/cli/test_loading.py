@@ -1,6 +1,5 @@
 """Every command, and `LLM`, over the bundled model's GGUF file."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -93,7 +92,7 @@ def test_serve(file: Path) -> None:
         models = httpx.get(f"{url}/models", timeout=60).json()
         assert models["data"][0]["id"] == "small-q8_0"
         body = {"model": "small-q8_0", "prompt": PROMPT, "max_tokens": 8, "temperature": 0}
-        answer = httpx.post(f"{url}/completions", content=json.dumps(body), timeout=60).json()
+        answer = httpx.post(f"{url}/completions", json=body, timeout=60).json()
         assert answer["choices"][0]["text"]
     finally:
         process.kill()

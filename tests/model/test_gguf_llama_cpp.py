@@ -24,7 +24,7 @@ from tests.tiny_tokenizer import tiny_tokenizer_folder
 
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed: make test-llama-cpp")
 
-from benchmarks.peer_llama_cpp import LlamaCpp, quantise  # noqa: E402
+from benchmarks.peer_llama_cpp import LlamaCpp, quantise
 
 pytestmark = [
     pytest.mark.slow,
@@ -32,7 +32,11 @@ pytestmark = [
 ]
 
 ANSWER = 32
-PROMPTS = ("def quick_sort(arr):", "class Stack:\n    def __init__(self):\n", "import math\n\n\ndef area(r):\n    return ")
+PROMPTS = (
+    "def quick_sort(arr):",
+    "class Stack:\n    def __init__(self):\n",
+    "import math\n\n\ndef area(r):\n    return ",
+)
 SOURCES = ("bisect.py", "heapq.py", "textwrap.py", "json/decoder.py", "turtle.py", "keyword.py")
 
 
@@ -68,7 +72,11 @@ def test_tiny_checkpoints_get_the_same_greedy_answer(tmp_path: Path, family: str
     export(folder, path, FILE_TYPES[kind], name="x")
     ids = sample_ids(40, 380)
     with LlamaCpp(path) as peer:
-        assert _ours(path, ids) == peer.greedy(ids, ANSWER)
+        ours, theirs = _ours(path, ids), peer.greedy(ids, ANSWER)
+        if kind == "f32":
+            assert ours == theirs
+        elif ours != theirs:
+            _assert_close_call(peer, ids, ours, theirs)
 
 
 @pytest.mark.parametrize("kind", FILE_TYPES)
@@ -98,7 +106,11 @@ def test_code_has_the_same_tokens(tmp_path_factory: pytest.TempPathFactory, name
     tokenizer = Tokenizer.from_folder(bundled_model())
     library = Path(str(torch.__path__[0])).parent  # some text beyond ASCII comes from beside it
     source = Path(__import__("sysconfig").get_paths()["stdlib"], name)
-    texts = [source.read_text("utf-8"), "x = '你好，世界' # naïve café 🚀\r\n\t y=2024;  \n\n" * 3, str(library)]
+    texts = [
+        source.read_text("utf-8"),
+        "x = '你好，世界' # naïve café 🚀\r\n\t y=2024;  \n\n" * 3,
+        str(library),
+    ]
     with LlamaCpp(path) as peer:
         for text in texts:
             assert peer.tokens(text) == tokenizer.encode(text)
@@ -134,7 +146,9 @@ def test_our_rounding_loses_no_more_than_llama_quantizes(tmp_path: Path, kind: s
 
 def _numbers(path: Path) -> dict[str, torch.Tensor]:
     return {
-        tensor.name: torch.from_numpy(package.quants.dequantize(tensor.data.copy(), tensor.tensor_type).copy()).flatten()
+        tensor.name: torch.from_numpy(
+            package.quants.dequantize(tensor.data.copy(), tensor.tensor_type).copy()
+        ).flatten()
         for tensor in package.GGUFReader(path).tensors
     }
 
