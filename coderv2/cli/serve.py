@@ -148,11 +148,17 @@ def serve(
 
 
 def _launch(
-    engine: str, model: str | None, max_model_len: int | None, tensor_parallel: int, *flags: bool
+    engine: str,
+    model: str | None,
+    max_model_len: int | None,
+    tensor_parallel: int,
+    fp8: bool,
+    fp8_cache: bool,
+    torch_compile: bool,
 ) -> "Launch | None":
-    """Flags are FP8 weights, FP8 cache and compilation, which only other engines have."""
+    """None: the engine is ours, which has none of these."""
     if engine == "coderv2":
-        if tensor_parallel > 1 or any(flags):
+        if tensor_parallel > 1 or fp8 or fp8_cache or torch_compile:
             raise click.UsageError(
                 "--tensor-parallel, --fp8, --fp8-cache and --torch-compile go with --engine sglang or vllm.",
                 click.get_current_context(),
@@ -161,7 +167,7 @@ def _launch(
     from coderv2.model import hub
     from coderv2.server.upstream.launch import Launch
 
-    return Launch(engine, hub.resolve(model), tensor_parallel, *flags, max_model_len)
+    return Launch(engine, hub.resolve(model), tensor_parallel, fp8, fp8_cache, torch_compile, max_model_len)
 
 
 def _greet(bound: socket.socket, models: "Models", keys: Path | None) -> None:

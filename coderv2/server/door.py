@@ -63,12 +63,12 @@ class Door:
         if self.draining:
             raise _unavailable("draining", "the server is shutting down")
         caller: Caller = request.state.caller
-        # In a thread: a prompt of megabytes takes the tokenizer seconds, and other streams must go on.
-        job = await asyncio.to_thread(translate, models, caller)
-        work = Generation(job, tenant=caller.tenant, deadline=caller.deadline)
         if caller.account is not None:
             caller.account.begin()
             request.state.account = caller.account
+        # In a thread: a prompt of megabytes takes the tokenizer seconds, and other streams must go on.
+        job = await asyncio.to_thread(translate, models, caller)
+        work = Generation(job, tenant=caller.tenant, deadline=caller.deadline)
         request.state.work = work
         self.metrics.begin(work)
         return work

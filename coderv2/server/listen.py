@@ -70,7 +70,7 @@ def serve(
     Connections are taken at once; `load` runs beside in a thread, then requests are served and `on_ready` is called.
     What `load` raises ends the server and is raised here. `stop` ends what `load` began, if anything.
     """
-    config = _config(app, limits or ConnectionLimits())
+    config = config_for(app, limits or ConnectionLimits())
     _listen(bound, config.backlog)
     server = _Server(config, door, load, stop, on_ready)
     try:
@@ -81,7 +81,8 @@ def serve(
         raise server.failure
 
 
-def _config(app: FastAPI, limits: ConnectionLimits) -> uvicorn.Config:
+def config_for(app: FastAPI, limits: ConnectionLimits) -> uvicorn.Config:
+    """uvicorn's settings for this app."""
     return uvicorn.Config(
         app,
         http=guarded_protocol(limits),

@@ -11,8 +11,13 @@ from fastapi import FastAPI
 
 from coderv2.engine.engine import EngineStats
 from coderv2.engine.request import Delta, SamplingParams, TokenLogprob
-from coderv2.server.app import simple_app
+from coderv2.server.app import create_app, simple_app
+from coderv2.server.backend import Backend
+from coderv2.server.caller import Accounts
 from coderv2.server.defaults import SamplingDefaults
+from coderv2.server.door import Door
+from coderv2.server.keys import Key, Keys, digest_of
+from coderv2.server.models import Models
 from coderv2.text.tokenizer import Tokenizer
 from tests.tiny_tokenizer import tiny_tokenizer
 
@@ -74,6 +79,16 @@ def said(*texts: str, index: int = 0, finish: str = "stop", logprobs: bool = Fal
         )
         for place, text in enumerate(texts)
     ]
+
+
+def keyed_app(engine: ScriptedEngine, *keys: Key) -> FastAPI:
+    """Lets in these keys only; the secret of key NAME is `secret-NAME`."""
+    models = Models.of("tiny", Backend(engine, tiny_tokenizer()))
+    return create_app(Door(models, Accounts(Keys(keys))))
+
+
+def key(name: str, **limits: Any) -> Key:
+    return Key(name, digest_of(f"secret-{name}"), **limits)
 
 
 def scripted_app(
