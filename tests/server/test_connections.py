@@ -1,19 +1,23 @@
 """Connections that are slow, stuck, many, or no HTTP at all, and a proxy that mistreats good ones."""
 
+import asyncio
 import json
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import httpx
 import pytest
+import uvicorn
+from uvicorn.server import ServerState
 
 from coderv2.engine.worker import Worker
 from coderv2.server.app import create_app
 from coderv2.server.backend import Backend
-from coderv2.server.connections import ConnectionLimits
+from coderv2.server.connections import ConnectionLimits, guarded_protocol
 from coderv2.server.door import Door
 from coderv2.server.models import Models
 from tests.engine.fakes import FakeModel, fake_engine
@@ -111,17 +115,45 @@ def _ask(address: tuple[str, int]) -> bytes:
         return _read_all(connection)
 
 
-def test_a_reader_that_stalls_is_cut_off_and_its_request_ends(
-    address: tuple[str, int], worker: Worker
-) -> None:
-    body = json.dumps({"prompt": ["a"] * 8, "max_tokens": 40_000, "stream": True, "logprobs": 5}).encode()
-    head = HEAD.replace(str(len(BODY)).encode(), str(len(body)).encode())
-    with socket.socket() as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        connection.connect(address)
-        connection.sendall(head + body)
-        eventually(lambda: worker.stats().running > 0)
-        eventually(lambda: worker.stats().running == 0, 60)
+class _Transport(asyncio.Transport):
+    """A client that does not read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.aborted = False
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+    def is_closing(self) -> bool:
+        return self.aborted
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return ("127.0.0.1", 5) if name == "peername" else default
+
+
+@pytest.mark.parametrize("catches_up", [True, False])
+def test_a_reader_that_stalls_is_cut_off(catches_up: bool) -> None:
+    """A cut connection ends its request: `test_app` shows that for clients who hang up."""
+
+    async def stall() -> bool:
+        config = uvicorn.Config(create_app(Door()), lifespan="off")
+        config.load()
+        protocol = guarded_protocol(ConnectionLimits(stall_seconds=0.05))(config, ServerState(), {})
+        transport = _Transport()
+        protocol.connection_made(transport)
+        protocol.pause_writing()
+        if catches_up:
+            protocol.resume_writing()
+        await asyncio.sleep(0.3)
+        aborted = transport.aborted
+        protocol.connection_lost(None)
+        return aborted
+
+    assert asyncio.run(stall()) != catches_up
 
 
 def test_keep_alive_goes_on_after_many_requests(address: tuple[str, int]) -> None:
