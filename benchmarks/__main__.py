@@ -5,6 +5,7 @@ import sys
 from benchmarks import (
     batching,
     determinism,
+    door_overhead,
     drafts,
     engine_overhead,
     fim_reuse,
@@ -16,6 +17,7 @@ from benchmarks import (
 BENCHMARKS = {
     "batching": batching.main,
     "determinism": determinism.main,
+    "door_overhead": door_overhead.main,
     "drafts": drafts.main,
     "engine_overhead": engine_overhead.main,
     "fim_reuse": fim_reuse.main,

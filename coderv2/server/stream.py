@@ -14,6 +14,8 @@ from starlette.types import Receive, Scope, Send
 T = TypeVar("T")
 KEEP_ALIVE_SECONDS = 10.0
 _KEEP_ALIVE = b": keep-alive\n\n"
+_AHEAD = 16
+"""Chunks that may wait for a slow reader."""
 
 
 def encode_json(value: Any) -> bytes:
@@ -77,19 +79,45 @@ async def framed(
         yield framing.last
 
 
+@dataclass(frozen=True)
+class _Ended:
+    """There are no more chunks; maybe for a reason."""
+
+    error: Exception | None = None
+
+
 async def _with_pauses(chunks: AsyncGenerator[T, None]) -> AsyncGenerator[T | None, None]:
     """The same, with None after every KEEP_ALIVE_SECONDS of silence."""
-    async with aclosing(chunks):
+    # One task for all chunks: a task for each, to wait for with a timeout, costs more than all else about a chunk.
+    inbox: asyncio.Queue[T | _Ended] = asyncio.Queue(_AHEAD)
+    pump = asyncio.create_task(_pump(chunks, inbox))
+    try:
         while True:
-            upcoming = asyncio.ensure_future(anext(chunks))
             try:
-                while not (await asyncio.wait({upcoming}, timeout=KEEP_ALIVE_SECONDS))[0]:
-                    yield None
-                yield await upcoming
-            except StopAsyncIteration:
+                async with asyncio.timeout(KEEP_ALIVE_SECONDS):
+                    item = await inbox.get()
+            except TimeoutError:
+                yield None
+                continue
+            if not isinstance(item, _Ended):
+                yield item
+            elif item.error is not None:
+                raise item.error
+            else:
                 return
-            finally:
-                await _end(upcoming)
+    finally:
+        await _end(pump)
+
+
+async def _pump(chunks: AsyncGenerator[T, None], inbox: "asyncio.Queue[T | _Ended]") -> None:
+    async with aclosing(chunks):
+        try:
+            async for chunk in chunks:
+                await inbox.put(chunk)
+        except Exception as error:
+            await inbox.put(_Ended(error))
+        else:
+            await inbox.put(_Ended())
 
 
 class EventStream(Response):

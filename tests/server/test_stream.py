@@ -125,7 +125,7 @@ def test_wherever_the_client_leaves_the_source_is_closed_before_the_reply_ends(l
     client = asyncio.run(exchange())
     assert client.state["gone"]
     assert source.closed or leaves_after == 1  # that early, nothing may have been opened
-    assert len(client.sent) <= leaves_after + 1
+    assert len(client.sent) <= leaves_after + 3
 
 
 def test_work_is_cancelled_when_the_client_goes_away() -> None:
