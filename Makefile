@@ -4,7 +4,7 @@ PORT ?= 8000
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test test-slow test-isas test-llama-cpp lint bench docs clean
+.PHONY: serve test test-slow test-isas test-llama-cpp clients lint bench docs clean
 
 serve: .venv/installed
 	$(BIN)/coderv2 serve --port $(PORT)
@@ -25,6 +25,19 @@ test-isas: .venv/installed-dev
 test-llama-cpp: .venv/installed-llama-cpp
 	$(BIN)/python -m pytest -m slow tests/model/test_gguf_llama_cpp.py
 
+# Programs that talk to the server, each in an environment of its own; slow tests use them where they are.
+clients: .venv-clients/installed .venv-aider/installed
+
+.venv-clients/installed: tests/server/outside/clients.txt
+	$(PYTHON) -m venv .venv-clients
+	.venv-clients/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+.venv-aider/installed: tests/server/outside/aider.txt
+	$(PYTHON) -m venv .venv-aider
+	.venv-aider/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -37,7 +50,7 @@ docs: .venv/installed-dev
 	$(BIN)/python -m coderv2.cli.pages docs/cli
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv .venv-clients .venv-aider build dist *.egg-info
 
 .venv/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "coderv2 needs Python 3.11 or newer, this is " + sys.version.split()[0])'

@@ -3,6 +3,7 @@
 | variable         | kind | meaning                                             | default        |
 |------------------|------|-----------------------------------------------------|----------------|
 | CODERV2_THREADS  | int  | threads for arithmetic, at least 1                  | all the cores  |
+| CODERV2_UPSTREAM_KEY | text | the key that `serve --upstream` sends (read by the command) | none |
 | CODERV2_ISA      | name | instruction set of the CPU kernels: avx512, avx2,   | the best that  |
 |                  |      | neon, or none: PyTorch computes                     | is there       |
 | CODERV2_DATA     | path | benchmark data for `coderv2 eval`                   | fetched into   |

@@ -30,7 +30,7 @@ def load(model: str | None, **settings: Any) -> Loaded:
     torch.set_num_threads(paths.threads())
     folder = hub.resolve(model)
     engine = LLM(folder, seed=None, **settings).engine
-    return Loaded(engine, folder, _name(model, folder))
+    return Loaded(engine, folder, name_of(model, folder))
 
 
 def load_for_one(model: str | None, dtype: str) -> Loaded:
@@ -38,7 +38,8 @@ def load_for_one(model: str | None, dtype: str) -> Loaded:
     return load(model, dtype=dtype, max_num_seqs=1)
 
 
-def _name(model: str | None, folder: Path) -> str:
+def name_of(model: str | None, folder: Path) -> str:
+    """What clients call it: the hub's name, the folder's, or the bundled model's."""
     from coderv2.model.loading import is_gguf
 
     if folder == paths.bundled_model():

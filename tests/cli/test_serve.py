@@ -71,7 +71,7 @@ def test_sigterm_ends_it_with_code_0_and_its_log_holds_no_prompt(server: Server)
     server.process.send_signal(signal.SIGTERM)
     _, errors = server.process.communicate(timeout=30)
     assert server.process.returncode == 0
-    assert re.search(r"INFO POST /v1/completions 200 \d+ ms \d+\+\d+ tokens req_", errors)
+    assert re.search(r"INFO method=POST path=/v1/completions status=200 ms=\d+ id=req_\w+ prompt=\d+", errors)
     assert "quick_sort" not in errors
     assert "Traceback" not in errors
 
