@@ -61,7 +61,7 @@ def main(seconds: float = 600.0) -> None:
 def expected() -> dict[tuple[str, int], str]:
     """What a greedy engine says alone."""
     llm = LLM(paths.bundled_model())
-    texts: dict[str, str] = {}
+    texts: dict[tuple[str, int], str] = {}
     for length in LENGTHS:
         outputs = llm.generate(PROMPTS, SamplingParams(temperature=0, max_tokens=length), use_tqdm=False)
         texts |= {(prompt, length): out.outputs[0].text for prompt, out in zip(PROMPTS, outputs, strict=True)}
