@@ -101,7 +101,7 @@ def test_serve(file: Path) -> None:
 
 def test_a_file_is_called_by_its_name(file: Path) -> None:
     assert load_for_one(str(file), "auto").name == "small-q8_0"
-    assert loading._name(str(file), file) == "small-q8_0"
+    assert loading.name_of(str(file), file) == "small-q8_0"
 
 
 def test_a_program_says_that_a_files_template_is_not_run(file: Path, tmp_path: Path) -> None:
