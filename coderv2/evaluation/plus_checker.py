@@ -41,7 +41,7 @@ FOUND_OR_NOT = {"check_str", "text_match_three", "text_starta_endb"}
 _PLAIN = (bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset)
 _NAMES = {kind.__name__ for kind in (*_PLAIN, range, object)}
 _NUMBERS = {("decimal", "Decimal"), ("fractions", "Fraction")}
-_PAUSE = 0.0005
+_PATIENCE, _PAUSE = 8, 0.0005
 _NOT_DUMPABLE = 4
 
 
@@ -254,7 +254,7 @@ class Candidate:
 
     def __init__(self, may_go: int, answers: int) -> None:
         self._may_go, self._pipe = may_go, answers
-        self._data, self._place, self._deadline = b"", 0, math.inf
+        self._data, self._place, self._reads, self._deadline = b"", 0, 0, math.inf
         os.set_blocking(answers, False)
 
     def go(self, seconds: float) -> None:
@@ -278,7 +278,9 @@ class Candidate:
         left = deadline - time.monotonic()
         if left <= 0 or not select.select([self._pipe], [], [], left)[0]:
             raise Late
-        time.sleep(_PAUSE)  # more will have come: fewer and larger reads
+        if self._reads > _PATIENCE:
+            time.sleep(_PAUSE)  # more will have come: fewer and larger reads
+        self._reads += 1
         chunk = os.read(self._pipe, 1 << 20)
         if not chunk:
             raise Broken
