@@ -32,7 +32,9 @@ def test_x3_the_older_one_is_closed_and_gone_and_others_stay() -> None:
             return thread
 
         with httpx.stream(
-            "POST", f"{url}/v1/completions", json={"prompt": "z", "max_tokens": 15_000, "stream": True}
+            "POST",
+            f"{url}/v1/completions",
+            json={"prompt": "z", "max_tokens": 15_000, "temperature": 0, "stream": True},
         ) as long:
             next(long.iter_bytes(10))
             older, other = ask("older", "one"), ask("other", "two")
