@@ -18,7 +18,6 @@ from coderv2.server.models import Models
 from coderv2.server.sessions import Sessions
 from coderv2.server.stream import EventStream, Framing, encode_json, framed, unless_gone
 
-
 T = TypeVar("T")
 _SHORT = 4096
 """Bytes of a body whose tokens are counted in less than a millisecond or two."""
