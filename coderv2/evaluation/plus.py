@@ -5,15 +5,17 @@ inside the sandbox. Two differences are meant: `find_zero` can be passed (evalpl
 everybody), and a candidate cannot pass by returning objects that call themselves equal to anything.
 """
 
+import marshal
 import pickle
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from coderv2.sandbox.judge import Program
 from coderv2.sandbox.run import Limits
 
-_CHECKER = Path(__file__).with_name("plus_checker.py").read_text("utf-8")
+_START = "import marshal\nwith open('checker', 'rb') as file:\n    exec(marshal.load(file))\n"
 _LIMITS = Limits(
     seconds=130.0, memory_bytes=4 << 30, output_bytes=256 << 20
 )  # each call has its own limit inside
@@ -25,13 +27,21 @@ def reference(row: Mapping[str, Any]) -> Program:
     `row` is one line of the data. Its verdict's `stdout` is the truth; it is the same on every run but for the times.
     """
     code = row["prompt"] + row["canonical_solution"]
-    return Program("python", _CHECKER, stdin=_part(_task(row, code, is_reference=True)), limits=_LIMITS)
+    stdin = _part(_task(row, code, is_reference=True))
+    return Program("python", _START, files=_checker(), stdin=stdin, limits=_LIMITS)
 
 
 def program(row: Mapping[str, Any], code: str, truth: bytes) -> Program:
     """A program whose verdict is that on `code`, which must define the row's `entry_point`."""
     stdin = _part(_task(row, code, is_reference=False)) + _part(truth)
-    return Program("python", _CHECKER, stdin=stdin, vouched=True, limits=_LIMITS)
+    return Program("python", _START, files=_checker(), stdin=stdin, vouched=True, limits=_LIMITS)
+
+
+@cache
+def _checker() -> dict[str, bytes]:
+    """Compiled once, by the interpreter that will run it: that takes as long as ten short candidates."""
+    file = Path(__file__).with_name("plus_checker.py")
+    return {"checker": marshal.dumps(compile(file.read_text("utf-8"), "plus_checker.py", "exec"))}
 
 
 def questions(row: Mapping[str, Any], part: str) -> list[list[Any]]:

@@ -61,7 +61,7 @@ LANGUAGES = [
         "mcs -nologo -debug -d:DEBUG -r:System.Numerics.dll -out:program.exe program.cs",
         tell='System.Console.WriteLine("{}");',
         closing=2,
-        wrong="ASSERTION FAILED",
+        wrong="System.Diagnostics.Debug.Assert",
         silent=True,
     ),
     Language(

@@ -84,7 +84,7 @@ class Warden:
         while True:
             try:
                 job = self._line.recv()
-            except EOFError:
+            except (EOFError, ConnectionError):
                 return None
             result = self.run(job)
             if isinstance(result, Script):
@@ -172,6 +172,7 @@ def main(fd: int, empty: str) -> Script | None:
         warden = Warden(line)
         if empty:
             room.enter(empty)
+        os.chdir("/")
         gc.collect()
         gc.freeze()
     except (OSError, CoderV2Error) as error:

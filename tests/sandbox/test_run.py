@@ -1,5 +1,7 @@
 """What a driver promises of an ordinary program."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from coderv2.errors import NoSandbox
@@ -7,11 +9,13 @@ from coderv2.sandbox.run import Limits, Sandbox, best_sandbox
 
 
 @pytest.fixture(scope="module")
-def sandbox() -> Sandbox:
+def sandbox() -> Iterator[Sandbox]:
     try:
-        return best_sandbox()
+        found = best_sandbox()
     except NoSandbox as error:
         pytest.skip(str(error))
+    yield found
+    found.close()
 
 
 def test_files_input_output_and_status(sandbox: Sandbox) -> None:
