@@ -43,11 +43,17 @@ def export(folder: Path, path: Path, file_type: FileType, *, name: str, progress
     total = sum(tensor.size for tensor in plan)
     bar = tqdm(total=total, desc="writing", unit="B", unit_scale=True, disable=None if progress else True)
     with bar, GgufWriter(path, metadata, plan) as writer:
-        for tensor, values in zip(plan, _values(folder, config), strict=True):
-            for matrix in values.split(1) if values.dim() == 3 else (values,):
-                writer.write(encode(tensor.type, matrix))
-            writer.end()
+        values = _values(folder, config)
+        for tensor in plan:
+            _write(writer, tensor, next(values))
             bar.update(tensor.size)
+
+
+def _write(writer: GgufWriter, tensor: Planned, values: Tensor) -> None:
+    """A function of its own, so that nothing holds the values while the next are read."""
+    for matrix in values.split(1) if values.dim() == 3 else (values,):
+        writer.write(encode(tensor.type, matrix))
+    writer.end()
 
 
 def _tensors(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -69,6 +75,7 @@ def _values(folder: Path, config: ModelConfig) -> Iterator[Tensor]:
     for ours, values in read_parameters(folder):
         if not ours.endswith("kv_b_proj"):
             yield values
+            del values  # before the next is read
             continue
         up_HOC = values.unflatten(0, (config.num_attention_heads, -1))
         key_HNC, value_HVC = up_HOC.split([config.qk_nope_head_dim, config.v_head_dim], 1)

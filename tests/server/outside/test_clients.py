@@ -15,8 +15,9 @@ ANTHROPIC = """
 import anthropic, sys
 client = anthropic.Anthropic(base_url=sys.argv[1], auth_token="EMPTY", max_retries=0)
 messages = [{"role": "user", "content": "Write a function that adds two numbers."}]
-whole = client.messages.create(model="claude-sonnet", max_tokens=12, temperature=0, messages=messages)
-with client.messages.stream(model="claude-sonnet", max_tokens=12, temperature=0, messages=messages) as stream:
+greedy = {"extra_body": {"temperature": 0}}  # newer releases of the client name no temperature
+whole = client.messages.create(model="claude-sonnet", max_tokens=12, messages=messages, **greedy)
+with client.messages.stream(model="claude-sonnet", max_tokens=12, messages=messages, **greedy) as stream:
     streamed = "".join(stream.text_stream)
     last = stream.get_final_message()
 assert whole.content[0].text == streamed, (whole, streamed)
@@ -67,7 +68,7 @@ def test_c13_llm(bundled: Served, program: Program, tmp_path: Path) -> None:
         use_tqdm=False,
     )
     assert said.stdout.strip() == expected.outputs[0].text.strip()
-    made = program("llm", "-m", "coderv2", "--schema", "ok bool", "-o", "max_tokens", "40", "Is it?", env=env)
+    made = program("llm", "-m", "coderv2", "--schema", "ok bool", "-o", "max_tokens", "400", "Is it?", env=env)
     assert made.returncode == 0, made.stderr[-2000:]
     assert isinstance(json.loads(made.stdout)["ok"], bool)
     completed = program("llm", "-m", "coderv2-completion", "-o", "max_tokens", "8", "def add(", env=env)
