@@ -178,15 +178,20 @@ def experts(
     up_EFD: Tensor,
     down_EDF: Tensor,
 ) -> Tensor:
-    """Sum over each token's K experts of weight times expert, accumulated in float32, shape [T, D]."""
+    """Sum over each token's K experts of weight times expert, accumulated in float32, shape [T, D].
+
+    An expert below 0 is another machine's and adds nothing.
+    """
     K = experts_TK.shape[1]
-    order = experts_TK.flatten().argsort(stable=True)
+    foreign, *counts = torch.bincount(experts_TK.flatten() + 1, minlength=gate_EFD.shape[0] + 1).tolist()
+    order = experts_TK.flatten().argsort(stable=True)[foreign:]
     token = order // K
-    counts = torch.bincount(experts_TK.flatten(), minlength=gate_EFD.shape[0]).tolist()
     # Unbound rather than indexed, since the gradient of each index would be a whole stack of zeros.
     weights = zip(gate_EFD.unbind(), up_EFD.unbind(), down_EDF.unbind(), strict=True)
     rows = zip(x_TD[token].split(counts), weights, strict=True)
     outputs = [swiglu(rows_nD, *expert) for rows_nD, expert in rows if rows_nD.shape[0]]
+    if not outputs:
+        return torch.zeros_like(x_TD)
     weighted = torch.cat(outputs).float() * weights_TK.flatten()[order][:, None]
     out_TD = torch.zeros(x_TD.shape, dtype=torch.float32, device=x_TD.device)
     return out_TD.index_add(0, token, weighted).to(x_TD.dtype)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,11 +55,15 @@ class Batch:
 
     deterministic: bool = False
     """Every row's bits depend on its own sequence only; with a cache."""
+    computed_by: type[Ops] | None = None
+    """None: whoever is best where the tokens lie."""
+    spans: dict[str, Any] | None = None
+    """All sequences as `mla_decode` takes them, where they are there already: a captured graph has its own."""
 
     @property
     def ops(self) -> type[Ops]:
         """Who computes this pass."""
-        return pick(deterministic=self.deterministic)
+        return self.computed_by or pick(deterministic=self.deterministic, device=self.token_ids_T.device)
 
     @classmethod
     def packed(

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ from coderv2.errors import BadCheckpoint, Unsupported
 from coderv2.kernels.formats import Weight
 from coderv2.model.config import ModelConfig
 from coderv2.model.pack import format_of, pack_model, place, unpacked
+from coderv2.model.parallel import Team
 from coderv2.model.tensorfile import TensorFile
 from coderv2.model.transformer import Transformer
 
@@ -57,10 +59,12 @@ def load(
     device: torch.device | str = "cpu",
     progress: bool = False,
     packed: bool = False,
+    team: Team | None = None,
 ) -> Transformer:
     """Opens a checkpoint folder; memory at the peak is the weights plus one tensor.
 
-    `packed` brings the weights into kernel order, for running on the CPU and not for training. `dtype` None takes the
+    `packed` brings the weights into kernel order, for running on the CPU and not for training. Of a `team` every rank
+    reads its own part. `dtype` None takes the
     config's; float16 is refused, and a float16 checkpoint becomes bfloat16, since this model's activations overflow
     float16 (spec §4.6). Raises BadCheckpoint naming file and tensor.
     """
@@ -70,10 +74,10 @@ def load(
     if dtype == torch.float16:
         raise Unsupported("float16 overflows in this model's layers; use bfloat16 or float32", param="dtype")
     with torch.device("meta"):
-        model = Transformer(config)
+        model, whole = Transformer(config, team), Transformer(config)
     with ExitStack() as stack:
         files = _open_files(folder, stack)
-        _check(model, files)
+        _check(whole, files)
         _fill(model, files, dtype, torch.device(device), progress, packed)
     return model.eval().requires_grad_(False)
 
@@ -174,11 +178,11 @@ def published_tensors(model: Named) -> Iterator[tuple[str, Tensor]]:
         yield from _parts(name, parameter.detach())
 
 
-def _parts(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """One parameter of ours as the published tensors that it is made of."""
+def _parts(name: str, tensor: Tensor, first: int = 0) -> Iterator[tuple[str, Tensor]]:
+    """One parameter of ours as the published tensors that it is made of; `first` is the number of a stack's first."""
     stem, _, last = name.rpartition(".")
     if stem.endswith(".experts"):
-        for expert, weight in enumerate(tensor):
+        for expert, weight in enumerate(tensor, first):
             yield f"model.{stem}.{expert}.{last}.weight", weight
     else:
         yield ("" if name == "lm_head" else "model.") + f"{name}.weight", tensor
@@ -284,13 +288,15 @@ def _fill(
     progress: bool,
     packed: bool,
 ) -> None:
+    split = model.team.split
+    first = split.first_expert(model.config)
     total = sum(p.numel() * dtype.itemsize for p in model.parameters())
     with tqdm(total=total, desc="loading", unit="B", unit_scale=True, disable=_bar(progress)) as bar:
         for stem, module in list(model.named_modules()):
             for name, meta in list(module.named_parameters(recurse=False)):
                 full = torch.empty(meta.shape, dtype=dtype, device=device)
-                for published, part in _parts(f"{stem}.{name}".removeprefix("."), full):
-                    files[published].read_into(published, part)
+                for published, part in _parts(f"{stem}.{name}".removeprefix("."), full, first):
+                    files[published].read_into(published, part, partial(split.part, published))
                     bar.update(part.numel() * dtype.itemsize)
                 if packed:
                     place(module, name, full, "f32" if dtype == torch.float32 else "bf16")
