@@ -3,13 +3,18 @@
 import ipaddress
 import json
 import logging
+import os
+import signal
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from coderv2 import log
 from coderv2.cli import loading, options
+from coderv2.errors import EngineStopped
 
 if TYPE_CHECKING:
     from coderv2.engine.engine import Engine
@@ -40,6 +45,22 @@ if TYPE_CHECKING:
     help="Keep computed prompt starts here, so that they survive a restart.  [default: in memory only]",
 )
 @options.dtype
+@click.option(
+    "--tensor-parallel",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Cut every weight over N GPUs (or N processes of the CPU).",
+)
+@click.option(
+    "--expert-parallel",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="As --tensor-parallel N, but each has some routed experts whole.",
+)
 @click.option("--verbose", is_flag=True, help="Log more, for example which fields of a request are ignored.")
 def serve(
     model_argument: str | None,
@@ -50,14 +71,21 @@ def serve(
     max_model_len: int | None,
     cache_dir: str | None,
     dtype: str,
+    tensor_parallel: int,
+    expert_parallel: int,
     verbose: bool,
 ) -> None:
     """Serve a model to OpenAI's clients, until Ctrl-C.
 
     MODEL is the same as -m: a folder, a hub name, or nothing.
     """
+    context = click.get_current_context()
     if model_argument is not None and model is not None:
-        raise click.UsageError("Give the model once: as MODEL or with -m.", click.get_current_context())
+        raise click.UsageError("Give the model once: as MODEL or with -m.", context)
+    if 1 != tensor_parallel != expert_parallel != 1:
+        raise click.UsageError(
+            "--tensor-parallel and --expert-parallel are the same N, or one of them.", context
+        )
     from coderv2.engine.worker import Worker
     from coderv2.server.app import create_app
     from coderv2.server.defaults import SamplingDefaults
@@ -67,12 +95,33 @@ def serve(
     bound = bind(host, port)
     log.to_stderr(logging.DEBUG if verbose else logging.INFO)
     loaded = loading.load(
-        model_argument or model, dtype=dtype, max_model_len=max_model_len, cache_dir=cache_dir
+        model_argument or model,
+        dtype=dtype,
+        max_model_len=max_model_len,
+        cache_dir=cache_dir,
+        tensor_parallel_size=max(tensor_parallel, expert_parallel),
+        enable_expert_parallel=expert_parallel > 1,
     )
     defaults = SamplingDefaults.from_folder(loaded.folder)
     worker = Worker(loaded.engine)
     app = create_app(worker, loaded.engine.tokenizer, name or loaded.name, defaults)
-    listen(app, worker, bound, on_ready=lambda: _greet(bound, name or loaded.name, loaded.engine))
+    with _together(loaded.engine):
+        listen(app, worker, bound, on_ready=lambda: _greet(bound, name or loaded.name, loaded.engine))
+
+
+@contextmanager
+def _together(engine: "Engine") -> Iterator[None]:
+    """While other ranks live: one that dies ends the server, and its reason is the command's error."""
+    if (ranks := engine.ranks) is None:
+        yield
+        return
+    ranks.on_failure = lambda: os.kill(os.getpid(), signal.SIGTERM)
+    try:
+        yield
+    finally:
+        ranks.stop()
+    if ranks.failure is not None:
+        raise EngineStopped(ranks.failure)
 
 
 def _greet(bound: socket.socket, name: str, engine: "Engine") -> None:

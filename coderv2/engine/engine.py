@@ -16,13 +16,22 @@ from coderv2.engine.contest import Contest, through
 from coderv2.engine.deadlines import Deadlines, check_deadline
 from coderv2.engine.disk import DiskTier, fingerprint
 from coderv2.engine.pages import Pages
+from coderv2.engine.ranks import Ranks
 from coderv2.engine.request import Delta, Request, SamplingParams
 from coderv2.engine.runner import Model, Runner, Weights
 from coderv2.engine.scheduler import Chunk, Scheduler
 from coderv2.engine.settings import EngineSettings, longest_context, page_count
 from coderv2.engine.shifted import Suffixes
 from coderv2.engine.speculation import Drafting
-from coderv2.errors import BadCheckpoint, ContextTooLong, InvalidValue, QueueFull, ServiceError
+from coderv2.errors import (
+    BadCheckpoint,
+    ContextTooLong,
+    EngineStopped,
+    InvalidValue,
+    QueueFull,
+    ServiceError,
+    Unsupported,
+)
 from coderv2.log import logger
 from coderv2.model.cache import LatentCache
 from coderv2.text.tokenizer import Tokenizer
@@ -64,12 +73,15 @@ class Engine:
         settings: EngineSettings | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
+        ranks: Ranks | None = None,
     ) -> None:
         """Takes the cache's memory. Raises InvalidValue when the wanted context does not fit it.
 
-        `clock` gives seconds, for deadlines and for the order of arrival.
+        `clock` gives seconds, for deadlines and for the order of arrival; `ranks` hold the rest of a model of which
+        `model` is the first's part.
         """
         self.settings = settings = settings or EngineSettings()
+        self.ranks = ranks
         self.tokenizer = tokenizer
         self.config = config = model.config
         if tokenizer.vocab_size > config.vocab_size:
@@ -77,16 +89,19 @@ class Engine:
                 f"the tokenizer has {tokenizer.vocab_size} tokens, but the model only {config.vocab_size}: "
                 "they do not belong together"
             )
+        if ranks is not None:
+            _check_ranks(settings)
         if settings.deterministic:
             determinism.prove(model)
         dtype = settings.cache_dtype or model.cache_dtype
         pages = page_count(config, settings, dtype, model.device)
         self.max_model_len = longest_context(config, settings, pages * settings.page_size)
-        cache = LatentCache(config, pages, settings.page_size, dtype, model.device)
-        self._runner = Runner(model, cache, deterministic=settings.deterministic)
+        make_cache = LatentCache if ranks is None else ranks.cache
+        cache = make_cache(config, pages, settings.page_size, dtype, model.device)
+        self._runner = Runner(model, cache, deterministic=settings.deterministic, ranks=ranks)
         self._model, self._cache = model, cache
         self._pages = Pages(pages, settings.page_size, self._tier())
-        self._suffixes = Suffixes(cache, config, self._pages, tokenizer.fim, seam=settings.fim_seam)
+        self._suffixes = Suffixes(cache, self._pages, tokenizer.fim, seam=settings.fim_seam)
         self._scheduler = Scheduler(
             self._pages,
             max_batch_tokens=settings.max_batch_tokens,
@@ -258,6 +273,8 @@ class Engine:
     def _advance(self, chunks: Sequence[Chunk]) -> list[Delta]:
         try:
             turns = take(self._runner.run(chunks), chunks)
+        except EngineStopped:
+            raise
         except Exception as error:  # whatever a model may raise, out of memory included
             logger.exception("a forward pass of %d sequences failed", len(chunks))
             return [self._fail(chunk.request, f"the forward pass failed: {error!r}") for chunk in chunks]
@@ -286,6 +303,18 @@ class Engine:
         group.remove(request)
         if not group:
             del self._requests[request.id]
+
+
+def _check_ranks(settings: EngineSettings) -> None:
+    if settings.deterministic:
+        raise Unsupported(
+            "deterministic: the order in which ranks add up depends on the company; use one rank",
+            param="deterministic",
+        )
+    if settings.cache_dir is not None:
+        raise Unsupported(
+            "cache_dir is filled by one rank only; leave it out with several", param="cache_dir"
+        )
 
 
 def _scores(delta: Delta) -> list[float]:

@@ -16,11 +16,13 @@ import torch
 from tqdm import tqdm
 
 from coderv2.engine.engine import Engine, EngineSettings
+from coderv2.engine.ranks import Ranks
 from coderv2.engine.request import Delta, SamplingParams, TokenLogprob
 from coderv2.engine.vllm_names import check_names
 from coderv2.errors import ContextTooLong, InvalidValue, ServiceError, Unsupported
 from coderv2.model import hub
 from coderv2.model.loading import open_model, open_tokenizer
+from coderv2.model.parallel import Split
 from coderv2.text.chat import Message, encode_chat
 from coderv2.text.fim import encode_fim
 from coderv2.text.tokenizer import Tokenizer
@@ -97,6 +99,7 @@ class LLM:
         seed: int | None = 0,
         deterministic: bool = False,
         tensor_parallel_size: int = 1,
+        enable_expert_parallel: bool = False,
         trust_remote_code: bool = False,
         enforce_eager: bool = False,
         **others: Any,
@@ -109,7 +112,8 @@ class LLM:
         checkpoint is run either way. So may `enforce_eager`: there is no graph capture to leave out. Raises Unsupported
         for names of vLLM's that cannot be honoured, TypeError for names that vLLM does not have either.
         """
-        check_names(others | {"tensor_parallel_size": tensor_parallel_size})
+        check_names(others)
+        split = _split(tensor_parallel_size, enable_expert_parallel)
         weights_dtype = _dtype(dtype, "dtype")
         settings = EngineSettings(
             max_model_len=max_model_len,
@@ -127,8 +131,12 @@ class LLM:
         folder = hub.resolve(model)
         vocabulary = open_tokenizer(folder if tokenizer is None else hub.resolve(tokenizer))
         place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        loaded = open_model(folder, dtype=weights_dtype, device=place, progress=True)
-        self._use(Engine(loaded, vocabulary, settings))
+        if split.size == 1:
+            loaded = open_model(folder, dtype=weights_dtype, device=place, progress=True)
+            self._use(Engine(loaded, vocabulary, settings))
+        else:
+            ranks = Ranks(folder, split, dtype=weights_dtype, device=place)
+            self._use(Engine(ranks.model, vocabulary, settings, ranks=ranks))
 
     @classmethod
     def from_engine(cls, engine: Engine) -> "LLM":
@@ -290,6 +298,14 @@ class LLM:
             token_id: Logprob(value, rank, decode([token_id], skip_special=False))
             for token_id, (value, rank) in ranked.items()
         }
+
+
+def _split(size: int, dealt: bool) -> Split:
+    if size < 1:
+        raise InvalidValue(
+            f"tensor_parallel_size must be at least 1, not {size}", param="tensor_parallel_size"
+        )
+    return Split(size=size, experts="dealt" if dealt else "cut")
 
 
 def _given(value: int | None, default: int) -> int:

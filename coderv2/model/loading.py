@@ -8,6 +8,7 @@ from coderv2.errors import Unsupported
 from coderv2.kernels import cpu
 from coderv2.model import gguf, weights
 from coderv2.model.config import ModelConfig
+from coderv2.model.parallel import Team
 from coderv2.model.transformer import Transformer
 from coderv2.text.tokenizer import Tokenizer
 
@@ -23,16 +24,23 @@ def open_model(
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
     progress: bool = False,
+    team: Team | None = None,
 ) -> Transformer:
     """The model, to be run and not trained: on the CPU its weights are packed, where our kernels are built.
 
-    `dtype` None leaves a GGUF file's quants as they are, and takes of a checkpoint what runs best (`auto_dtype`).
+    `dtype` None leaves a GGUF file's quants as they are, and takes of a checkpoint what runs best (`auto_dtype`). Of a
+    `team` every rank opens its own part.
     """
     on_cpu = torch.device(device).type == "cpu"
     if not is_gguf(path):
         dtype = dtype or weights.auto_dtype(path, device)
-        packed = on_cpu and cpu.kernels is not None
-        return weights.load(path, dtype=dtype, device=device, progress=progress, packed=packed)
+        # The C++ kernels know no experts of others.
+        packed = on_cpu and cpu.kernels is not None and (team is None or team.split.experts == "cut")
+        return weights.load(path, dtype=dtype, device=device, progress=progress, packed=packed, team=team)
+    if team is not None:
+        raise Unsupported(
+            f"{path}: quants of a GGUF file are not cut into parts; give a folder with safetensors"
+        )
     if dtype is None and not on_cpu:
         raise Unsupported(
             f"{path}: quants run on the CPU so far; give a dtype to have them written out for {device}"
