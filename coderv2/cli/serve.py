@@ -61,6 +61,11 @@ if TYPE_CHECKING:
     metavar="N",
     help="As --tensor-parallel N, but each has some routed experts whole.",
 )
+@click.option(
+    "--no-graphs",
+    is_flag=True,
+    help="On a GPU, run every step anew instead of repeating recorded ones; slower.",
+)
 @click.option("--verbose", is_flag=True, help="Log more, for example which fields of a request are ignored.")
 def serve(
     model_argument: str | None,
@@ -73,6 +78,7 @@ def serve(
     dtype: str,
     tensor_parallel: int,
     expert_parallel: int,
+    no_graphs: bool,
     verbose: bool,
 ) -> None:
     """Serve a model to OpenAI's clients, until Ctrl-C.
@@ -101,6 +107,7 @@ def serve(
         cache_dir=cache_dir,
         tensor_parallel_size=max(tensor_parallel, expert_parallel),
         enable_expert_parallel=expert_parallel > 1,
+        enforce_eager=no_graphs,
     )
     defaults = SamplingDefaults.from_folder(loaded.folder)
     worker = Worker(loaded.engine)

@@ -8,6 +8,7 @@ and what follows looks at the chunks that can hold one of the likeliest tokens, 
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -31,6 +32,49 @@ def best(scores_RW: Tensor) -> Tensor:
     return chunk_R * CHUNK + _select(scores_RGc, chunk_R[:, None]).argmax(-1)
 
 
+@dataclass(frozen=True)
+class Wishes:
+    """What the sampling of each row asks, as columns [N, 1] where the scores lie."""
+
+    temperature_N1: Tensor
+    min_p_N1: Tensor
+    top_p_N1: Tensor
+    luck_N1: Tensor
+    """From 0 to 1, float64."""
+    top_k_N1: Tensor
+    """0: all."""
+    warm: bool = True
+    """False where every temperature is 1, which saves a division of the whole vocabulary."""
+
+    @classmethod
+    def of(cls, params: Sequence[SamplingParams], lucks: Sequence[float], device: torch.device) -> "Wishes":
+        """Of requests."""
+        rows = [(p.temperature, p.min_p, p.top_p, luck) for p, luck in zip(params, lucks, strict=True)]
+        shares = torch.tensor(rows, dtype=torch.float64, device=device)
+        top_k_N1 = torch.tensor([[max(p.top_k, 0)] for p in params], device=device)
+        temperature_N1, min_p_N1, top_p_N1, luck_N1 = shares.split(1, 1)
+        warm = any(p.temperature != 1 for p in params)
+        return cls(temperature_N1, min_p_N1, top_p_N1, luck_N1, top_k_N1, warm)
+
+    def __len__(self) -> int:
+        return self.luck_N1.shape[0]
+
+    def rows(self, some: slice) -> "Wishes":
+        """Of some rows."""
+        return Wishes(
+            self.temperature_N1[some],
+            self.min_p_N1[some],
+            self.top_p_N1[some],
+            self.luck_N1[some],
+            self.top_k_N1[some],
+            self.warm,
+        )
+
+    def divisor(self) -> Tensor:
+        """The temperature, float32, never so small that scores divided by it are not finite."""
+        return self.temperature_N1.clamp(min=COLDEST).float()
+
+
 def draw(scores_NW: Tensor, params: Sequence[SamplingParams], lucks: Sequence[float]) -> list[int]:
     """A token of each row."""
     token_ids = [0] * len(params)
@@ -45,36 +89,49 @@ def draw(scores_NW: Tensor, params: Sequence[SamplingParams], lucks: Sequence[fl
 
 
 def _draw_any(scores_NW: Tensor, params: Sequence[SamplingParams], lucks: Sequence[float]) -> list[int]:
-    """From all tokens, in the vocabulary's order: first the chunk, then the token in it."""
-    line_NG = _from_probabilities(_chunk_sums, scores_NW, params).cumsum(-1, dtype=torch.float64)
-    points_N1 = _column(lucks, line_NG, torch.float64) * line_NG[:, -1:]
-    chunk_N1 = _at(line_NG, line_NG[:, -1:], points_N1)
-    before_N1, after_N1 = F.pad(line_NG, (1, 0)).gather(1, torch.cat((chunk_N1, chunk_N1 + 1), 1)).split(1, 1)
-    scores_Nc = _select(_chunks(scores_NW, float("-inf")), chunk_N1)
-    line_Nc = _softmax(scores_Nc, params).cumsum(-1, dtype=torch.float64)
-    place_N1 = (points_N1 - before_N1) / (after_N1 - before_N1) * line_Nc[:, -1:]
-    token_N1 = chunk_N1 * CHUNK + _at(line_Nc, line_Nc[:, -1:], place_N1)
-    return token_N1.flatten().tolist()
-
-
-def _draw_best(scores_NW: Tensor, params: Sequence[SamplingParams], lucks: Sequence[float]) -> list[int]:
-    """From those that min_p, top_k and top_p leave, best first."""
-    K = min(FEW, scores_NW.shape[1])
-    scores_NK, ids_NK = _likeliest(scores_NW, K)
-    peak_N1 = _from_probabilities(_peak, scores_NW, params)
-    probs_NK = peak_N1 * ((scores_NK - scores_NK[:, :1]) / _temperatures(params, scores_NK)).exp()
-    line_NK = probs_NK.cumsum(-1, dtype=torch.float64)
-    border_N1 = _borders(probs_NK, line_NK, params)
-    end_N1 = line_NK.gather(1, border_N1.clamp(max=K - 1))
-    points_N1 = _column(lucks, line_NK, torch.float64) * end_N1
-    drawn: list[int] = ids_NK.gather(1, _at(line_NK, end_N1, points_N1)).flatten().tolist()
-    for i, border in enumerate(border_N1.flatten().tolist()):
-        if border == K < scores_NW.shape[1]:
-            drawn[i] = _draw_sorted(_softmax(scores_NW[i : i + 1], params[i : i + 1]), params[i], lucks[i])
+    drawn: list[int] = draw_any(scores_NW, Wishes.of(params, lucks, scores_NW.device)).tolist()
     return drawn
 
 
-def _draw_sorted(probs_1W: Tensor, params: SamplingParams, luck: float) -> int:
+def draw_any(scores_NW: Tensor, wishes: Wishes) -> Tensor:
+    """From all tokens, in the vocabulary's order: first the chunk, then the token in it; shape [N]."""
+    line_NG = _from_probabilities(_chunk_sums, scores_NW, wishes).cumsum(-1, dtype=torch.float64)
+    points_N1 = wishes.luck_N1 * line_NG[:, -1:]
+    chunk_N1 = _at(line_NG, line_NG[:, -1:], points_N1)
+    before_N1, after_N1 = F.pad(line_NG, (1, 0)).gather(1, torch.cat((chunk_N1, chunk_N1 + 1), 1)).split(1, 1)
+    scores_Nc = _select(_chunks(scores_NW, float("-inf")), chunk_N1)
+    line_Nc = _softmax(scores_Nc, wishes).cumsum(-1, dtype=torch.float64)
+    place_N1 = (points_N1 - before_N1) / (after_N1 - before_N1) * line_Nc[:, -1:]
+    token_N1 = chunk_N1 * CHUNK + _at(line_Nc, line_Nc[:, -1:], place_N1)
+    return token_N1.flatten()
+
+
+def _draw_best(scores_NW: Tensor, params: Sequence[SamplingParams], lucks: Sequence[float]) -> list[int]:
+    wishes = Wishes.of(params, lucks, scores_NW.device)
+    token_N, beyond_N = draw_best(scores_NW, wishes)
+    drawn: list[int] = token_N.tolist()
+    for i, beyond in enumerate(beyond_N.tolist()):
+        if beyond:
+            row = slice(i, i + 1)
+            drawn[i] = _draw_sorted(_softmax(scores_NW[row], wishes.rows(row)), params[i], wishes.rows(row))
+    return drawn
+
+
+def draw_best(scores_NW: Tensor, wishes: Wishes) -> tuple[Tensor, Tensor]:
+    """From those that min_p, top_k and top_p leave, best first, [N]; and where the likeliest FEW do not suffice."""
+    K = min(FEW, scores_NW.shape[1])
+    scores_NK, ids_NK = _likeliest(scores_NW, K)
+    peak_N1 = _from_probabilities(_peak, scores_NW, wishes)
+    probs_NK = peak_N1 * ((scores_NK - scores_NK[:, :1]) / wishes.divisor()).exp()
+    line_NK = probs_NK.cumsum(-1, dtype=torch.float64)
+    border_N1 = _borders(probs_NK, line_NK, wishes)
+    end_N1 = line_NK.gather(1, border_N1.clamp(max=K - 1))
+    token_N1 = ids_NK.gather(1, _at(line_NK, end_N1, wishes.luck_N1 * end_N1))
+    beyond_N1 = (border_N1 == K) & (scores_NW.shape[1] > K)
+    return token_N1.flatten(), beyond_N1.flatten()
+
+
+def _draw_sorted(probs_1W: Tensor, params: SamplingParams, wishes: Wishes) -> int:
     """The same where the first few are not enough.
 
     Tokens below (1 - top_p) / W are left out, since all of them together weigh less than what top_p cuts off. NumPy
@@ -85,23 +142,23 @@ def _draw_sorted(probs_1W: Tensor, params: SamplingParams, luck: float) -> int:
     probs_K = np.sort(probs_W[probs_W >= least])[::-1][: params.top_k or None]
     probs_1K = torch.from_numpy(probs_K.copy())[None]
     line_1K = probs_1K.cumsum(-1, dtype=torch.float64)
-    border_11 = _borders(probs_1K, line_1K, [params]).clamp(max=len(probs_K) - 1)
+    alone = Wishes.of([params], wishes.luck_N1.flatten().tolist(), line_1K.device)
+    border_11 = _borders(probs_1K, line_1K, alone).clamp(max=len(probs_K) - 1)
     end_11 = line_1K.gather(1, border_11)
-    rank = int(_at(line_1K, end_11, luck * end_11))
+    rank = int(_at(line_1K, end_11, alone.luck_N1 * end_11))
     equals = np.flatnonzero(probs_W == probs_K[rank])
     return int(equals[rank - np.flatnonzero(probs_K == probs_K[rank])[0]])
 
 
-def _borders(probs_NK: Tensor, line_NK: Tensor, params: Sequence[SamplingParams]) -> Tensor:
+def _borders(probs_NK: Tensor, line_NK: Tensor, wishes: Wishes) -> Tensor:
     """The last place that min_p, top_k and top_p keep; K where that lies beyond the line."""
     K = line_NK.shape[1]
-    min_p_N1 = _column([p.min_p for p in params], probs_NK, probs_NK.dtype)
+    min_p_N1, top_k_N1, top_p_N1 = wishes.min_p_N1.to(probs_NK.dtype), wishes.top_k_N1, wishes.top_p_N1
     likely_N1 = (probs_NK >= min_p_N1 * probs_NK[:, :1]).sum(-1, keepdim=True)
-    top_k_N1 = _column([p.top_k - 1 if 0 < p.top_k <= K else K for p in params], line_NK, torch.long)
+    top_k_N1 = torch.where((top_k_N1 > 0) & (top_k_N1 <= K), top_k_N1 - 1, K)
     last_N1 = torch.minimum(torch.where(likely_N1 < K, likely_N1 - 1, K), top_k_N1)
     # top_p counts within what the others have left; beyond the line that is taken for everything.
     mass_N1 = torch.where(last_N1 < K, line_NK.gather(1, last_N1.clamp(max=K - 1)), 1.0)
-    top_p_N1 = _column([p.top_p for p in params], line_NK, torch.float64)
     reached_N1 = torch.searchsorted(line_NK, top_p_N1 * mass_N1)
     return torch.where(top_p_N1 < 1, torch.minimum(reached_N1, last_N1), last_N1)
 
@@ -123,14 +180,12 @@ def _likeliest(scores_NW: Tensor, K: int) -> tuple[Tensor, Tensor]:
     return top.values, chunk_Nk.gather(1, top.indices // CHUNK) * CHUNK + top.indices % CHUNK
 
 
-def _from_probabilities(
-    function: Callable[[Tensor], Tensor], scores_NW: Tensor, params: Sequence[SamplingParams]
-) -> Tensor:
+def _from_probabilities(function: Callable[[Tensor], Tensor], scores_NW: Tensor, wishes: Wishes) -> Tensor:
     """What `function` makes of all rows' probabilities, which are never held all together."""
     # As many rows at a time as keep all threads busy and stay in the cores' caches.
-    size = torch.get_num_threads() if scores_NW.device.type == "cpu" else len(params)
-    blocks = [slice(first, first + size) for first in range(0, len(params), size)]
-    return torch.cat([function(_softmax(scores_NW[block], params[block])) for block in blocks])
+    size = torch.get_num_threads() if scores_NW.device.type == "cpu" else len(wishes)
+    blocks = [slice(first, first + size) for first in range(0, len(wishes), size)]
+    return torch.cat([function(_softmax(scores_NW[block], wishes.rows(block))) for block in blocks])
 
 
 def _chunk_sums(probs_NW: Tensor) -> Tensor:
@@ -141,14 +196,10 @@ def _peak(probs_NW: Tensor) -> Tensor:
     return probs_NW.amax(-1, keepdim=True)
 
 
-def _softmax(scores_NW: Tensor, params: Sequence[SamplingParams]) -> Tensor:
-    if any(p.temperature != 1 for p in params):
-        scores_NW = scores_NW / _temperatures(params, scores_NW)
+def _softmax(scores_NW: Tensor, wishes: Wishes) -> Tensor:
+    if wishes.warm:
+        scores_NW = scores_NW / wishes.divisor()
     return scores_NW.softmax(-1)
-
-
-def _temperatures(params: Sequence[SamplingParams], like: Tensor) -> Tensor:
-    return _column([max(p.temperature, COLDEST) for p in params], like, torch.float32)
 
 
 def _chunks(values_NW: Tensor, filler: float) -> Tensor:
@@ -164,7 +215,3 @@ def _select(values_NGc: Tensor, chunk_Nk: Tensor) -> Tensor:
     N, G = values_NGc.shape[:2]
     first_N1 = torch.arange(0, N * G, G, device=chunk_Nk.device)[:, None]
     return values_NGc.flatten(0, 1).index_select(0, (chunk_Nk + first_N1).flatten()).view(N, -1)
-
-
-def _column(values: Sequence[float], like: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.tensor(values, dtype=dtype, device=like.device)[:, None]

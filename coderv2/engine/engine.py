@@ -15,6 +15,7 @@ from coderv2.engine.choosing import Turn, take
 from coderv2.engine.contest import Contest, through
 from coderv2.engine.deadlines import Deadlines, check_deadline
 from coderv2.engine.disk import DiskTier, fingerprint
+from coderv2.engine.graphs import DecodeGraphs, Recorder, recorder_for
 from coderv2.engine.pages import Pages
 from coderv2.engine.ranks import Ranks
 from coderv2.engine.request import Delta, Request, SamplingParams
@@ -74,11 +75,12 @@ class Engine:
         *,
         clock: Callable[[], float] = time.monotonic,
         ranks: Ranks | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         """Takes the cache's memory. Raises InvalidValue when the wanted context does not fit it.
 
         `clock` gives seconds, for deadlines and for the order of arrival; `ranks` hold the rest of a model of which
-        `model` is the first's part.
+        `model` is the first's part; `recorder` records decode steps, by default where the device can.
         """
         self.settings = settings = settings or EngineSettings()
         self.ranks = ranks
@@ -96,9 +98,18 @@ class Engine:
         dtype = settings.cache_dtype or model.cache_dtype
         pages = page_count(config, settings, dtype, model.device)
         self.max_model_len = longest_context(config, settings, pages * settings.page_size)
+        recorder = recorder or recorder_for(model.device)
+        recorded = recorder is not None and settings.graphs and ranks is None and not settings.deterministic
         make_cache = LatentCache if ranks is None else ranks.cache
-        cache = make_cache(config, pages, settings.page_size, dtype, model.device)
-        self._runner = Runner(model, cache, deterministic=settings.deterministic, ranks=ranks)
+        # One page more, for the rows that fill up a recorded step.
+        cache = make_cache(config, pages + recorded, settings.page_size, dtype, model.device)
+        graphs = None
+        if recorder is not None and recorded:
+            longest = min(-(-self.max_model_len // settings.page_size), pages)
+            graphs = DecodeGraphs(
+                model, cache, most=settings.max_running, pages=longest, nobody=pages, recorder=recorder
+            )
+        self._runner = Runner(model, cache, deterministic=settings.deterministic, ranks=ranks, graphs=graphs)
         self._model, self._cache = model, cache
         self._pages = Pages(pages, settings.page_size, self._tier())
         self._suffixes = Suffixes(cache, self._pages, tokenizer.fim, seam=settings.fim_seam)
@@ -272,7 +283,8 @@ class Engine:
 
     def _advance(self, chunks: Sequence[Chunk]) -> list[Delta]:
         try:
-            turns = take(self._runner.run(chunks), chunks)
+            logits_RW, drawn = self._runner.step(chunks)
+            turns = take(logits_RW, chunks, drawn)
         except EngineStopped:
             raise
         except Exception as error:  # whatever a model may raise, out of memory included

@@ -109,7 +109,8 @@ class LLM:
         `dtype` "auto" is float32 for a small model on a CPU, else the checkpoint's own. `seed` fixes what requests
         without a seed draw; `deterministic` makes an answer bitwise independent of what else runs (see
         `EngineSettings`); sizes that are None take the engine's defaults. `trust_remote_code` may be True: no code of a
-        checkpoint is run either way. So may `enforce_eager`: there is no graph capture to leave out. Raises Unsupported
+        checkpoint is run either way. `enforce_eager` leaves out CUDA graphs. `tensor_parallel_size` cuts every weight
+        over so many GPUs or processes; with `enable_expert_parallel` each has some experts whole. Raises Unsupported
         for names of vLLM's that cannot be honoured, TypeError for names that vLLM does not have either.
         """
         check_names(others)
@@ -127,6 +128,7 @@ class LLM:
             prefix_caching=enable_prefix_caching is not False,
             seed=seed,
             deterministic=deterministic,
+            graphs=not enforce_eager,
         )
         folder = hub.resolve(model)
         vocabulary = open_tokenizer(folder if tokenizer is None else hub.resolve(tokenizer))

@@ -7,8 +7,10 @@ from typing import Any, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
+from coderv2.engine.graphs import DecodeGraphs
 from coderv2.engine.machine import free_bytes
 from coderv2.engine.ranks import Ranks
+from coderv2.engine.sampler import Drawn
 from coderv2.engine.scheduler import Chunk
 from coderv2.errors import Unsupported
 from coderv2.model.batch import Batch
@@ -43,9 +45,15 @@ class Runner:
     """Runs a model over its cache; the chunks bring the page tables."""
 
     def __init__(
-        self, model: Model, cache: LatentCache, *, deterministic: bool = False, ranks: Ranks | None = None
+        self,
+        model: Model,
+        cache: LatentCache,
+        *,
+        deterministic: bool = False,
+        ranks: Ranks | None = None,
+        graphs: DecodeGraphs | None = None,
     ) -> None:
-        self._ranks = ranks
+        self._ranks, self._graphs = ranks, graphs
         self._model = model
         self._cache = cache
         self._deterministic = deterministic
@@ -55,6 +63,13 @@ class Runner:
         if self._ranks is not None:
             raise Unsupported("weights that are cut over several ranks cannot be changed in place")
         update(self._model, source)
+
+    @torch.inference_mode()
+    def step(self, chunks: Sequence[Chunk]) -> tuple[Tensor, Drawn | None]:
+        """Logits as `run` gives them, and with them the tokens that a recorded step has chosen already."""
+        if self._graphs is not None and self._graphs.takes(chunks):
+            return self._graphs.run(chunks)
+        return self.run(chunks), None
 
     @torch.inference_mode()
     def run(self, chunks: Sequence[Chunk]) -> Tensor:

@@ -6,6 +6,7 @@ from its own random stream. So what is chosen from a row does not depend on the 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,18 +22,38 @@ def sample(logits_BW: Tensor, requests: Sequence[Request]) -> list[Choice]:
     return Sampler(logits_BW).choose(range(len(requests)), requests)
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """What a pass chose itself, where the numbers lie."""
+
+    token_ids: Sequence[int | None]
+    """Of each row; None where its request asks more than that."""
+    finite: Sequence[bool]
+    """Whether the row's logits are."""
+
+
 class Sampler:
     """The float32 logits of one forward pass, and choices from its rows."""
 
-    def __init__(self, logits_RW: Tensor) -> None:
+    def __init__(self, logits_RW: Tensor, drawn: Drawn | None = None) -> None:
         self._logits_RW = logits_RW
+        self._given = drawn.token_ids if drawn else [None] * len(logits_RW)
 
     def choose(self, rows: Sequence[int], requests: Sequence[Request]) -> list[Choice]:
         """A token for each request from its row, whose numbers are finite."""
+        given = {i: token_id for i, row in enumerate(rows) if (token_id := self._given[row]) is not None}
+        rest = [i for i in range(len(rows)) if i not in given]
+        chosen = self._choose([rows[i] for i in rest], [requests[i] for i in rest]) if rest else []
+        choices = {i: Choice(token_id) for i, token_id in given.items()} | dict(
+            zip(rest, chosen, strict=True)
+        )
+        return [choices[i] for i in range(len(rows))]
+
+    def _choose(self, rows: Sequence[int], requests: Sequence[Request]) -> list[Choice]:
         adjusted = {
             i: _adjusted(self._logits_RW[row], request)
             for i, (row, request) in enumerate(zip(rows, requests, strict=True))
-            if _adjusts(request)
+            if adjusts(request)
         }
         token_ids = {i: int(row.argmax()) for i, row in adjusted.items() if requests[i].params.greedy}
         token_ids |= self._drawn(rows, requests, adjusted)
@@ -78,7 +99,8 @@ class Sampler:
         return choices
 
 
-def _adjusts(request: Request) -> bool:
+def adjusts(request: Request) -> bool:
+    """True when its logits are changed before the choice."""
     params = request.params
     penalties = params.presence_penalty or params.frequency_penalty or params.repetition_penalty != 1
     return bool(penalties or params.logit_bias or request.barred_ids or request.constraint)

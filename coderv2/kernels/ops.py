@@ -107,6 +107,11 @@ class Ops:
         """Sequences as `mla_decode` takes them; made once for all layers of a pass."""
         return {"starts": starts, "lengths": lengths, "page_tables": page_tables}
 
+    @classmethod
+    def spans_over(cls, starts_B1: Tensor, lengths_B: Tensor, table_BP: Tensor, most: int) -> dict[str, Any]:
+        """The same from tensors, int32, of which the longest sequence has `most` queries."""
+        return cls.spans(starts_B1.tolist(), lengths_B.tolist(), table_BP.long().unbind())
+
 
 class InvariantOps(Ops):
     """The same, each row bitwise alike whatever the others are; attention has the absorbed form only.

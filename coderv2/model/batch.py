@@ -1,7 +1,7 @@
 """Everything that one forward pass needs to know about its tokens."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any
 
@@ -122,6 +122,10 @@ class Batch:
             slots_T=torch.tensor(slots, device=device),
             deterministic=deterministic,
         )
+
+    def over(self, spans: dict[str, Any]) -> "Batch":
+        """The same with its sequences as `mla_decode` takes them."""
+        return replace(self, spans=spans)
 
     def group(self, members: Sequence[int]) -> Group:
         """The sequences `members`, in order, as one group."""

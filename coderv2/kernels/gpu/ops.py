@@ -43,3 +43,8 @@ class GpuOps(Ops):
     ) -> dict[str, Any]:
         """As tensors, so that a layer copies nothing to the device."""
         return {"starts": mla.Spans.of(starts, lengths, page_tables, page_tables[0].device)}
+
+    @classmethod
+    def spans_over(cls, starts_B1: Tensor, lengths_B: Tensor, table_BP: Tensor, most: int) -> dict[str, Any]:
+        """As they are: nothing is asked of the device."""
+        return {"starts": mla.Spans(starts_B1, lengths_B, table_BP, most)}
