@@ -9,6 +9,7 @@ from benchmarks import (
     engine_overhead,
     fim_reuse,
     generation,
+    gpu,
     loading,
     prefix_cache,
 )
@@ -20,6 +21,7 @@ BENCHMARKS = {
     "engine_overhead": engine_overhead.main,
     "fim_reuse": fim_reuse.main,
     "generation": generation.main,
+    "gpu": gpu.main,
     "loading": loading.main,
     "prefix_cache": prefix_cache.main,
 }

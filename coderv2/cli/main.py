@@ -14,7 +14,7 @@ import click
 from coderv2 import __version__
 from coderv2.errors import CoderV2Error, UserError
 
-COMMANDS = ("complete", "infill", "chat", "serve", "convert", "doctor")
+COMMANDS = ("complete", "infill", "chat", "serve", "convert", "doctor", "bench")
 
 
 class _Commands(click.Group):

@@ -20,6 +20,7 @@ from coderv2.engine.ranks import Ranks
 from coderv2.engine.request import Delta, SamplingParams, TokenLogprob
 from coderv2.engine.vllm_names import check_names
 from coderv2.errors import ContextTooLong, InvalidValue, ServiceError, Unsupported
+from coderv2.kernels.scaled import Kind
 from coderv2.model import hub
 from coderv2.model.loading import open_model, open_tokenizer
 from coderv2.model.parallel import Split
@@ -114,15 +115,17 @@ class LLM:
         for names of vLLM's that cannot be honoured, TypeError for names that vLLM does not have either.
         """
         check_names(others)
+        scaled: Kind | None = others.get("quantization")
         split = _split(tensor_parallel_size, enable_expert_parallel)
         weights_dtype = _dtype(dtype, "dtype")
+        place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         settings = EngineSettings(
             max_model_len=max_model_len,
             max_batch_tokens=_given(max_num_batched_tokens, EngineSettings.max_batch_tokens),
             max_running=_given(max_num_seqs, EngineSettings.max_running),
             cache_tokens=cache_tokens,
             page_size=_given(block_size, EngineSettings.page_size),
-            cache_dtype=_dtype(kv_cache_dtype, "kv_cache_dtype"),
+            cache_dtype=_cache_dtype(kv_cache_dtype, torch.device(place).type),
             cache_dir=None if cache_dir is None else Path(cache_dir),
             draft_tokens=draft_tokens,
             prefix_caching=enable_prefix_caching is not False,
@@ -132,12 +135,11 @@ class LLM:
         )
         folder = hub.resolve(model)
         vocabulary = open_tokenizer(folder if tokenizer is None else hub.resolve(tokenizer))
-        place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         if split.size == 1:
-            loaded = open_model(folder, dtype=weights_dtype, device=place, progress=True)
+            loaded = open_model(folder, dtype=weights_dtype, device=place, progress=True, scaled=scaled)
             self._use(Engine(loaded, vocabulary, settings))
         else:
-            ranks = Ranks(folder, split, dtype=weights_dtype, device=place)
+            ranks = Ranks(folder, split, dtype=weights_dtype, device=place, scaled=scaled)
             self._use(Engine(ranks.model, vocabulary, settings, ranks=ranks))
 
     @classmethod
@@ -366,6 +368,17 @@ _DTYPES = {
     "half": torch.float16,
     "float16": torch.float16,
 }
+
+
+_FP8 = {"fp8": torch.float8_e4m3fn, "fp8_e4m3": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2}
+
+
+def _cache_dtype(name: str, device: str) -> torch.dtype | None:
+    if name in _FP8 and device == "cuda":
+        return _FP8[name]
+    if name in _FP8:
+        raise Unsupported(f"kv_cache_dtype {name} needs a GPU; here auto or bfloat16", param="kv_cache_dtype")
+    return _dtype(name, "kv_cache_dtype")
 
 
 def _dtype(name: str | torch.dtype, param: str) -> torch.dtype | None:

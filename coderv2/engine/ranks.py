@@ -27,6 +27,7 @@ import torch.distributed as dist
 
 from coderv2 import paths
 from coderv2.errors import CoderV2Error, EngineStopped, InvalidValue, Unsupported
+from coderv2.kernels.scaled import Kind
 from coderv2.log import logger
 from coderv2.model.batch import Batch
 from coderv2.model.cache import LatentCache
@@ -51,6 +52,7 @@ class Opening:
     dtype: torch.dtype | None
     device: str
     """cpu, or cuda: then rank r takes the r-th GPU."""
+    scaled: Kind | None
     port: int
 
     def open(self, rank: int) -> Transformer:
@@ -68,7 +70,9 @@ class Opening:
         )
         place = f"cuda:{rank}" if self.device == "cuda" else "cpu"
         team = Team(replace(self.split, rank=rank))
-        return open_model(self.folder, dtype=self.dtype, device=place, progress=rank == 0, team=team)
+        return open_model(
+            self.folder, dtype=self.dtype, device=place, progress=rank == 0, scaled=self.scaled, team=team
+        )
 
 
 class Ranks:
@@ -81,6 +85,7 @@ class Ranks:
         *,
         dtype: torch.dtype | None = None,
         device: str = "cpu",
+        scaled: Kind | None = None,
         on_failure: Callable[[], object] = lambda: None,
     ) -> None:
         """Starts the others and loads all parts. Unsupported or InvalidValue for what cannot be cut or is not there."""
@@ -88,7 +93,7 @@ class Ranks:
         self.failure: str | None = None
         self.on_failure = on_failure
         self._stopping = False
-        opening = Opening(folder, split, dtype, device, _free_port())
+        opening = Opening(folder, split, dtype, device, scaled, _free_port())
         self._orders, self._processes = _start(opening)
         threading.Thread(target=self._watch, name="coderv2-ranks", daemon=True).start()
         atexit.register(self.stop)

@@ -11,7 +11,7 @@ _ALLOWED: dict[str, tuple[Any, ...]] = {
     "data_parallel_size": (1,),
     "distributed_executor_backend": (None, "uni"),
     "disable_custom_all_reduce": (True, False),
-    "quantization": (None,),
+    "quantization": (None, "fp8", "int4"),
     "load_format": ("auto", "safetensors"),
     "tokenizer_mode": ("auto",),
     "skip_tokenizer_init": (False,),

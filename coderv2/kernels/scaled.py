@@ -33,7 +33,7 @@ class Scaled:
     codes: Tensor
     """fp8 [..., O, I], or uint8 [..., O, I/2] with the even column in the low half."""
     scales: Tensor
-    """float32: fp8 [..., ⌈O/span[0]⌉, ⌈I/span[1]⌉], int4 [..., O, I/span[1], 2]: scale and least number."""
+    """fp8: float32 [..., ⌈O/span[0]⌉, ⌈I/span[1]⌉]; int4: float16 [..., O, I/span[1], 2], scale and least number."""
     span: tuple[int, int]
     """Rows and columns that share a scale."""
     input_scale: Tensor | None = None
@@ -67,9 +67,11 @@ def to_int4(weight: Tensor, group: int = GROUP) -> Scaled:
     if weight.shape[-1] % group:
         raise InvalidValue(f"int4 groups of {group} columns do not divide {weight.shape[-1]}")
     groups = weight.float().unflatten(-1, (-1, group))
-    low, high = groups.amin(-1), groups.amax(-1)
-    scale = (high - low).clamp(min=1e-12) / 15
-    codes = ((groups - low[..., None]) / scale[..., None]).round().to(torch.uint8).flatten(-2)
+    low, high = groups.amin(-1).half(), groups.amax(-1)
+    # Rounded up, so that 15 steps reach the largest; never 0, which float16 would make of a tiny one.
+    scale = ((high - low).clamp(min=0) / 15 * (1 + 2**-10)).half().clamp(min=2**-24)
+    codes = ((groups - low.float()[..., None]) / scale.float()[..., None]).round().clamp(0, 15)
+    codes = codes.to(torch.uint8).flatten(-2)
     packed = codes[..., 0::2] | codes[..., 1::2] << 4
     return Scaled("int4", packed, torch.stack((scale, low), -1), (1, group))
 

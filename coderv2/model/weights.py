@@ -16,9 +16,11 @@ from tqdm import tqdm
 
 from coderv2.errors import BadCheckpoint, Unsupported
 from coderv2.kernels.formats import Weight
+from coderv2.kernels.scaled import Kind
 from coderv2.model.config import ModelConfig
 from coderv2.model.pack import format_of, pack_model, place, unpacked
 from coderv2.model.parallel import Team
+from coderv2.model.scale import place_scaled
 from coderv2.model.tensorfile import TensorFile
 from coderv2.model.transformer import Transformer
 
@@ -59,11 +61,13 @@ def load(
     device: torch.device | str = "cpu",
     progress: bool = False,
     packed: bool = False,
+    scaled: Kind | None = None,
     team: Team | None = None,
 ) -> Transformer:
     """Opens a checkpoint folder; memory at the peak is the weights plus one tensor.
 
-    `packed` brings the weights into kernel order, for running on the CPU and not for training. Of a `team` every rank
+    `packed` brings the weights into kernel order, for running on the CPU and not for training; `scaled` rounds them to
+    fewer bits, for running on a GPU. Of a `team` every rank
     reads its own part. `dtype` None takes the
     config's; float16 is refused, and a float16 checkpoint becomes bfloat16, since this model's activations overflow
     float16 (spec §4.6). Raises BadCheckpoint naming file and tensor.
@@ -78,7 +82,7 @@ def load(
     with ExitStack() as stack:
         files = _open_files(folder, stack)
         _check(whole, files)
-        _fill(model, files, dtype, torch.device(device), progress, packed)
+        _fill(model, files, dtype, torch.device(device), progress, packed, scaled)
     return model.eval().requires_grad_(False)
 
 
@@ -287,6 +291,7 @@ def _fill(
     device: torch.device,
     progress: bool,
     packed: bool,
+    scaled: Kind | None,
 ) -> None:
     split = model.team.split
     first = split.first_expert(model.config)
@@ -300,5 +305,7 @@ def _fill(
                     bar.update(part.numel() * dtype.itemsize)
                 if packed:
                     place(module, name, full, "f32" if dtype == torch.float32 else "bf16")
+                elif scaled is not None:
+                    place_scaled(module, name, full, scaled)
                 else:
                     module.register_parameter(name, nn.Parameter(full, requires_grad=False))

@@ -6,11 +6,15 @@ A tile's memory counts most: cards made for desks have 99 KiB of shared memory f
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
 import torch
+
+from coderv2.kernels.scaled import BLOCK, GROUP
 
 TABLES = Path(__file__).parent / "tuned"
 SMALL_MEMORY = 99 << 10
@@ -89,9 +93,21 @@ def bucket(rows: int) -> int:
 
 def tile(op: str, kind: str, rows: int, O: int, I: int, device: torch.device) -> Tile:
     """For a product of `rows` rows with a weight [O, I] of a `kind`: plain, fp8 or int4."""
-    here = card(device)
-    measured = _table(here.name).get(key(op, kind, rows, O, I))
-    return measured or fitting(DEFAULTS, rows, kind, here.shared)
+    here, name = card(device), key(op, kind, rows, O, I)
+    return _FORCED.get(name) or _table(here.name).get(name) or fitting(DEFAULTS, rows, kind, here.shared)
+
+
+_FORCED: dict[str, Tile] = {}
+
+
+@contextmanager
+def forced(chosen: dict[str, Tile]) -> Iterator[None]:
+    """While tiles are tried."""
+    _FORCED.update(chosen)
+    try:
+        yield
+    finally:
+        _FORCED.clear()
 
 
 DEFAULTS = (
@@ -105,11 +121,15 @@ DEFAULTS = (
 """Unmeasured, from few rows to many; the last fits everywhere."""
 
 
+DEPTHS = {"plain": (64, 128), "fp8": (BLOCK,), "int4": (GROUP,)}
+"""Of a step: where there are scales, they hold for as many columns."""
+
+
 def fitting(tiles: tuple[Tile, ...], rows: int, kind: str, shared: int) -> Tile:
     """The largest tile that `rows` fill and that `shared` bytes hold."""
     itemsize = {"plain": 2, "fp8": 1, "int4": 2}[kind]
     able = [t for t in tiles if t.bytes(itemsize) <= shared]
     filled = [t for t in able if t.rows <= max(bucket(rows), 16)]
     chosen = max(filled, key=lambda t: (t.rows, t.outs))
-    # fp8's scales hold for 128 columns, so a step is as deep.
-    return chosen if kind != "fp8" else Tile(chosen.rows, chosen.outs, 128, chosen.warps, 2)
+    depths = DEPTHS[kind]
+    return chosen if chosen.depth in depths else replace(chosen, depth=depths[0], stages=2)

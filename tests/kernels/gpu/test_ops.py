@@ -8,9 +8,11 @@ import torch
 from tests.kernels.gpu.place import DEVICE, close
 from coderv2.kernels.gpu.ops import GpuOps
 from coderv2.kernels.ops import Ops, pick
+from coderv2.kernels.scaled import Scaled, restore
 from coderv2.model.attention import crossing
 from coderv2.model.batch import Batch
 from coderv2.model.cache import LatentCache
+from coderv2.model.scale import place_scaled
 from coderv2.model.transformer import Transformer
 from tests.tiny import tiny_config, tiny_model
 
@@ -45,6 +47,19 @@ def test_a_cache_in_fp8_stays_near() -> None:
     model = tiny_model(tiny_config("lite", num_hidden_layers=1, first_k_dense_replace=1)).to(DEVICE)
     exact, rough = (_logits(model, GpuOps, dtype) for dtype in (torch.float32, torch.float8_e4m3fn))
     assert 0 < (exact - rough).abs().max() < 0.2 * exact.abs().max()
+
+
+@torch.inference_mode()
+def test_int4_weights_give_the_logits_of_what_they_stand_for() -> None:
+    config = tiny_config(num_hidden_layers=2, moe_intermediate_size=64, intermediate_size=128)
+    plain, rounded = tiny_model(config).to(DEVICE), tiny_model(config).to(DEVICE)
+    for (_, ours), (_, theirs) in zip(rounded.named_modules(), plain.named_modules(), strict=True):
+        for name, parameter in list(ours.named_parameters(recurse=False)):
+            place_scaled(ours, name, parameter.detach(), "int4")
+            if isinstance(value := getattr(ours, name), Scaled):
+                theirs.get_parameter(name).copy_(restore(value))
+    wanted = _logits(plain, Ops, torch.float32)
+    close(_logits(rounded, GpuOps, torch.float32), wanted, rtol=1e-3, atol=1e-3)
 
 
 def test_who_computes() -> None:
