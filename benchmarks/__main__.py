@@ -4,26 +4,38 @@ import sys
 
 from benchmarks import (
     batching,
+    cpu_kernels,
     determinism,
+    door_overhead,
     drafts,
     engine_overhead,
+    eval_overhead,
     fim_reuse,
     generation,
     gpu,
+    judging,
     loading,
+    needle_memory,
     prefix_cache,
+    quantisation,
 )
 
 BENCHMARKS = {
     "batching": batching.main,
+    "cpu_kernels": cpu_kernels.main,
     "determinism": determinism.main,
+    "door_overhead": door_overhead.main,
     "drafts": drafts.main,
     "engine_overhead": engine_overhead.main,
+    "eval_overhead": eval_overhead.main,
     "fim_reuse": fim_reuse.main,
     "generation": generation.main,
     "gpu": gpu.main,
+    "judging": judging.main,
     "loading": loading.main,
+    "needle_memory": needle_memory.main,
     "prefix_cache": prefix_cache.main,
+    "quantisation": quantisation.main,
 }
 
 

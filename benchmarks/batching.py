@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 
+from benchmarks import peer
 from benchmarks.record import interleaved, record
-from coderv2 import LLM, SamplingParams, paths
+from coderv2 import LLM, paths
 
 ROUNDS = 7
 NEW = 96
@@ -17,12 +18,12 @@ BATCHES = (1, 2, 4, 8, 16, 32)
 def main() -> None:
     """Greedy, float32, ending only at the length; every round runs all sizes of ours and of theirs."""
     torch.set_num_threads(paths.threads())
-    llm, peer = LLM(dtype="float32", enable_prefix_caching=False), _peer()
+    llm, other = LLM(dtype="float32", enable_prefix_caching=False, draft_tokens=0), peer.transformers_model()
     runs: dict[str, Callable[[], object]] = {}
     for batch in BATCHES:
-        ids = [[(7 * i + 13 * j) % 3000 + 10 for j in range(PROMPT)] for i in range(batch)]
-        runs[f"ours {batch}"] = _ours(llm, ids)
-        runs[f"theirs {batch}"] = _theirs(peer, ids)
+        ids = peer.prompts(batch, PROMPT)
+        runs[f"ours {batch}"] = peer.ours(llm, ids, NEW)
+        runs[f"theirs {batch}"] = peer.theirs(other, ids, NEW)
     seconds = interleaved(runs, ROUNDS)
     rows: list[dict[str, Any]] = []
     for batch in BATCHES:
@@ -35,28 +36,6 @@ def main() -> None:
             "ratio": ours / theirs,
         })  # fmt: skip
     record("batching", rows, ["torch", "transformers"])
-
-
-def _peer() -> Any:
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(paths.bundled_model(), dtype=torch.float32).eval()
-
-
-def _ours(llm: LLM, ids: list[list[int]]) -> Callable[[], object]:
-    params = SamplingParams(temperature=0, max_tokens=NEW, ignore_eos=True)
-    return lambda: llm.generate(prompt_token_ids=ids, sampling_params=params, use_tqdm=False)
-
-
-def _theirs(model: Any, ids: list[list[int]]) -> Callable[[], object]:
-    batch = torch.tensor(ids)
-    options = {"max_new_tokens": NEW, "min_new_tokens": NEW, "do_sample": False, "pad_token_id": 0}
-
-    def run() -> object:
-        with torch.inference_mode():
-            return model.generate(batch, attention_mask=torch.ones_like(batch), **options)
-
-    return run
 
 
 if __name__ == "__main__":

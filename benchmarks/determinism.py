@@ -1,14 +1,12 @@
 """What `deterministic=True` costs: the same work with and without, in the same run."""
 
-from collections.abc import Callable
-
 import torch
 
+from benchmarks import peer
 from benchmarks.record import interleaved, record
 from coderv2 import paths
 from coderv2.engine.engine import Engine, EngineSettings
-from coderv2.engine.request import SamplingParams
-from coderv2.model import weights
+from coderv2.model.loading import open_model
 from coderv2.text.tokenizer import Tokenizer
 
 ROUNDS = 5
@@ -26,7 +24,7 @@ def main() -> None:
     """Greedy, float32, nothing shared."""
     torch.set_num_threads(paths.threads())
     folder = paths.bundled_model()
-    model, tokenizer = weights.load(folder, dtype=torch.float32), Tokenizer.from_folder(folder)
+    model, tokenizer = open_model(folder, dtype=torch.float32), Tokenizer.from_folder(folder)
     engines = {
         mode: Engine(
             model,
@@ -37,8 +35,8 @@ def main() -> None:
     }
     rows = []
     for name, prompts, length, new in CASES:
-        ids = [[(7 * i + 13 * j) % 3000 + 10 for j in range(length)] for i in range(prompts)]
-        runs = {str(mode): _run(engine, ids, new) for mode, engine in engines.items()}
+        ids = peer.prompts(prompts, length)
+        runs = {str(mode): peer.drained(engine, ids, new) for mode, engine in engines.items()}
         seconds = interleaved(runs, ROUNDS)
         tokens = prompts * (new if new > 1 else length)
         rows.append({
@@ -48,18 +46,6 @@ def main() -> None:
             "time, times usual": seconds["True"] / seconds["False"],
         })  # fmt: skip
     record("determinism", rows, ["torch"])
-
-
-def _run(engine: Engine, prompts: list[list[int]], new: int) -> Callable[[], object]:
-    params = SamplingParams(temperature=0, max_tokens=new, ignore_eos=True)
-
-    def run() -> None:
-        for ids in prompts:
-            engine.submit(ids, params)
-        while engine.has_work():
-            engine.step()
-
-    return run
 
 
 if __name__ == "__main__":

@@ -6,19 +6,20 @@ measures what drafts save when the answer is that file, and not whether the mode
 
 import inspect
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from random import Random
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.record import interleaved, record
+from benchmarks.standin import StandIn
 from coderv2 import Engine, SamplingParams, paths
 from coderv2.engine.settings import EngineSettings
 from coderv2.model.batch import Batch
+from coderv2.model.loading import open_model
 from coderv2.model.transformer import Transformer
-from coderv2.model.weights import load
 from coderv2.text.chat import Message, encode_chat
 from coderv2.text.tokenizer import Tokenizer
 
@@ -27,21 +28,16 @@ LINES = 300
 CHANGED = 15
 
 
-class Reciting:
+class Reciting(StandIn):
     """A model whose likeliest answer is given, token by token."""
 
     def __init__(self, model: Transformer, prompt_count: int, answer: Sequence[int]) -> None:
-        self.config, self.dtype, self.device = model.config, model.dtype, model.device
-        self._model = model
+        super().__init__(model)
         self._prompt_count = prompt_count
         self._answer_A = torch.tensor(answer)
 
-    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """The model's own."""
-        return self._model.named_parameters()
-
     def __call__(self, batch: Batch, /) -> Tensor:
-        logits_RW: Tensor = self._model(batch)
+        logits_RW = super().__call__(batch)
         rows = batch.logits_rows if batch.logits_rows is not None else slice(None)
         places_R = (batch.positions_T[rows] + 1 - self._prompt_count).clamp(0, len(self._answer_A) - 1)
         logits_RW[torch.arange(len(logits_RW)), self._answer_A[places_R]] += 1e4
@@ -59,7 +55,7 @@ def main() -> None:
         encode_chat(tokenizer, [Message("user", question)]),
         tokenizer.encode(" " + edited(before)),
     )
-    model = Reciting(load(folder, dtype=torch.float32), len(prompt), answer)
+    model = Reciting(open_model(folder, dtype=torch.float32), len(prompt), answer)
     engine = Engine(model, tokenizer, EngineSettings(max_running=1))
     fixed = SamplingParams(temperature=0, max_tokens=len(answer), ignore_eos=True)
     cases = {

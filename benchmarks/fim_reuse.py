@@ -2,53 +2,53 @@
 
 In each file somebody writes for a while: half a line, the other half, down a line, twenty lines down, and so on.
 Every prompt has 200 tokens before the cursor and up to 2,000 after it, and is answered with `fim_reuse="shifted"` from
-the exact prompt of the step before, then exactly. Counted are equal first lines (greedy, up to 32 tokens) and the
-divergence of the next token's distribution; a second exact answer, computed beside fewer neighbours, tells how much of
-that is rounding. The time to the first token is taken of edits of one line, each way in an engine of its own.
+the exact prompt of the step before, then exactly. `quality` counts equal first lines (greedy, up to 32 tokens) and the
+divergence of the next token's distribution. How much of that is rounding, exact answers tell: alone and in
+smaller chunks, and in deterministic mode, where chunks must not matter at all. `speed` takes the time to
+the first token after edits of one line, each way in an engine of its own.
 """
 
 import statistics
 import sysconfig
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks.record import record
+from benchmarks.standin import StandIn
 from coderv2 import paths
 from coderv2.engine.engine import Engine, EngineSettings
 from coderv2.engine.request import SamplingParams
-from coderv2.model import weights
 from coderv2.model.batch import Batch
-from coderv2.model.transformer import Transformer
+from coderv2.model.loading import open_model
 from coderv2.text.fim import encode_fim
 from coderv2.text.tokenizer import Tokenizer
 
 SEAMS = (16, 64, 256)
 FILES, STEPS, TIMED_FILES = 42, 12, 3
+CHUNK = 512
+"""Tokens of a forward pass where it is not the whole prompt."""
 WAYS = ("half a line typed", "the other half", "a line down", "twenty lines down")
 ONE_LINE = (0, 1)
 """The ways that edit one line before the cursor."""
 PREFIX, SUFFIX = 200, 2000
-LINE = {"temperature": 0, "max_tokens": 32, "stop": "\n"}
+LINE: dict[str, Any] = {"temperature": 0, "max_tokens": 32, "stop": "\n"}
 
 
-class Watched:
+class Watched(StandIn):
     """A model whose last logits can be looked at."""
 
-    def __init__(self, model: Transformer) -> None:
-        self.config, self.dtype, self.device = model.config, model.dtype, model.device
-        self.named_parameters = model.named_parameters
-        self.logits_W = torch.empty(0)
-        self._model = model
+    logits_W = torch.empty(0)
 
     def __call__(self, batch: Batch, /) -> Tensor:
-        logits_RW: Tensor = self._model(batch)
+        logits_RW = super().__call__(batch)
         self.logits_W = logits_RW[-1]
         return logits_RW
 
@@ -65,79 +65,74 @@ class Answer:
 
 @dataclass
 class Outcome:
-    """What one seam width gave, or a second exact answer."""
+    """How answers of one kind compared with exact ones."""
 
     same_lines: list[bool] = field(default_factory=list)
     same_edited: list[bool] = field(default_factory=list)
     divergences: list[float] = field(default_factory=list)
-    ratios: list[float] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
     cached: list[int] = field(default_factory=list)
 
-
-class Bench:
-    """A model and what was measured on it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.tokenizer = Tokenizer.from_folder(folder)
-        self.model = Watched(weights.load(folder, dtype=torch.float32))
-        self.outcomes = {seam: Outcome() for seam in SEAMS}
-        self.again = Outcome()
-        self.exact_seconds: list[float] = []
-        self._tokens: dict[str, list[int]] = {}
-
-    def compare(self, prompts: list[list[int]]) -> None:
-        """Equal lines and divergences: each prompt from the exact one before it, in one engine."""
-        engine = self._engine(SEAMS[0])
-        self._begin(engine, prompts[0], "exact")
-        self._finish(engine)
-        for step, prompt in enumerate(prompts[1:]):
-            begun = {}
-            for seam in SEAMS:
-                engine._suffixes._seam = seam
-                begun[seam] = self._begin(engine, prompt, "shifted")
-            exact = self._begin(engine, prompt, "exact")
-            self._finish(engine)
-            alone = self._engine(SEAMS[0])
-            again = self._begin(alone, prompt, "exact")
-            self._finish(alone)
-            for seam, answer in begun.items():
-                self._note(self.outcomes[seam], answer, exact, step)
-            self._note(self.again, again, exact, step)
-
-    def _note(self, outcome: Outcome, answer: Answer, exact: Answer, step: int) -> None:
+    def note(self, answer: Answer, exact: Answer, step: int) -> None:
+        """One more comparison."""
         divergence = torch.nn.functional.kl_div(
             answer.logprobs_W, exact.logprobs_W, reduction="sum", log_target=True
         )
         same = answer.token_ids == exact.token_ids
-        outcome.same_lines.append(same)
+        self.same_lines.append(same)
         if step % len(WAYS) in ONE_LINE:
-            outcome.same_edited.append(same)
-        outcome.divergences.append(max(float(divergence), 0.0))
-        outcome.cached.append(answer.cached)
+            self.same_edited.append(same)
+        self.divergences.append(max(float(divergence), 0.0))
+        self.cached.append(answer.cached)
 
-    def time(self, prompts: list[list[int]]) -> None:
-        """First tokens, each way in an engine that has answered only the prompt before."""
-        for step, (before, after) in enumerate(pairwise(prompts)):
-            if step % len(WAYS) not in ONE_LINE:
-                continue
-            exact = self._first(before, after, "exact", SEAMS[0])
-            self.exact_seconds.append(exact)
-            for seam, outcome in self.outcomes.items():
-                outcome.seconds.append(self._first(before, after, "shifted", seam))
-                outcome.ratios.append(exact / outcome.seconds[-1])
 
-    def _first(self, before: list[int], after: list[int], reuse: str, seam: int) -> float:
-        engine = self._engine(seam)
+class Bench:
+    """A model, and answers from it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.tokenizer = Tokenizer.from_folder(folder)
+        self.model = Watched(open_model(folder, dtype=torch.float32))
+        self._tokens: dict[str, list[int]] = {}
+
+    def compare(self, prompts: list[list[int]], outcomes: Mapping[str, Outcome]) -> None:
+        """Each prompt shifted from the exact one before it, exact beside those, and exact again in other ways."""
+        engine = self._engine()
+        self._begin(engine, prompts[0], "exact")
+        self._finish(engine)
+        for step, prompt in enumerate(prompts[1:]):
+            answers = {}
+            for seam in SEAMS:
+                engine._suffixes._seam = seam
+                answers[f"seam {seam}"] = self._begin(engine, prompt, "shifted")
+            exact = self._begin(engine, prompt, "exact")
+            self._finish(engine)
+            answers["exact, in chunks"] = self._alone(prompt, max_batch_tokens=CHUNK)
+            for name, answer in answers.items():
+                outcomes[name].note(answer, exact, step)
+
+    def compare_deterministic(self, prompts: list[list[int]], outcome: Outcome) -> None:
+        """Each prompt whole and in chunks."""
+        for step, prompt in enumerate(prompts[1:]):
+            whole, chunked = (
+                self._alone(prompt, max_batch_tokens=size, deterministic=True) for size in (4096, CHUNK)
+            )
+            outcome.note(chunked, whole, step)
+
+    def first(self, before: list[int], after: list[int], reuse: str, seam: int) -> float:
+        """Seconds to the first token after an edit, in an engine that has answered only the prompt before."""
+        engine = self._engine(fim_seam=seam)
         self._begin(engine, before, "exact")
         self._finish(engine)
         return self._begin(engine, after, reuse).seconds
 
-    def _engine(self, seam: int) -> Engine:
-        settings = EngineSettings(
-            max_model_len=4096, cache_tokens=32768, fim_seam=seam, max_batch_tokens=4096
-        )
-        return Engine(self.model, self.tokenizer, settings)
+    def _alone(self, prompt: list[int], **settings: Any) -> Answer:
+        engine = self._engine(**settings)
+        answer = self._begin(engine, prompt, "exact")
+        self._finish(engine)
+        return answer
+
+    def _engine(self, **settings: Any) -> Engine:
+        chosen = {"max_model_len": 4096, "cache_tokens": 32768, "max_batch_tokens": 4096} | settings
+        return Engine(self.model, self.tokenizer, EngineSettings(**chosen))
 
     def _begin(self, engine: Engine, prompt: list[int], reuse: str) -> Answer:
         """Up to the first token; the newest request's logits are the last row."""
@@ -159,17 +154,48 @@ class Bench:
         self._tokens.clear()
 
 
-def main(files: int = FILES, steps: int = STEPS, timed_files: int = TIMED_FILES) -> None:
-    """All files for quality, some for time."""
+def main() -> None:
+    """Time first, since quality takes long."""
     torch.set_num_threads(paths.threads())
+    speed()
+    quality()
+
+
+def quality(files: int = FILES, steps: int = STEPS) -> None:
+    """Equal lines and divergences; the deterministic pair in every sixth file."""
     bench = Bench(paths.bundled_model())
-    walks = list(_walks(bench.tokenizer, files, steps))
-    for walk in walks:
-        bench.compare(walk)
-    for walk in walks[:timed_files]:
-        bench.time(walk)
-    named = {"exact again": bench.again, **bench.outcomes}
-    record("fim_reuse", [_row(seam, outcome, bench) for seam, outcome in named.items()], ["torch"])
+    outcomes = {name: Outcome() for name in ("exact, in chunks", *(f"seam {seam}" for seam in SEAMS))}
+    named = {"deterministic, in chunks": Outcome(), **outcomes}
+    for number, walk in enumerate(_walks(bench.tokenizer, files, steps)):
+        bench.compare(walk, outcomes)
+        if number % 6 == 0:
+            bench.compare_deterministic(walk, named["deterministic, in chunks"])
+        # After every file, so that a run that is cut short leaves what it has.
+        record("fim_reuse", [_row(name, outcome) for name, outcome in named.items()], ["torch"])
+
+
+def speed(files: int = TIMED_FILES, steps: int = STEPS) -> None:
+    """Times to the first token after edits of one line, every way after each edit."""
+    bench = Bench(paths.bundled_model())
+    taken: dict[str, list[float]] = {"exact": [], **{f"seam {seam}": [] for seam in SEAMS}}
+    for walk in _walks(bench.tokenizer, files, steps):
+        for step, (before, after) in enumerate(pairwise(walk)):
+            if step % len(WAYS) in ONE_LINE:
+                taken["exact"].append(bench.first(before, after, "exact", SEAMS[0]))
+                for seam in SEAMS:
+                    taken[f"seam {seam}"].append(bench.first(before, after, "shifted", seam))
+    rows = [
+        {
+            "infilling": name,
+            "edits": len(seconds),
+            "first token, ms": 1000 * statistics.median(seconds),
+            "times sooner": statistics.median(
+                exact / own for exact, own in zip(taken["exact"], seconds, strict=True)
+            ),
+        }
+        for name, seconds in taken.items()
+    ]
+    record("fim_reuse_speed", rows, ["torch"])
 
 
 def _walks(tokenizer: Tokenizer, files: int, steps: int) -> Iterator[list[list[int]]]:
@@ -223,10 +249,9 @@ def _last_lines(tokenizer: Tokenizer, prefix: str) -> str:
     return "".join(lines[-kept:]) if kept else ""
 
 
-def _row(seam: int | str, outcome: Outcome, bench: Bench) -> dict[str, object]:
-    seconds = outcome.seconds or bench.exact_seconds
+def _row(name: str, outcome: Outcome) -> dict[str, object]:
     return {
-        "seam": seam,
+        "infilling": name,
         "moves": len(outcome.divergences),
         "same first line, %": 100 * statistics.mean(outcome.same_lines),
         "after an edit of one line, %": 100 * statistics.mean(outcome.same_edited),
@@ -234,8 +259,6 @@ def _row(seam: int | str, outcome: Outcome, bench: Bench) -> dict[str, object]:
         "KL, 99th percentile": sorted(outcome.divergences)[int(0.99 * len(outcome.divergences))],
         "largest KL": max(outcome.divergences),
         "prompt tokens not computed": statistics.median(outcome.cached),
-        "first token, ms": 1000 * statistics.median(seconds),
-        "times sooner": statistics.median(outcome.ratios or [1.0]),
     }
 
 

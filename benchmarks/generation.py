@@ -1,12 +1,10 @@
 """Prompt and answer speed of the bundled model, beside native transformers on the same weights, in the same run."""
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 
+from benchmarks import peer
 from benchmarks.record import interleaved, record
-from coderv2 import LLM, SamplingParams, paths
+from coderv2 import LLM, paths
 
 ROUNDS = 5
 CASES = (
@@ -21,11 +19,13 @@ CASES = (
 def main() -> None:
     """Measures every case; both sides greedy, float32, ending only at the length."""
     torch.set_num_threads(paths.threads())
-    ours, theirs = LLM(dtype="float32"), _peer()
+    llm, other = LLM(dtype="float32", enable_prefix_caching=False, draft_tokens=0), peer.transformers_model()
     rows = []
     for name, prompts, length, new in CASES:
-        ids = [[(7 * i + 13 * j) % 3000 + 10 for j in range(length)] for i in range(prompts)]
-        seconds = interleaved({"ours": _ours(ours, ids, new), "theirs": _theirs(theirs, ids, new)}, ROUNDS)
+        ids = peer.prompts(prompts, length)
+        seconds = interleaved(
+            {"ours": peer.ours(llm, ids, new), "theirs": peer.theirs(other, ids, new)}, ROUNDS
+        )
         tokens = prompts * (new if new > 1 else length)
         rows.append({
             "case": name,
@@ -34,28 +34,6 @@ def main() -> None:
             "ratio": seconds["theirs"] / seconds["ours"],
         })  # fmt: skip
     record("generation", rows, ["torch", "transformers"])
-
-
-def _peer() -> Any:
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(paths.bundled_model(), dtype=torch.float32).eval()
-
-
-def _ours(llm: LLM, ids: list[list[int]], new: int) -> Callable[[], object]:
-    params = SamplingParams(temperature=0, max_tokens=new, ignore_eos=True)
-    return lambda: llm.generate(prompt_token_ids=ids, sampling_params=params, use_tqdm=False)
-
-
-def _theirs(model: Any, ids: list[list[int]], new: int) -> Callable[[], object]:
-    batch = torch.tensor(ids)
-    options = {"max_new_tokens": new, "min_new_tokens": new, "do_sample": False, "pad_token_id": 0}
-
-    def run() -> object:
-        with torch.inference_mode():
-            return model.generate(batch, attention_mask=torch.ones_like(batch), **options)
-
-    return run
 
 
 if __name__ == "__main__":

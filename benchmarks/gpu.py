@@ -166,7 +166,7 @@ def _peer_prefill(length: int = 4096) -> dict[str, Any]:
     shape = {key: value for key, value in LITE.items() if key not in ("model_type", "torch_dtype")}
     config = AutoConfig.for_model("deepseek_v2", **shape)
     with torch.device("cuda"):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()  # type: ignore[no-untyped-call]
     ids = torch.arange(10, 10 + length, device="cuda")[None]
     speed = length / on_gpu(lambda: model(ids, logits_to_keep=1))
     step = on_gpu(lambda: model.generate(ids[:, :512], max_new_tokens=33, min_new_tokens=33, do_sample=False))
@@ -225,7 +225,7 @@ def _experts_case(T: int) -> tuple[str, Arguments, float, float]:
     shared = [_random(2816, 2048), _random(2816, 2048), _random(2048, 2816)]
     weights_TK, ids_TK = torch.rand(T, 64, device="cuda").softmax(-1).topk(6)
     read = len(ids_TK.unique()) + 2
-    arguments = (_random(T, 2048), weights_TK, ids_TK, routed, shared), {}
+    arguments: Arguments = (_random(T, 2048), weights_TK, ids_TK, routed, shared), {}
     return f"mixture {T} tokens", arguments, 2.0 * read * 8_650_752, 2.0 * T * 8 * 8_650_752
 
 

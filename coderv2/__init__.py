@@ -5,6 +5,7 @@
 The public names are imported when first used, so that `coderv2 --help` does not wait for torch.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from coderv2.model.weights import load as load
 
 __version__ = "0.1.0"
+
+# PyTorch's threads would go on spinning after each of its operations, on the cores that our kernels' threads then need:
+# a prompt of 512 tokens takes half as long again. Read when torch is first imported; whoever has set it keeps theirs.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _HOMES = {
     "Engine": "coderv2.engine.engine",

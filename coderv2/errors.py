@@ -7,13 +7,18 @@
     │   ├── ContextTooLong      prompt plus answer exceed the context; the message starts with the limit
     │   ├── ModelNotFound       neither a folder, nor a hub name that can be downloaded
     │   ├── BadCheckpoint       a file of a checkpoint is missing, damaged or not what its config says
-    │   └── BadData             a training or evaluation file cannot be used
+    │   ├── BadData             a training or evaluation file cannot be used
+    │   └── NoSandbox           nothing on this machine can hold strangers' programs; the message says what to install
     └── ServiceError            nothing the caller did; it may pass: a 5xx over HTTP
         ├── QueueFull           the engine's bounded queue is full
-        └── EngineStopped       the engine is shutting down, or died; the message says why
+        ├── EngineStopped       the engine is shutting down, or died; the message says why
+        └── SandboxFailed       a box could not be made for a program, or broke; says nothing about the program
 
 Messages hold the numbers and the way out. HTTP status codes belong to `server/errors.py`.
 """
+
+import reprlib
+from typing import Any
 
 
 class CoderV2Error(Exception):
@@ -56,6 +61,10 @@ class BadData(UserError):
     """A training or evaluation file cannot be used."""
 
 
+class NoSandbox(UserError):
+    """Nothing on this machine can hold strangers' programs."""
+
+
 class ServiceError(CoderV2Error):
     """Nothing the caller did; it may pass."""
 
@@ -66,3 +75,16 @@ class QueueFull(ServiceError):
 
 class EngineStopped(ServiceError):
     """The engine is shutting down or has died."""
+
+
+class SandboxFailed(ServiceError):
+    """A box could not be made for a program, or broke; it says nothing about the program."""
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
+
+
+def shown(value: Any) -> str:
+    """A value out of a file that nobody vouches for, as messages may hold it: short, on one line, printable."""
+    return _SHORT.repr(value)

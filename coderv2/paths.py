@@ -3,8 +3,13 @@
 | variable         | kind | meaning                                             | default        |
 |------------------|------|-----------------------------------------------------|----------------|
 | CODERV2_THREADS  | int  | threads for arithmetic, at least 1                  | all the cores  |
+| CODERV2_UPSTREAM_KEY | text | the key that `serve --upstream` sends (read by the command) | none |
 | CODERV2_ISA      | name | instruction set of the CPU kernels: avx512, avx2,   | the best that  |
 |                  |      | neon, or none: PyTorch computes                     | is there       |
+| CODERV2_DATA     | path | benchmark data for `coderv2 eval`                   | fetched into   |
+|                  |      |                                                     | ~/.cache       |
+| CODERV2_API_KEY  | text | key for `eval --endpoint`                           | none is sent   |
+| CODERV2_JUDGE_KEY| text | key for `eval --judge`                              | none is sent   |
 
 A bad value is an error that names the variable. The Hugging Face variables (HF_HOME, HF_TOKEN, …) keep their meaning.
 """
@@ -35,3 +40,28 @@ def threads() -> int:
 def isa() -> str | None:
     """The instruction set that the CPU kernels must use (CODERV2_ISA); None leaves it to them."""
     return os.environ.get("CODERV2_ISA") or None
+
+
+def data() -> Path | None:
+    """The folder of benchmark data (CODERV2_DATA); None: nobody has one."""
+    value = os.environ.get("CODERV2_DATA")
+    if not value:
+        return None
+    if not Path(value).is_dir():
+        raise InvalidValue(f"CODERV2_DATA must name a folder, and {value!r} is none")
+    return Path(value)
+
+
+def cache() -> Path:
+    """Where we keep what was fetched (XDG_CACHE_HOME)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "coderv2"
+
+
+def api_key() -> str | None:
+    """What an endpoint under measurement is sent as its key (CODERV2_API_KEY)."""
+    return os.environ.get("CODERV2_API_KEY") or None
+
+
+def judge_key() -> str | None:
+    """What a judging endpoint is sent as its key (CODERV2_JUDGE_KEY)."""
+    return os.environ.get("CODERV2_JUDGE_KEY") or None

@@ -1,13 +1,15 @@
-"""`coderv2 convert`: a folder that Transformers opens."""
+"""`coderv2 convert`: a folder that Transformers opens, a GGUF file that llama.cpp opens, or packed weights."""
 
 import json
 import re
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from coderv2 import paths
+from coderv2.cli import packing
 from coderv2.errors import InvalidValue
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
     from coderv2.text.tokenizer import Tokenizer
 
-_WEIGHTS = ("*.safetensors", "model.safetensors.index.json", "config.json")
+_WEIGHTS = ("*.safetensors", "model.safetensors.index.json", "config.json", "*.packed", "quantisation.json")
 # Beside the weights: tokenizer, sampling defaults, what the weights may be used for and what went into them.
 _KEPT = ("*.json", "*.jinja", "*.md", "LICENSE*")
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
@@ -31,33 +33,87 @@ _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20,
 )
 @click.option(
     "--max-shard-size",
-    default="5GB",
-    show_default=True,
     metavar="SIZE",
-    help="Largest weight file: 500MB, 2GiB, …",
+    help="Largest weight file: 500MB, 2GiB, …  [default: 5GB]",
 )
+@click.option(
+    "--type",
+    "file_type",
+    type=click.Choice(["f32", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"]),
+    help="For a .gguf: number types to write.  [default: bf16]",
+)
+@packing.options
 @click.option("--force", is_flag=True, help="Write into OUT although it holds files; old weights there go.")
-def convert(source: str, out: Path, dtype: str | None, max_shard_size: str, force: bool) -> None:
-    """Write a model as a folder that Transformers opens.
+def convert(
+    source: str,
+    out: Path,
+    dtype: str | None,
+    max_shard_size: str | None,
+    file_type: str | None,
+    force: bool,
+    **packed: Any,
+) -> None:
+    """Write a model as a folder for Transformers, as a GGUF file for llama.cpp, or packed for this program.
 
-    SRC is a folder, a hub name, or "bundled". OUT gets config, safetensors in the published layout, tokenizer and
-    generation settings.
+    SRC is a folder, a hub name, a .gguf file, or "bundled". OUT gets config, weights, tokenizer and generation
+    settings: safetensors in the published layout, or with --pack or --weights one file that opens in the time it takes
+    to read it, and that only this program reads. If OUT ends in .gguf it is one file that holds all of that.
 
     \b
     coderv2 convert bundled my-model
+    coderv2 convert my-model my-model.gguf --type q4_k_m
+    coderv2 convert lite-q4_k_m.gguf lite-packed --pack
+    coderv2 convert deepseek-ai/DeepSeek-Coder-V2-Lite-Instruct lite-int4 --weights int4
     """
-    max_shard_bytes = _bytes(max_shard_size)
+    choice = packing.Choice(**packed)
+    if choice.wanted and (dtype or max_shard_size):
+        raise InvalidValue("--dtype and --max-shard-size belong to safetensors, not to --pack or --weights")
+    if out.suffix == ".gguf":
+        _check_for_gguf(out, bool(dtype or max_shard_size or choice.wanted), force)
+        _convert_to_gguf(source, out, file_type or "bf16")
+        return
+    if file_type is not None:
+        raise InvalidValue(f"--type is for GGUF files; {out} does not end in .gguf", param="type")
+    max_shard_bytes = _bytes(max_shard_size or "5GB")
     from coderv2.model import hub, weights
-    from coderv2.text.tokenizer import Tokenizer
+    from coderv2.model.loading import open_plain, open_tokenizer
 
     folder = hub.resolve(source)
     _check_out(out, folder, force)
-    tokenizer = Tokenizer.from_folder(folder)
-    model = weights.load(folder, dtype=_torch_dtype(dtype), progress=True)
+    tokenizer = open_tokenizer(folder)
+    if choice.wanted:
+        for line in packing.write(choice, folder, out, tokenizer, before=lambda: _clear(out)):
+            click.echo(line)
+        _copy_the_rest(folder, out, tokenizer)
+        return
+    model = open_plain(folder, dtype=_torch_dtype(dtype), progress=True)
     _clear(out)
     weights.save(model, out, max_shard_bytes=max_shard_bytes, progress=True)
     _copy_the_rest(folder, out, tokenizer)
     click.echo(f"{out}: AutoModelForCausalLM.from_pretrained({str(out)!r}) opens it.")
+
+
+def _check_for_gguf(out: Path, for_folders: bool, force: bool) -> None:
+    if for_folders:
+        raise InvalidValue(
+            "--dtype is for folders, as --max-shard-size, --pack and --weights are; a .gguf file takes --type",
+            param="type",
+        )
+    if out.is_dir() or (out.exists() and not force):
+        raise InvalidValue(f"{out} exists; choose another name" + ("" if out.is_dir() else ", or --force"))
+
+
+def _convert_to_gguf(source: str, out: Path, file_type: str) -> None:
+    from coderv2.model import gguf_export, hub
+    from coderv2.model.gguf_types import FILE_TYPES
+
+    folder = hub.resolve(source)
+    if not folder.is_dir():
+        raise InvalidValue(f"{folder} is a GGUF file already; SRC is a folder")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    name = f"coderv2-{source}" if folder == paths.bundled_model() else folder.resolve().name
+    gguf_export.export(folder, out, FILE_TYPES[file_type], name=name, progress=True)
+    click.echo(f"{out}: coderv2 complete -m {out} runs it, and so does llama.cpp.")
 
 
 def _bytes(size: str) -> int:
@@ -90,8 +146,10 @@ def _clear(out: Path) -> None:
 
 
 def _copy_the_rest(folder: Path, out: Path, tokenizer: "Tokenizer") -> None:
+    if folder.is_file():
+        tokenizer.save(out)
     ours = {path.name for pattern in _WEIGHTS for path in folder.glob(pattern)}
-    for pattern in _KEPT:
+    for pattern in _KEPT if folder.is_dir() else ():
         for path in folder.glob(pattern):
             if path.name not in ours:
                 shutil.copyfile(path, out / path.name)

@@ -27,19 +27,22 @@ def doctor(model: str | None) -> None:
     \b
     coderv2 doctor
     coderv2 doctor -m deepseek-ai/DeepSeek-Coder-V2-Lite-Instruct
+    coderv2 doctor -m lite-q4_k_m.gguf
     """
     import torch
 
     from coderv2.engine import fit, machine
     from coderv2.model import hub
-    from coderv2.model.config import ModelConfig
+    from coderv2.model.loading import is_gguf, open_config
 
     torch.set_num_threads(paths.threads())
     folder = hub.resolve(model, wanted=("config.json",))
-    size = fit.Size.of(model or "the bundled model", ModelConfig.from_folder(folder))
+    size = fit.Size.of(model or "the bundled model", open_config(folder))
     found = machine.inspect()
     click.echo("\n".join(describe(found)) + "\n")
-    click.echo("\n".join(table([fit.best_fit(one, found) for one in (size, *fit.RELEASED)])) + "\n")
+    released = [fit.best_fit(one, found) for one in fit.RELEASED]
+    first = _choice(folder, size, found)[0] if is_gguf(folder) else fit.best_fit(size, found)
+    click.echo("\n".join(table([first, *released])) + "\n")
     click.echo("\n".join(_advice(folder, size, found)))
 
 
@@ -47,8 +50,8 @@ def describe(machine: "Machine") -> Iterator[str]:
     """The machine, one thing a line."""
     yield f"Processor   {machine.processor}, {machine.cores} cores; {machine.threads} threads for arithmetic"
     yield f"            {' '.join(machine.instruction_sets)}"
-    yield f"Memory      {_gb(machine.memory)}, {_gb(machine.free)} free"
-    yield f"GPU         {f'{machine.gpu}, {_gb(machine.gpu_memory)}' if machine.gpu else 'none'}"
+    yield f"Memory      {gb(machine.memory)}, {gb(machine.free)} free"
+    yield f"GPU         {f'{machine.gpu}, {gb(machine.gpu_memory)}' if machine.gpu else 'none'}"
     for dtype, speed in machine.speeds.items():
         yield (
             f"{_name(dtype):12}{speed.bytes_per_second / 1e9:.1f} GB/s of weights read for one token, "
@@ -59,10 +62,10 @@ def describe(machine: "Machine") -> Iterator[str]:
 def table(fits: "list[Fit]") -> Iterator[str]:
     """What fits, and the speeds that bandwidth and arithmetic allow."""
     width = max(len(one.size.name) for one in fits)
-    yield f"{'model':{width}}  {'format':8}  {'weights':>9}  fits  {'answer':>9}  {'prompt':>9}  tokens/s at best"
+    yield f"{'model':{width}}  {'format':9}  {'weights':>9}  fits  {'answer':>9}  {'prompt':>9}  tokens/s at best"
     for one in fits:
         yield (
-            f"{one.size.name:{width}}  {_name(one.dtype):8}  {_gb(one.weight_bytes):>9}  "
+            f"{one.size.name:{width}}  {_format(one):9}  {gb(one.weight_bytes):>9}  "
             f"{'yes' if one.fits else 'no':4}  {one.answer_speed:>9,.1f}  {one.prompt_speed:>9,.1f}"
         )
 
@@ -70,17 +73,31 @@ def table(fits: "list[Fit]") -> Iterator[str]:
 def _advice(folder: Path, size: "Size", machine: "Machine") -> Iterator[str]:
     """The settings for the asked model, and how fast it really ran where that was quick to try."""
     from coderv2.engine import fit
-    from coderv2.model import weights
 
-    small = any(folder.glob("*.safetensors")) and weights.auto_dtype(folder, machine.device)
-    chosen = fit.fit(size, machine, small) if small else fit.best_fit(size, machine)
+    chosen, small = _choice(folder, size, machine)
     if not chosen.fits:
         short = chosen.weight_bytes + 1024 * chosen.cache_bytes_per_token * 4 - machine.room
-        yield f"{size.name} does not fit: {_gb(short)} more free memory is needed in {_name(chosen.dtype)}."
+        yield f"{size.name} does not fit: {gb(short)} more free memory is needed in {_format(chosen)}."
         return
     yield from settings(chosen, machine)
     if small:
-        yield from rehearsed(fit.rehearse(folder, small, machine.device))
+        dtype = None if chosen.stored else chosen.dtype
+        yield from rehearsed(fit.rehearse(folder, dtype, machine.device))
+
+
+def _choice(path: Path, size: "Size", machine: "Machine") -> "tuple[Fit, bool]":
+    """How the model would run, and whether it is small enough to be tried."""
+    import torch
+
+    from coderv2.engine import fit
+    from coderv2.model import gguf, weights
+    from coderv2.model.loading import is_gguf
+
+    if is_gguf(path):
+        stored = gguf.weight_bytes(path)
+        return fit.fit(size, machine, torch.bfloat16, stored_bytes=stored), stored < weights.SMALL_BYTES
+    small = any(path.glob("*.safetensors")) and weights.auto_dtype(path, machine.device)
+    return (fit.fit(size, machine, small), True) if small else (fit.best_fit(size, machine), False)
 
 
 def settings(chosen: "Fit", machine: "Machine") -> Iterator[str]:
@@ -88,9 +105,10 @@ def settings(chosen: "Fit", machine: "Machine") -> Iterator[str]:
     taken = chosen.settings
     cache = chosen.cache_tokens * chosen.cache_bytes_per_token
     yield f"Settings for {chosen.size.name}:"
-    yield f"  dtype {_name(chosen.dtype)}, device {machine.device}, {machine.threads} threads (CODERV2_THREADS)"
+    dtype = "auto (as stored)" if chosen.stored else _name(chosen.dtype)
+    yield f"  dtype {dtype}, device {machine.device}, {machine.threads} threads (CODERV2_THREADS)"
     yield f"  max_model_len {taken.max_model_len}, max_num_seqs {taken.max_running}"
-    yield f"  cache_tokens {chosen.cache_tokens} ({_gb(cache)}, taken as it fills)"
+    yield f"  cache_tokens {chosen.cache_tokens} ({gb(cache)}, taken as it fills)"
 
 
 def rehearsed(speeds: "Rehearsal") -> Iterator[str]:
@@ -101,9 +119,14 @@ def rehearsed(speeds: "Rehearsal") -> Iterator[str]:
     )
 
 
+def _format(one: "Fit") -> str:
+    return "as stored" if one.stored else _name(one.dtype)
+
+
 def _name(dtype: "torch.dtype") -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _gb(count: float) -> str:
+def gb(count: float) -> str:
+    """Bytes in gigabytes."""
     return f"{count / 1e9:,.2f} GB" if count < 1e10 else f"{count / 1e9:,.0f} GB"

@@ -17,11 +17,11 @@ class Loaded:
     engine: "Engine"
     folder: Path
     name: str
-    """What to call it: the hub's name, the folder's, or the bundled model's."""
+    """What to call it: the hub's name, the folder's or file's, or the bundled model's."""
 
 
 def load(model: str | None, **settings: Any) -> Loaded:
-    """Opens a folder, a hub name or the bundled model; `settings` are `LLM`'s."""
+    """Opens a folder, a GGUF file, a hub name or the bundled model; `settings` are `LLM`'s."""
     import torch
 
     from coderv2.engine.llm import LLM
@@ -30,7 +30,7 @@ def load(model: str | None, **settings: Any) -> Loaded:
     torch.set_num_threads(paths.threads())
     folder = hub.resolve(model)
     engine = LLM(folder, seed=None, **settings).engine
-    return Loaded(engine, folder, _name(model, folder))
+    return Loaded(engine, folder, name_of(model, folder))
 
 
 def load_for_one(model: str | None, dtype: str) -> Loaded:
@@ -38,7 +38,12 @@ def load_for_one(model: str | None, dtype: str) -> Loaded:
     return load(model, dtype=dtype, max_num_seqs=1)
 
 
-def _name(model: str | None, folder: Path) -> str:
+def name_of(model: str | None, folder: Path) -> str:
+    """What clients call it: the hub's name, the folder's, or the bundled model's."""
+    from coderv2.model.loading import is_gguf
+
     if folder == paths.bundled_model():
         return f"coderv2-{paths.BUNDLED_NAME}"
+    if is_gguf(folder):
+        return folder.stem
     return folder.resolve().name if model is None or Path(model).expanduser().is_dir() else model

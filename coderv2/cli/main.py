@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 nothing the caller did, or the reader of our output went a
 130 Ctrl-C.
 """
 
+import logging
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -11,10 +12,10 @@ from typing import TextIO
 
 import click
 
-from coderv2 import __version__
+from coderv2 import __version__, log
 from coderv2.errors import CoderV2Error, UserError
 
-COMMANDS = ("complete", "infill", "chat", "serve", "convert", "doctor", "bench")
+COMMANDS = ("complete", "infill", "chat", "serve", "key", "eval", "convert", "doctor", "bench")
 
 
 class _Commands(click.Group):
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits."""
     for output in (sys.stdout, sys.stderr):
         _never_fail_on_a_character(output)
+    log.to_stderr(logging.WARNING)
     sys.exit(run(arguments))
 
 

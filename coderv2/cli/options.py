@@ -15,7 +15,7 @@ model: Decorator[Any] = click.option(
     "-m",
     "--model",
     metavar="MODEL",
-    help="A folder, or a name on the Hugging Face hub (owner/model).  [default: the bundled model]",
+    help="A folder, a .gguf file, or a name on the Hugging Face hub (owner/model).  [default: the bundled model]",
 )
 
 dtype: Decorator[Any] = click.option(

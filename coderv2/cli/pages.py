@@ -40,10 +40,15 @@ def _context(command: click.Command, name: str, parent: click.Context | None) ->
 
 
 def _page(command: click.Command, ctx: click.Context) -> str:
-    text = command.get_help(ctx)
-    return (
-        f"# {ctx.command_path}\n\n```\n{text}\n```\n\nMade from `{ctx.command_path} --help` by `make docs`.\n"
+    """The command's help, and below it that of commands within it."""
+    helps = [(ctx.command_path, command.get_help(ctx))]
+    if isinstance(command, click.Group) and ctx.parent is not None:
+        inner = [(part, _context(part, name, ctx)) for name, part in command.commands.items()]
+        helps += [(below.command_path, part.get_help(below)) for part, below in inner]
+    text = "\n\n".join(
+        f"{'#' * (1 + (path != ctx.command_path))} {path}\n\n```\n{said}\n```" for path, said in helps
     )
+    return f"{text}\n\nMade from `{ctx.command_path} --help` by `make docs`.\n"
 
 
 if __name__ == "__main__":

@@ -3,21 +3,19 @@
 import ipaddress
 import json
 import logging
-import os
-import signal
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from coderv2 import log
-from coderv2.cli import loading, options
-from coderv2.errors import EngineStopped
+from coderv2.cli import options
+from coderv2.cli.serving import Engines, Others
 
 if TYPE_CHECKING:
-    from coderv2.engine.engine import Engine
+    from coderv2.server.models import Models
+    from coderv2.server.upstream.launch import Launch
 
 
 @click.command()
@@ -46,12 +44,34 @@ if TYPE_CHECKING:
 )
 @options.dtype
 @click.option(
+    "--fim-model",
+    metavar="MODEL",
+    help="A second model under the same name, for raw text and holes; MODEL answers conversations.",
+)
+@click.option(
+    "--upstream",
+    multiple=True,
+    metavar="URL",
+    help="Serve what runs there (SGLang, vLLM, llama.cpp, any OpenAI-compatible server) instead of computing here; of "
+    "MODEL only the tokenizer is read. May be repeated.",
+)
+@click.option(
+    "--upstream-key", envvar="CODERV2_UPSTREAM_KEY", metavar="KEY", help="The key that upstreams want."
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["coderv2", "sglang", "vllm"]),
+    default="coderv2",
+    show_default=True,
+    help="Start this installed engine and serve what it computes.",
+)
+@click.option(
     "--tensor-parallel",
     type=click.IntRange(1),
     default=1,
     show_default=True,
     metavar="N",
-    help="Cut every weight over N GPUs (or N processes of the CPU).",
+    help="Cut every weight over N GPUs (here also over N processes of the CPU).",
 )
 @click.option(
     "--expert-parallel",
@@ -59,12 +79,33 @@ if TYPE_CHECKING:
     default=1,
     show_default=True,
     metavar="N",
-    help="As --tensor-parallel N, but each has some routed experts whole.",
+    help="As --tensor-parallel N, but each has some routed experts whole; not with --engine.",
 )
 @click.option(
     "--no-graphs",
     is_flag=True,
     help="On a GPU, run every step anew instead of repeating recorded ones; slower.",
+)
+@click.option("--fp8", is_flag=True, help="With --engine: weights in FP8.")
+@click.option("--fp8-cache", is_flag=True, help="With --engine: the cache in FP8.")
+@click.option("--torch-compile", is_flag=True, help="With --engine: compile the model.")
+@click.option(
+    "--keys",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Let in only the keys of this file; `coderv2 key` makes them.  [default: everybody]",
+)
+@click.option(
+    "--allow-host",
+    multiple=True,
+    metavar="NAME",
+    help="Also answer under this host name; addresses and localhost are always right. May be repeated.",
+)
+@click.option(
+    "--allow-origin",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Let web pages of this origin use the server (CORS). May be repeated.  [default: none]",
 )
 @click.option("--verbose", is_flag=True, help="Log more, for example which fields of a request are ignored.")
 def serve(
@@ -76,68 +117,117 @@ def serve(
     max_model_len: int | None,
     cache_dir: str | None,
     dtype: str,
+    fim_model: str | None,
+    upstream: tuple[str, ...],
+    upstream_key: str | None,
+    engine: str,
     tensor_parallel: int,
     expert_parallel: int,
     no_graphs: bool,
+    fp8: bool,
+    fp8_cache: bool,
+    torch_compile: bool,
+    keys: Path | None,
+    allow_host: tuple[str, ...],
+    allow_origin: tuple[str, ...],
     verbose: bool,
 ) -> None:
-    """Serve a model to OpenAI's clients, until Ctrl-C.
+    """Serve a model to the clients of OpenAI, DeepSeek, Mistral, Anthropic, Ollama and llama.cpp, until Ctrl-C.
 
     MODEL is the same as -m: a folder, a hub name, or nothing.
     """
-    context = click.get_current_context()
     if model_argument is not None and model is not None:
-        raise click.UsageError("Give the model once: as MODEL or with -m.", context)
-    if 1 != tensor_parallel != expert_parallel != 1:
-        raise click.UsageError(
-            "--tensor-parallel and --expert-parallel are the same N, or one of them.", context
-        )
-    from coderv2.engine.worker import Worker
+        raise click.UsageError("Give the model once: as MODEL or with -m.", click.get_current_context())
+    started = None if upstream else engine
+    theirs = fp8 or fp8_cache or torch_compile
+    _check_together(tensor_parallel, expert_parallel, no_graphs, theirs, started, alone=fim_model is None)
     from coderv2.server.app import create_app
-    from coderv2.server.defaults import SamplingDefaults
+    from coderv2.server.caller import Accounts
+    from coderv2.server.door import Door
+    from coderv2.server.keys import Keys
     from coderv2.server.listen import bind
     from coderv2.server.listen import serve as listen
+    from coderv2.server.upstream.engine import check_urls
 
     bound = bind(host, port)
     log.to_stderr(logging.DEBUG if verbose else logging.INFO)
-    loaded = loading.load(
-        model_argument or model,
-        dtype=dtype,
-        max_model_len=max_model_len,
-        cache_dir=cache_dir,
-        tensor_parallel_size=max(tensor_parallel, expert_parallel),
-        enable_expert_parallel=expert_parallel > 1,
-        enforce_eager=no_graphs,
+    settings = {
+        "dtype": dtype,
+        "max_model_len": max_model_len,
+        "cache_dir": cache_dir,
+        "tensor_parallel_size": max(tensor_parallel, expert_parallel),
+        "enable_expert_parallel": expert_parallel > 1,
+        "enforce_eager": no_graphs,
+    }
+    wanted = model_argument or model
+    launch = _launch(engine, wanted, max_model_len, tensor_parallel, fp8, fp8_cache, torch_compile)
+    engines: Engines | Others = Engines(wanted, fim_model, name, settings)
+    if upstream or launch is not None:
+        check_urls(upstream)
+        engines = Others(wanted, name, upstream, upstream_key, launch)
+    door = Door(accounts=Accounts(None if keys is None else Keys.from_file(keys)))
+    app = create_app(door, hosts=[host, *allow_host], origins=allow_origin)
+    listen(
+        app,
+        door,
+        bound,
+        load=engines.load,
+        stop=engines.stop,
+        on_ready=lambda: _greet(bound, door.served(), keys),
     )
-    defaults = SamplingDefaults.from_folder(loaded.folder)
-    worker = Worker(loaded.engine)
-    app = create_app(worker, loaded.engine.tokenizer, name or loaded.name, defaults)
-    with _together(loaded.engine):
-        listen(app, worker, bound, on_ready=lambda: _greet(bound, name or loaded.name, loaded.engine))
+    engines.check()
 
 
-@contextmanager
-def _together(engine: "Engine") -> Iterator[None]:
-    """While other ranks live: one that dies ends the server, and its reason is the command's error."""
-    if (ranks := engine.ranks) is None:
-        yield
-        return
-    ranks.on_failure = lambda: os.kill(os.getpid(), signal.SIGTERM)
-    try:
-        yield
-    finally:
-        ranks.stop()
-    if ranks.failure is not None:
-        raise EngineStopped(ranks.failure)
+def _check_together(
+    tensor: int, expert: int, no_graphs: bool, theirs: bool, started: str | None, *, alone: bool
+) -> None:
+    """`theirs`: options of other engines; `started`: the engine, None for servers that run already."""
+    ours, several = started == "coderv2", max(tensor, expert) > 1
+    refused = {
+        "--fp8, --fp8-cache and --torch-compile go with --engine sglang or vllm.": theirs
+        and started in ("coderv2", None),
+        "--tensor-parallel is for what is started here; what --upstream names runs already.": started is None
+        and tensor > 1,
+        "--expert-parallel and --no-graphs are for what is computed here, not for --engine or --upstream.": not ours
+        and (expert > 1 or no_graphs),
+        "--tensor-parallel and --expert-parallel are the same N, or one of them.": 1 != tensor != expert != 1,
+        "--fim-model does not go with --tensor-parallel or --expert-parallel: ranks serve one model.": ours
+        and several
+        and not alone,
+    }
+    for why, wrong in refused.items():
+        if wrong:
+            raise click.UsageError(why, click.get_current_context())
 
 
-def _greet(bound: socket.socket, name: str, engine: "Engine") -> None:
+def _launch(
+    engine: str,
+    model: str | None,
+    max_model_len: int | None,
+    tensor_parallel: int,
+    fp8: bool,
+    fp8_cache: bool,
+    torch_compile: bool,
+) -> "Launch | None":
+    """None: the engine is ours, or runs elsewhere already."""
+    if engine == "coderv2":
+        return None
+    from coderv2.model import hub
+    from coderv2.server.upstream.launch import Launch
+
+    return Launch(engine, hub.resolve(model), tensor_parallel, fp8, fp8_cache, torch_compile, max_model_len)
+
+
+def _greet(bound: socket.socket, models: "Models", keys: Path | None) -> None:
     address, port = bound.getsockname()[:2]
-    if not ipaddress.ip_address(address).is_loopback:
+    if keys is None and not ipaddress.ip_address(address).is_loopback:
         click.echo(
             f"Warning: listening on {address} without keys: whoever reaches it can use the model.", err=True
         )
-    click.echo(greeting(_url(address, port), name, engine.max_model_len, engine.tokenizer.fim is not None))
+    card = models.card()
+    click.echo(
+        greeting(_url(address, port), models.name, card["max_model_len"], card["abilities"]["fim"], keys)
+    )
 
 
 def _url(address: str, port: int) -> str:
@@ -148,7 +238,7 @@ def _url(address: str, port: int) -> str:
     return f"http://{ip}:{port}" if ip.version == 4 else f"http://[{ip}]:{port}"
 
 
-def greeting(url: str, name: str, max_model_len: int, fim: bool) -> str:
+def greeting(url: str, name: str, max_model_len: int, fim: bool, keys: Path | None = None) -> str:
     """What to try, as lines to paste into another terminal."""
     complete: dict[str, Any] = {"prompt": "def quick_sort(arr):", "max_tokens": 128, "temperature": 0}
     infill = {"prompt": "def add(a, b):\n    return ", "suffix": "\n\nprint(add(1, 2))\n", "temperature": 0}
@@ -158,18 +248,20 @@ def greeting(url: str, name: str, max_model_len: int, fim: bool) -> str:
         "temperature": 0,
     }
     tries = [
-        ("Complete", _curl(f"{url}/v1/completions", complete)),
-        *([("Fill a hole", _curl(f"{url}/v1/completions", infill))] if fim else []),
-        ("Chat", _curl(f"{url}/v1/chat/completions", chat)),
+        ("Complete", _curl(f"{url}/v1/completions", complete, keys)),
+        *([("Fill a hole", _curl(f"{url}/v1/completions", infill, keys))] if fim else []),
+        ("Chat", _curl(f"{url}/v1/chat/completions", chat, keys)),
     ]
+    key = "any key" if keys is None else f"a key of {keys}"
     return "\n\n".join(
         [
             f"{name} is ready, with a context of {max_model_len} tokens. Ctrl-C stops it.",
-            f"OpenAI clients: base URL {url}/v1, any key, model {name}",
+            f"OpenAI clients: base URL {url}/v1, {key}, model {name}",
             *(f"{title}:\n{line}" for title, line in tries),
         ]
     )
 
 
-def _curl(url: str, body: dict[str, Any]) -> str:
-    return f"curl {url} -H 'content-type: application/json' \\\n  -d '{json.dumps(body)}'"
+def _curl(url: str, body: dict[str, Any], keys: Path | None) -> str:
+    key = "" if keys is None else '-H "authorization: Bearer $KEY" '
+    return f"curl {url} {key}-H 'content-type: application/json' \\\n  -d '{json.dumps(body)}'"

@@ -40,16 +40,26 @@ class Admission:
             self.check_ids("prediction", params.prediction)
         if params.structured_outputs is not None:
             self._grammars.compile(params.structured_outputs)
-        if params.fim_reuse == "shifted" and self._settings.deterministic:
-            raise InvalidValue(
-                "fim_reuse='shifted' depends on what is cached: not with deterministic", param="fim_reuse"
-            )
+        self._check_reuse(params)
         if not prompt_ids:
             raise InvalidValue("the prompt is empty: it needs at least one token", param="prompt")
         if params.answers > self._settings.max_waiting:
             name, most = "n" if params.best_of is None else "best_of", self._settings.max_waiting
             raise InvalidValue(f"{name} must be at most {most}, not {params.answers}", param=name)
         self._check_length(len(prompt_ids), params.max_tokens)
+
+    def _check_reuse(self, params: SamplingParams) -> None:
+        if params.fim_reuse == "exact":
+            return
+        if self._settings.deterministic:
+            raise InvalidValue(
+                "fim_reuse='shifted' depends on what is cached: not with deterministic", param="fim_reuse"
+            )
+        if not self._settings.prefix_caching:
+            raise InvalidValue(
+                "fim_reuse='shifted' takes suffixes from the cache, but prefix_caching is off",
+                param="fim_reuse",
+            )
 
     def _seed(self, prompt_ids: Sequence[int]) -> int:
         if self._settings.deterministic:
@@ -89,6 +99,12 @@ class Admission:
         if request.params.structured_outputs is not None:
             return self._grammars.compile(request.params.structured_outputs)
         return self._healing.constraint(request.healed, request.end_ids)
+
+    def check_scored(self, ids: Sequence[int]) -> None:
+        """The same for a sequence that nothing is to follow."""
+        self.check_ids("sequences", ids)
+        if not 0 < len(ids) <= self._max_model_len:
+            raise ContextTooLong(f"a sequence has {len(ids)} tokens; the limit is 1 to {self._max_model_len}")
 
     def check_ids(self, name: str, ids: Sequence[int]) -> None:
         """Raises InvalidValue for what is no token of the model."""

@@ -14,27 +14,27 @@ import torch
 from torch import Tensor
 
 from coderv2.engine.request import Choice, Delta
-from coderv2.engine.sampler import Drawn, Sampler
+from coderv2.engine.sampler import Peaks, Sampler
 from coderv2.engine.scheduler import Chunk
 
 NOT_FINITE = "the model's logits are not finite: damaged weights, or an overflow"
 
 
 @torch.inference_mode()
-def take(logits_RW: Tensor, chunks: Sequence[Chunk], drawn: Drawn | None = None) -> list["Turn"]:
-    """Moves every chunk's request on by what its rows of `logits_RW` say, or by what the pass has `drawn` already.
+def take(logits_RW: Tensor, chunks: Sequence[Chunk], peaks: Peaks | None = None) -> list["Turn"]:
+    """Moves every chunk's request on by what its rows of `logits_RW` say.
 
-    A request whose logits are not finite, or whose constraint gave up, ends with an error, and no other does.
+    `peaks` of the rows are given where the pass has found them already. A request whose logits are not finite, or whose
+    constraint gave up, ends with an error, and no other does.
     """
-    finite_R = drawn.finite if drawn else logits_RW.sum(-1).isfinite().tolist()
-    sampler = Sampler(logits_RW, drawn)
+    sampler = Sampler(logits_RW, peaks)
     ends = accumulate(chunk.rows for chunk in chunks)
     turns = [Turn(chunk, end - 1 - len(chunk.draft)) for chunk, end in zip(chunks, ends, strict=True)]
-    going = [turn for turn in turns if turn.begin(finite_R, sampler)]
+    going = [turn for turn in turns if turn.begin(sampler)]
     while going:
         choices = sampler.choose([turn.row for turn in going], [turn.chunk.request for turn in going])
         pairs = zip(going, choices, strict=True)
-        going = [turn for turn, choice in pairs if turn.accept(choice, finite_R)]
+        going = [turn for turn, choice in pairs if turn.accept(choice, sampler)]
     for turn in turns:
         turn.count_drafts()
     return turns
@@ -57,10 +57,10 @@ class Turn:
         """True when the request ended with an error."""
         return self.chunk.request.finish_reason == "error"
 
-    def begin(self, finite_R: Sequence[bool], sampler: Sampler) -> bool:
+    def begin(self, sampler: Sampler) -> bool:
         """True when a token is to be chosen."""
         request, chunk = self.chunk.request, self.chunk
-        if not all(finite_R[self.row + 1 + len(chunk.draft) - chunk.rows : self.row + 1]):
+        if not all(sampler.finite[self.row + 1 + len(chunk.draft) - chunk.rows : self.row + 1]):
             self.delta = request.fail(NOT_FINITE)
             return False
         if request.reads_prompt:
@@ -69,7 +69,7 @@ class Turn:
             request.note_prompt(chunk.context, sampler.logprobs(first, followers, count))
         return chunk.completes
 
-    def accept(self, choice: Choice, finite_R: Sequence[bool]) -> bool:
+    def accept(self, choice: Choice, sampler: Sampler) -> bool:
         """Takes one token; True when the draft foresaw it, so that another can be chosen."""
         request, draft = self.chunk.request, self.chunk.draft
         if request.constraint is not None and request.constraint.error is not None:
@@ -80,7 +80,7 @@ class Turn:
             return False
         self.taken += 1
         self.row += 1
-        if request.finish_reason is None and not finite_R[self.row]:
+        if request.finish_reason is None and not sampler.finite[self.row]:
             self._add(request.fail(NOT_FINITE))
         return request.finish_reason is None
 

@@ -2,11 +2,14 @@
 
 import math
 from collections.abc import Iterable, Iterator
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 
 from coderv2.engine.request import Request
 from coderv2.errors import InvalidValue
+
+_FEW = 64
+"""Fewer are not worth going through."""
 
 
 class Deadlines:
@@ -15,11 +18,24 @@ class Deadlines:
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Request]] = []
         self._serial = count()
+        self._swept = 0
+
+    def __len__(self) -> int:
+        """Those that are kept, with some that have ended."""
+        return len(self._heap)
 
     def add(self, requests: Iterable[Request], when: float) -> None:
         """`when` is on the engine's clock; infinity is no deadline."""
         for request in requests if when < math.inf else ():
             heappush(self._heap, (when, next(self._serial), request))
+        if len(self._heap) > 2 * self._swept + _FEW:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Lets go of those that have ended: deadlines may be far, and requests are many and hold their tokens."""
+        self._heap = [entry for entry in self._heap if entry[2].finish_reason is None]
+        heapify(self._heap)
+        self._swept = len(self._heap)
 
     def passed(self, now: float) -> Iterator[Request]:
         """The requests whose time is up, each once; those that have ended already are left out."""

@@ -6,19 +6,26 @@ match is deleted and counts as not there. The oldest files go when all of them t
 """
 
 import os
+import re
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from coderv2 import __version__
+from coderv2.engine.machine import processor
 from coderv2.errors import InvalidValue
+from coderv2.kernels import cpu
 from coderv2.log import logger
 from coderv2.model.cache import LatentCache
 from coderv2.model.transformer import Transformer
 from coderv2.model.weights import Named
 
 _CHECKSUM = 32
+_PAGE = re.compile(r"[0-9a-f]{64}/([0-9a-f]{2})/\1[0-9a-f]{62}(\.\d+)?")
+"""A page's path: model, start of its digest, digest; with a process's number where a crash left it half written."""
 _FORMAT = "1"
 
 
@@ -119,10 +126,13 @@ class DiskTier:
 
 
 def fingerprint(model: Named, cache: LatentCache, *, deterministic: bool) -> str:
-    """Names everything that the numbers in a page depend on; reads every weight once."""
-    state = sha256(
-        repr((_FORMAT, model.config, cache.page_size, cache.latent_LPSC.dtype, deterministic)).encode()
-    )
+    """Names everything that the numbers in a page depend on; reads every weight once.
+
+    Where every bit counts, that is also who computed them: another processor, PyTorch or thread count rounds otherwise.
+    """
+    layout = (_FORMAT, model.config, cache.page_size, cache.latent_LPSC.dtype)
+    computer = (__version__, torch.__version__, cpu.isa(), torch.get_num_threads(), processor())
+    state = sha256(repr((layout, computer if deterministic else None)).encode())
     stored = model.stored() if isinstance(model, Transformer) else model.named_parameters()
     for name, parameter in stored:
         words = _words(parameter.detach())
@@ -144,9 +154,11 @@ def _bytes(values: Tensor) -> bytes:
 
 
 def _listed(folder: Path) -> dict[Path, int]:
-    """Every saved page below the folder with its size, the least recently used first."""
+    """Every saved page below the folder with its size, the least recently used first; nothing else may be deleted."""
     found = []
     for path in folder.glob("*/*/*"):
-        if len(path.name) == 64 and (stat := path.stat()).st_size:
-            found.append((stat.st_mtime_ns, path, stat.st_size))
+        if _PAGE.fullmatch(path.relative_to(folder).as_posix()):
+            with suppress(FileNotFoundError):  # another process may have needed the room
+                stat = path.stat()
+                found.append((stat.st_mtime_ns, path, stat.st_size))
     return {path: size for _, path, size in sorted(found)}

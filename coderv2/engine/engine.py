@@ -5,7 +5,7 @@ Not safe to share between threads (`worker` is for that), save for `validate`, `
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -24,17 +24,10 @@ from coderv2.engine.scheduler import Chunk, Scheduler
 from coderv2.engine.settings import EngineSettings, longest_context, page_count
 from coderv2.engine.shifted import Suffixes
 from coderv2.engine.speculation import Drafting
-from coderv2.errors import (
-    BadCheckpoint,
-    ContextTooLong,
-    EngineStopped,
-    InvalidValue,
-    QueueFull,
-    ServiceError,
-    Unsupported,
-)
+from coderv2.errors import BadCheckpoint, EngineStopped, InvalidValue, QueueFull, ServiceError, Unsupported
 from coderv2.log import logger
 from coderv2.model.cache import LatentCache
+from coderv2.model.config import ModelConfig
 from coderv2.text.tokenizer import Tokenizer
 
 __all__ = ["Engine", "EngineSettings", "EngineStats"]
@@ -86,11 +79,7 @@ class Engine:
         self.ranks = ranks
         self.tokenizer = tokenizer
         self.config = config = model.config
-        if tokenizer.vocab_size > config.vocab_size:
-            raise BadCheckpoint(
-                f"the tokenizer has {tokenizer.vocab_size} tokens, but the model only {config.vocab_size}: "
-                "they do not belong together"
-            )
+        _check_vocabularies(tokenizer, config)
         if ranks is not None:
             _check_ranks(settings)
         if settings.deterministic:
@@ -113,18 +102,16 @@ class Engine:
         self._model, self._cache = model, cache
         self._pages = Pages(pages, settings.page_size, self._tier())
         self._suffixes = Suffixes(cache, self._pages, tokenizer.fim, seam=settings.fim_seam)
+        budget = settings.max_batch_tokens
         self._scheduler = Scheduler(
             self._pages,
-            max_batch_tokens=settings.max_batch_tokens,
+            max_batch_tokens=budget,
             max_running=settings.max_running,
             copy_page=cache.copy_page,
             take_over=self._suffixes.take_over,
         )
         self._drafting = Drafting(
-            config,
-            self._pages,
-            max_batch_tokens=settings.max_batch_tokens,
-            draft_tokens=settings.draft_tokens,
+            config, self._pages, max_batch_tokens=budget, draft_tokens=settings.draft_tokens
         )
         self._admission = Admission(config, tokenizer, settings, self.max_model_len)
         self._clock = clock
@@ -217,25 +204,33 @@ class Engine:
         InvalidValue or ContextTooLong, and ServiceError when the model fails.
         """
         for ids in sequences:
-            self._admission.check_ids("sequences", ids)
-            if not 0 < len(ids) <= self.max_model_len:
-                raise ContextTooLong(
-                    f"a sequence has {len(ids)} tokens; the limit is 1 to {self.max_model_len}"
-                )
-        places: dict[str, int] = {}
+            self._admission.check_scored(ids)
         scores: list[list[float]] = [[] for _ in sequences]
-        ahead, others = deque(enumerate(sequences)), list[Delta]()
+        places: dict[str, int] = {}
+        others: list[Delta] = []
+        try:
+            for place, delta in self._scored(sequences, places, others):
+                scores[place] = _scores(delta)
+        finally:
+            for request_id in places:
+                self.abort(request_id)
+            self._ended = others + [delta for delta in self._ended if delta.request_id not in places]
+        return scores
+
+    def _scored(
+        self, sequences: Sequence[Sequence[int]], places: dict[str, int], others: list[Delta]
+    ) -> Iterator[tuple[int, Delta]]:
+        """Place and delta of each sequence when done; `places` holds those under way, `others` what is not theirs."""
+        ahead = deque(enumerate(sequences))
         while ahead or places:
             while ahead and not self.full():
                 place, ids = ahead.popleft()
                 places[self._queue(ids, _SCORING)] = place
-            for delta in self.step():
-                if delta.request_id not in places:
-                    others.append(delta)
-                    continue
-                scores[places.pop(delta.request_id)] = _scores(delta)
-        self._ended = others + self._ended
-        return scores
+            deltas = self.step()
+            others += (delta for delta in deltas if delta.request_id not in places)
+            for delta in deltas:
+                if delta.request_id in places:
+                    yield places.pop(delta.request_id), delta
 
     def update_weights(self, source: Weights) -> None:
         """Between two steps: new values for the model's weights, in place.
@@ -283,8 +278,8 @@ class Engine:
 
     def _advance(self, chunks: Sequence[Chunk]) -> list[Delta]:
         try:
-            logits_RW, drawn = self._runner.step(chunks)
-            turns = take(logits_RW, chunks, drawn)
+            logits_RW, peaks = self._runner.step(chunks)
+            turns = take(logits_RW, chunks, peaks)
         except EngineStopped:
             raise
         except Exception as error:  # whatever a model may raise, out of memory included
@@ -315,6 +310,14 @@ class Engine:
         group.remove(request)
         if not group:
             del self._requests[request.id]
+
+
+def _check_vocabularies(tokenizer: Tokenizer, config: ModelConfig) -> None:
+    if tokenizer.vocab_size > config.vocab_size:
+        raise BadCheckpoint(
+            f"the tokenizer has {tokenizer.vocab_size} tokens, but the model only {config.vocab_size}: "
+            "they do not belong together"
+        )
 
 
 def _check_ranks(settings: EngineSettings) -> None:

@@ -15,9 +15,8 @@ from coderv2.engine.engine import Engine, EngineSettings
 from coderv2.engine.machine import Machine
 from coderv2.engine.request import SamplingParams
 from coderv2.model.config import ModelConfig
-from coderv2.model.loading import open_model
+from coderv2.model.loading import open_model, open_tokenizer
 from coderv2.model.transformer import Transformer
-from coderv2.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -68,6 +67,8 @@ class Fit:
     answer_speed: float
     """Tokens per second of one answer, at best."""
     prompt_speed: float
+    stored: bool = False
+    """The weights stay in the number types of their file."""
 
     @property
     def fits(self) -> bool:
@@ -82,10 +83,10 @@ class Fit:
         )
 
 
-def fit(size: Size, machine: Machine, dtype: torch.dtype) -> Fit:
-    """Arithmetic only; nothing is loaded."""
+def fit(size: Size, machine: Machine, dtype: torch.dtype, *, stored_bytes: int | None = None) -> Fit:
+    """Arithmetic only; nothing is loaded. `stored_bytes` are those of weights that stay as they are in their file."""
     speed = machine.speeds[dtype]
-    weight_bytes = size.parameters * dtype.itemsize
+    weight_bytes = stored_bytes or size.parameters * dtype.itemsize
     per_token = size.cache_values * dtype.itemsize
     affordable = max(machine.room - weight_bytes, 0) // 4 // per_token
     return Fit(
@@ -94,8 +95,9 @@ def fit(size: Size, machine: Machine, dtype: torch.dtype) -> Fit:
         weight_bytes,
         per_token,
         min(affordable, size.context * EngineSettings.max_running),
-        answer_speed=speed.bytes_per_second / (size.active * dtype.itemsize),
+        answer_speed=speed.bytes_per_second / (size.active * weight_bytes / size.parameters),
         prompt_speed=speed.flops / (2 * size.active),
+        stored=stored_bytes is not None,
     )
 
 
@@ -116,21 +118,19 @@ class Rehearsal:
     prompt_speed: float
 
 
-def rehearse(folder: Path, dtype: torch.dtype, device: str, *, tokens: int = 64) -> Rehearsal:
+def rehearse(folder: Path, dtype: torch.dtype | None, device: str, *, tokens: int = 64) -> Rehearsal:
     """Loads the model, reads a prompt of 512 tokens or half its context, and writes `tokens` tokens."""
     model = open_model(folder, dtype=dtype, device=device)
     count = min(512, model.config.max_position_embeddings // 2)
-    engine = Engine(
-        model, Tokenizer.from_folder(folder), EngineSettings(cache_tokens=2048, prefix_caching=False)
-    )
+    engine = Engine(model, open_tokenizer(folder), EngineSettings(cache_tokens=2048, prefix_caching=False))
     prompt = [i % 200 + 10 for i in range(count)]
-    _run(engine, prompt, 2)
-    first, rest = _run(engine, prompt, tokens + 1)
+    answer_times(engine, prompt, 2)
+    first, rest = answer_times(engine, prompt, tokens + 1)
     return Rehearsal(tokens / rest, count / first)
 
 
-def _run(engine: Engine, prompt: list[int], tokens: int) -> tuple[float, float]:
-    """Seconds to the first token, and from there to the last."""
+def answer_times(engine: Engine, prompt: list[int], tokens: int) -> tuple[float, float]:
+    """Seconds to the first token of an answer, and from there to the last."""
     times = [time.perf_counter()]
     engine.submit(prompt, SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True))
     while engine.has_work():

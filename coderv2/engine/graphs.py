@@ -1,11 +1,12 @@
-"""Decode steps as recorded graphs: one token for each of a padded number of sequences, its choice included.
+"""Decode steps as recorded graphs: one token for each of a padded number of sequences, the likeliest next included.
 
 On a GPU a decode step is a few hundred short kernels, and starting them one by one takes longer than they do. A CUDA
 graph starts them all at once, but only the same ones over the same memory. So each padded number of sequences has its
-graph, and all that changes from step to step stands in buffers that stay where they are: tokens, places, page tables,
-and what each request's sampling asks. Rows that only fill up read and write a page that belongs to nobody.
+graph, and all that changes from step to step stands in buffers that stay where they are: tokens, places, page tables.
+Rows that only fill up read and write a page that belongs to nobody.
 
-Nothing inside a step asks what a number is: the host learns the chosen tokens once, at the end.
+Nothing inside a step asks what a number is: the host learns the likeliest tokens once, at the end. Requests that draw,
+or change logits first, go on from the logits as after any pass.
 """
 
 from bisect import bisect_left
@@ -16,14 +17,14 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from coderv2.engine.drawing import Wishes, best, draw, draw_any, draw_best
-from coderv2.engine.sampler import Drawn, adjusts
+from coderv2.engine.sampler import Peaks
 from coderv2.engine.scheduler import Chunk
+from coderv2.kernels import drawing
 from coderv2.model.batch import Batch
 from coderv2.model.cache import LatentCache
 
 Outputs = tuple[Tensor, Tensor]
-"""Logits [B, W]; and for each row its token, whether that is sure, whether the logits are finite: int64 [3, B]."""
+"""Logits [B, W]; and for each row the likeliest token and whether all logits are finite: int64 [2, B]."""
 
 
 class Model(Protocol):
@@ -72,27 +73,20 @@ class Buffers:
     """What changes from step to step, for the largest number of sequences, on the device and before the copy to it."""
 
     numbers: Tensor
-    """int64 [6, B]: token, position, slot, length, top_k, and how it is chosen."""
-    shares: Tensor
-    """float64 [4, B]: temperature, min_p, top_p, luck."""
+    """int64 [4, B]: token, position, slot, length."""
     table_BP: Tensor
     """int32."""
 
     @classmethod
     def empty(cls, B: int, pages: int, device: torch.device, *, pinned: bool = False) -> "Buffers":
         """Zeros; `pinned` memory copies without the host waiting."""
-        shapes = (((6, B), torch.int64), ((4, B), torch.float64), ((B, pages), torch.int32))
+        shapes = (((4, B), torch.int64), ((B, pages), torch.int32))
         return cls(*(torch.zeros(s, dtype=d, device=device, pin_memory=pinned) for s, d in shapes))
 
     def take(self, other: "Buffers", B: int, pages: int) -> None:
         """The first B sequences' values, without waiting."""
         self.numbers[:, :B].copy_(other.numbers[:, :B], non_blocking=True)
-        self.shares[:, :B].copy_(other.shares[:, :B], non_blocking=True)
         self.table_BP[:B, :pages].copy_(other.table_BP[:B, :pages], non_blocking=True)
-
-
-GREEDY, ANY, BEST = 0, 1, 2
-"""How a token is chosen: the likeliest, drawn from all, drawn from those that min_p, top_k and top_p leave."""
 
 
 class Step:
@@ -100,17 +94,18 @@ class Step:
 
     def __init__(self, model: Model, cache: LatentCache, buffers: Buffers, B: int, pages: int) -> None:
         self._model, self._cache, self._B = model, cache, B
-        self._numbers, self._shares = buffers.numbers[:, :B], buffers.shares[:, :B]
+        self._numbers = buffers.numbers[:, :B]
         self._table_BP = buffers.table_BP[:B, :pages]
         self._starts_B1 = torch.arange(B + 1, dtype=torch.int32, device=model.device)
 
     def __call__(self) -> Outputs:
-        """One pass and one choice."""
+        """One pass and its peaks."""
         logits_BW = self._model(self._batch())
-        return logits_BW, self._choice(logits_BW)
+        likeliest_B, finite_B = drawing.peaks(logits_BW)
+        return logits_BW, torch.stack((likeliest_B, finite_B.long()))
 
     def _batch(self) -> Batch:
-        token_B, position_B, slot_B, length_B = self._numbers[:4]
+        token_B, position_B, slot_B, length_B = self._numbers
         B = self._B
         batch = Batch(
             token_ids_T=token_B,
@@ -123,18 +118,6 @@ class Step:
         )
         spans = batch.ops.spans_over(self._starts_B1, length_B.int(), self._table_BP, 1)
         return batch.over(spans)
-
-    def _choice(self, logits_BW: Tensor) -> Tensor:
-        how_B = self._numbers[5]
-        finite_B = logits_BW.sum(-1).isfinite()
-        # A row that is to fail must not send the others' drawing to places that do not exist.
-        scores_BW = logits_BW.masked_fill(~finite_B[:, None], 0.0)
-        wishes = Wishes(*(row[:, None] for row in (*self._shares, self._numbers[4])))
-        drawn_B, beyond_B = draw_best(scores_BW, wishes)
-        drawn_B = torch.where(how_B == BEST, drawn_B, draw_any(scores_BW, wishes))
-        token_B = torch.where(how_B == GREEDY, best(scores_BW), drawn_B)
-        sure_B = ~(beyond_B & (how_B == BEST))
-        return torch.stack((token_B, sure_B.long(), finite_B.long()))
 
 
 class DecodeGraphs:
@@ -157,33 +140,24 @@ class DecodeGraphs:
         plain = all(len(chunk.token_ids) == 1 and not chunk.draft for chunk in chunks)
         return plain and len(chunks) <= self._sizes[-1]
 
-    def run(self, chunks: Sequence[Chunk]) -> tuple[Tensor, Drawn]:
-        """Logits [R, W], and the tokens of those requests that need nothing else."""
-        lucks = [_luck(chunk) for chunk in chunks]
-        B = self._sizes[bisect_left(self._sizes, len(chunks))]
-        used = self._write(chunks, lucks, B)
+    def run(self, chunks: Sequence[Chunk]) -> tuple[Tensor, Peaks]:
+        """Logits [R, W] and their peaks."""
+        R = len(chunks)
+        B = self._sizes[bisect_left(self._sizes, R)]
+        used = self._write(chunks, B)
         self._device.take(self._host, B, used)
         if B not in self._steps:
             self._steps[B] = self._record(Step(self._model, self._cache, self._device, B, self._pages))
-        logits_BW, choice_3B = self._steps[B]()
-        tokens, sure, finite = choice_3B.tolist()
-        logits_RW = logits_BW[: len(chunks)]
-        found = [
-            None if luck is None else tokens[i] if sure[i] else _again(logits_RW[i : i + 1], chunks[i], luck)
-            for i, luck in enumerate(lucks)
-        ]
-        return logits_RW, Drawn(found, [bool(flag) for flag in finite[: len(chunks)]])
+        logits_BW, peaks_2B = self._steps[B]()
+        likeliest, finite = peaks_2B[:, :R].tolist()
+        return logits_BW[:R], (likeliest, [bool(flag) for flag in finite])
 
-    def _write(self, chunks: Sequence[Chunk], lucks: Sequence[float | None], B: int) -> int:
+    def _write(self, chunks: Sequence[Chunk], B: int) -> int:
         """Fills the host's buffers; the pages of the longest table."""
         size, spare = self._cache.page_size, B - len(chunks)
         rows = [_numbers(chunk, size) for chunk in chunks]
-        filler = (0, 0, self._nobody * size, 1, 0, GREEDY)
+        filler = (0, 0, self._nobody * size, 1)
         self._host.numbers[:, :B] = torch.tensor([*rows, *[filler] * spare]).T
-        shares = [_shares(chunk, luck) for chunk, luck in zip(chunks, lucks, strict=True)]
-        self._host.shares[:, :B] = torch.tensor(
-            [*shares, *[(1.0, 0.0, 1.0, 0.0)] * spare], dtype=torch.float64
-        ).T
         tables = [chunk.request.pages for chunk in chunks]
         used = max(map(len, tables))
         filled = [[*table, *[self._nobody] * (used - len(table))] for table in tables]
@@ -194,30 +168,9 @@ class DecodeGraphs:
 
 
 def _numbers(chunk: Chunk, page_size: int) -> tuple[int, ...]:
-    place, params = chunk.context, chunk.request.params
+    place = chunk.context
     slot = chunk.request.pages[place // page_size] * page_size + place % page_size
-    cuts = params.top_k > 0 or params.top_p < 1 or params.min_p > 0
-    how = GREEDY if params.greedy else BEST if cuts else ANY
-    return chunk.token_ids[0], place, slot, place + 1, max(params.top_k, 0), how
-
-
-def _shares(chunk: Chunk, luck: float | None) -> tuple[float, ...]:
-    params = chunk.request.params
-    # Every row goes through the drawing; one that takes the likeliest does not need its result.
-    return params.temperature if not params.greedy else 1.0, params.min_p, params.top_p, luck or 0.0
-
-
-def _luck(chunk: Chunk) -> float | None:
-    """The number that the step chooses with, 0 where it needs none; None when the host has to choose."""
-    request = chunk.request
-    if adjusts(request) or request.params.logprobs is not None or request.reads_prompt or not chunk.completes:
-        return None
-    return 0.0 if request.params.greedy else request.random.random()
-
-
-def _again(logits_1W: Tensor, chunk: Chunk, luck: float) -> int:
-    """Where the likeliest few were not enough, with the same number."""
-    return draw(logits_1W, [chunk.request.params], [luck])[0]
+    return chunk.token_ids[0], place, slot, place + 1
 
 
 def recorder_for(device: torch.device) -> Recorder | None:

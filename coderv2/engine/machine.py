@@ -1,15 +1,19 @@
 """The machine as arithmetic sees it: cores, instruction sets, memory, and what PyTorch really gets out of them."""
 
 import os
+import resource
+import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
 from coderv2 import paths
+from coderv2.kernels import probe
 
 DTYPES = (torch.float32, torch.bfloat16)
 _INSTRUCTION_SETS = (
@@ -20,7 +24,7 @@ _INSTRUCTION_SETS = (
 
 @dataclass(frozen=True)
 class Speed:
-    """What products of matrices reach in one number format."""
+    """What this machine reaches at best in one number format."""
 
     bytes_per_second: float
     """Of weights, when one row is multiplied: this bounds an answer."""
@@ -60,12 +64,18 @@ class Machine:
 
 def inspect(*, weight_bytes: int = 256 << 20) -> Machine:
     """Looks and measures; a second or two. `weight_bytes` should exceed every cache of the processor."""
+    seen = look()
+    size = min(weight_bytes, seen.free // 8)
+    return replace(seen, speeds=_speeds(torch.device(seen.device), seen.threads, size))
+
+
+def look() -> Machine:
+    """The same without measuring."""
     gpu = torch.cuda.is_available()
     device = torch.device("cuda" if gpu else "cpu")
     free, memory = free_bytes(torch.device("cpu")), _memory()
-    weight_bytes = min(weight_bytes, free // 8)
     return Machine(
-        processor=_cpuinfo("model name") or "unknown processor",
+        processor=processor(),
         cores=_cores(),
         threads=paths.threads(),
         instruction_sets=_instruction_sets(),
@@ -75,8 +85,12 @@ def inspect(*, weight_bytes: int = 256 << 20) -> Machine:
         gpu=torch.cuda.get_device_name() if gpu else None,
         gpu_memory=torch.cuda.mem_get_info()[1] if gpu else 0,
         gpu_free=torch.cuda.mem_get_info()[0] if gpu else 0,
-        speeds={dtype: _speed(dtype, device, weight_bytes) for dtype in DTYPES},
     )
+
+
+def processor() -> str:
+    """Its name."""
+    return _cpuinfo("model name") or "unknown processor"
 
 
 def free_bytes(device: torch.device) -> int:
@@ -88,6 +102,21 @@ def free_bytes(device: torch.device) -> int:
     free = meminfo.get("MemAvailable", 0) or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit, used = (_cgroup(name) for name in ("memory.max", "memory.current"))
     return free if limit is None else max(min(free, limit - (used or 0)), 0)
+
+
+def peak_bytes() -> int:
+    """Bytes of this process that were resident at most, mapped files included."""
+    path = Path("/proc/self/status")
+    if not path.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    lines = path.read_text("ascii", "replace").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def forget_peak() -> None:
+    """Starts `peak_bytes` anew from what is resident now, where the system can (Linux)."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", "ascii")
 
 
 def _memory() -> int:
@@ -122,6 +151,15 @@ def _cpuinfo(name: str) -> str | None:
     path = Path("/proc/cpuinfo")
     lines = path.read_text("utf-8", "replace").splitlines() if path.exists() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), None)
+
+
+def _speeds(device: torch.device, threads: int, weight_bytes: int) -> dict[torch.dtype, Speed]:
+    """By the CPU kernels' own probe where they compute, else by PyTorch's products."""
+    if device.type == "cuda" or not probe.available():
+        return {dtype: _speed(dtype, device, weight_bytes) for dtype in DTYPES}
+    roof = probe.measure(threads, size=weight_bytes)
+    kinds = {torch.float32: "fp32", torch.bfloat16: "bf16"}
+    return {dtype: Speed(roof.streaming, roof.operations[kinds[dtype]]) for dtype in DTYPES}
 
 
 @torch.inference_mode()

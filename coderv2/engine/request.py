@@ -71,9 +71,7 @@ class Delta:
             later,
             text=self.text + later.text,
             token_ids=self.token_ids + later.token_ids,
-            logprobs=None
-            if self.logprobs is later.logprobs is None
-            else (self.logprobs or ()) + (later.logprobs or ()),
+            logprobs=_joined(self.logprobs, later.logprobs),
             prompt_logprobs=self.prompt_logprobs,
         )
 

@@ -1,19 +1,24 @@
 """Logits to one chosen token per sequence.
 
 The order is vLLM's: logit bias, min_tokens, repetition, frequency and presence penalties, temperature, min_p, top_k,
-top_p. Rows go through each operation together, and none of the operations mixes them; each draws one number
-from its own random stream. So what is chosen from a row does not depend on the others.
+top_p. No operation mixes rows, and each draws one number from its own random stream: what is chosen from a row does
+not depend on the others.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from coderv2.engine.constraint import Constraint
-from coderv2.engine.drawing import best, draw
 from coderv2.engine.request import MOST_LOGPROBS, Choice, Request, TokenLogprob
+from coderv2.kernels import sampling
+from coderv2.kernels.drawing import Rule
+
+Peaks = tuple[Sequence[int], Sequence[bool]]
+"""Of each row the likeliest token, and whether all its numbers are finite."""
+
+_LARGEST = torch.finfo(torch.float32).max
 
 
 @torch.inference_mode()
@@ -22,64 +27,29 @@ def sample(logits_BW: Tensor, requests: Sequence[Request]) -> list[Choice]:
     return Sampler(logits_BW).choose(range(len(requests)), requests)
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """What a pass chose itself, where the numbers lie."""
-
-    token_ids: Sequence[int | None]
-    """Of each row; None where its request asks more than that."""
-    finite: Sequence[bool]
-    """Whether the row's logits are."""
-
-
 class Sampler:
     """The float32 logits of one forward pass, and choices from its rows."""
 
-    def __init__(self, logits_RW: Tensor, drawn: Drawn | None = None) -> None:
+    def __init__(self, logits_RW: Tensor, peaks: Peaks | None = None) -> None:
+        """`peaks` where the pass has found them already."""
         self._logits_RW = logits_RW
-        self._given = drawn.token_ids if drawn else [None] * len(logits_RW)
+        self._likeliest, self.finite = peaks or sampling.peaks(logits_RW)
+        """`finite`: of each row, whether all its numbers are."""
 
     def choose(self, rows: Sequence[int], requests: Sequence[Request]) -> list[Choice]:
         """A token for each request from its row, whose numbers are finite."""
-        given = {i: token_id for i, row in enumerate(rows) if (token_id := self._given[row]) is not None}
-        rest = [i for i in range(len(rows)) if i not in given]
-        chosen = self._choose([rows[i] for i in rest], [requests[i] for i in rest]) if rest else []
-        choices = {i: Choice(token_id) for i, token_id in given.items()} | dict(
-            zip(rest, chosen, strict=True)
-        )
-        return [choices[i] for i in range(len(rows))]
-
-    def _choose(self, rows: Sequence[int], requests: Sequence[Request]) -> list[Choice]:
         adjusted = {
             i: _adjusted(self._logits_RW[row], request)
             for i, (row, request) in enumerate(zip(rows, requests, strict=True))
-            if adjusts(request)
+            if _adjusts(request)
         }
-        token_ids = {i: int(row.argmax()) for i, row in adjusted.items() if requests[i].params.greedy}
-        token_ids |= self._drawn(rows, requests, adjusted)
-        plain = [i for i in range(len(requests)) if i not in token_ids]
-        if plain:
-            token_ids |= zip(plain, best(self._rows([rows[i] for i in plain])).tolist(), strict=True)
-        return self._with_logprobs(rows, [token_ids[i] for i in range(len(requests))], requests)
-
-    def _drawn(
-        self, rows: Sequence[int], requests: Sequence[Request], adjusted: dict[int, Tensor]
-    ) -> dict[int, int]:
-        """The tokens of those requests that draw one."""
         drawing = [i for i, request in enumerate(requests) if not request.params.greedy]
-        if not drawing:
-            return {}
-        if adjusted:
-            scores_NW = torch.stack([adjusted.get(i, self._logits_RW[rows[i]]) for i in drawing])
-        else:
-            scores_NW = self._rows([rows[i] for i in drawing])
-        lucks = [requests[i].random.random() for i in drawing]
-        return dict(zip(drawing, draw(scores_NW, [requests[i].params for i in drawing], lucks), strict=True))
-
-    def _rows(self, rows: Sequence[int]) -> Tensor:
-        """Copied only where they are not all."""
-        every = list(rows) == list(range(len(self._logits_RW)))
-        return self._logits_RW if every else self._logits_RW[list(rows)]
+        scores = [adjusted[i] if i in adjusted else self._logits_RW[rows[i]] for i in drawing]
+        drawn = sampling.draw(scores, [_rule(requests[i]) for i in drawing])
+        chosen = {i: int(scores_W.argmax()) for i, scores_W in adjusted.items()}
+        chosen |= zip(drawing, drawn, strict=True)
+        token_ids = [chosen.get(i, self._likeliest[row]) for i, row in enumerate(rows)]
+        return self._with_logprobs(rows, token_ids, requests)
 
     def logprobs(self, first: int, token_ids: Sequence[int], count: int) -> list[TokenLogprob]:
         """Of each of these tokens after the row that precedes it, from row `first` on."""
@@ -99,8 +69,13 @@ class Sampler:
         return choices
 
 
-def adjusts(request: Request) -> bool:
-    """True when its logits are changed before the choice."""
+def _rule(request: Request) -> Rule:
+    params = request.params
+    top_k = min(max(params.top_k, 0), 1 << 32)  # any number of Python's would not fit
+    return Rule(params.temperature, top_k, params.top_p, params.min_p, request.random.random())
+
+
+def _adjusts(request: Request) -> bool:
     params = request.params
     penalties = params.presence_penalty or params.frequency_penalty or params.repetition_penalty != 1
     return bool(penalties or params.logit_bias or request.barred_ids or request.constraint)
@@ -115,16 +90,20 @@ def _adjusted(logits_W: Tensor, request: Request) -> Tensor:
     if request.barred_ids:
         scores_W[list(request.barred_ids)] = float("-inf")
     if params.repetition_penalty != 1:
-        seen = torch.tensor(sorted(set(request.tokens)), device=scores_W.device)
-        old, penalty = scores_W[seen], params.repetition_penalty
-        scores_W[seen] = torch.where(old > 0, old / penalty, old * penalty)
+        _penalise_repetition(scores_W, request.tokens, params.repetition_penalty)
     if params.frequency_penalty or params.presence_penalty:
-        answer = torch.tensor(
-            request.tokens[request.prompt_count :], dtype=torch.long, device=scores_W.device
-        )
-        counts_W = torch.bincount(answer, minlength=scores_W.shape[0])
-        scores_W -= params.frequency_penalty * counts_W + params.presence_penalty * (counts_W > 0)
+        answer = torch.tensor(request.tokens[request.prompt_count :], dtype=torch.long)
+        ids, counts = (found.to(scores_W.device) for found in answer.unique(return_counts=True))
+        scores_W[ids] -= params.frequency_penalty * counts + params.presence_penalty
     return scores_W if request.constraint is None else _constrained(scores_W, logits_W, request.constraint)
+
+
+def _penalise_repetition(scores_W: Tensor, tokens: Sequence[int], penalty: float) -> None:
+    seen = torch.tensor(tokens).unique().to(scores_W.device)
+    old = scores_W[seen]
+    new = torch.where(old > 0, old / penalty, old * penalty)
+    # An extreme penalty must not make a score infinite that was not.
+    scores_W[seen] = torch.where(old.isfinite(), new.clamp(-_LARGEST, _LARGEST), old)
 
 
 def _constrained(scores_W: Tensor, logits_W: Tensor, constraint: Constraint) -> Tensor:

@@ -30,7 +30,7 @@ class EngineSettings:
     """None: the model's."""
     prefix_caching: bool = True
     """Whether prompts share what is known of their start; the n answers to one prompt always do."""
-    draft_tokens: int = 32
+    draft_tokens: int = 128
     """Guessed tokens of an answer that one step checks at most; 0: none. No answer depends on it."""
     cache_dir: Path | None = None
     """Where pages of the cache are kept for the next start; None: nowhere."""

@@ -1,7 +1,6 @@
 """The number types of GGUF files: their sizes, and what each becomes in kernel order."""
 
 import math
-import mmap
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +10,7 @@ from coderv2.errors import Unsupported
 from coderv2.kernels import packing
 from coderv2.kernels.cpu import kernels
 from coderv2.kernels.formats import FORMATS, Weight
+from coderv2.kernels.memory import empty_bytes
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,13 @@ class GgmlType:
     bytes: int
     format: str
     """What it is packed as: nothing is lost."""
+    floats: tuple[int, ...] = ()
+    """Where in a block its float16 scales (and minima) stand."""
+
+    @property
+    def grows(self) -> bool:
+        """Whether it takes more memory packed: there is no kernel for exactly this type."""
+        return FORMATS[self.format].bits > self.bytes * 8 / self.columns
 
     def size(self, shape: tuple[int, ...]) -> int:
         """Bytes of a tensor; its last axis is a multiple of `columns`."""
@@ -31,18 +38,18 @@ class GgmlType:
 TYPES = {
     0: GgmlType("F32", 1, 4, "f32"),
     1: GgmlType("F16", 1, 2, "f32"),  # no smaller format of ours holds every float16
-    2: GgmlType("Q4_0", 32, 18, "q4_flat"),
-    3: GgmlType("Q4_1", 32, 20, "q4_flat_min"),
-    6: GgmlType("Q5_0", 32, 22, "q5_flat"),
-    7: GgmlType("Q5_1", 32, 24, "q5_flat_min"),
-    8: GgmlType("Q8_0", 32, 34, "int8"),
-    10: GgmlType("Q2_K", 256, 84, "q4_two_min"),
-    11: GgmlType("Q3_K", 256, 110, "q4_two"),
-    12: GgmlType("Q4_K", 256, 144, "int4"),
-    13: GgmlType("Q5_K", 256, 176, "q5_two"),
-    14: GgmlType("Q6_K", 256, 210, "q6_two"),
-    20: GgmlType("IQ4_NL", 32, 18, "int8"),
-    23: GgmlType("IQ4_XS", 256, 136, "q8_two"),
+    2: GgmlType("Q4_0", 32, 18, "q4_flat", (0,)),
+    3: GgmlType("Q4_1", 32, 20, "q4_flat_min", (0, 2)),
+    6: GgmlType("Q5_0", 32, 22, "q5_flat", (0,)),
+    7: GgmlType("Q5_1", 32, 24, "q5_flat_min", (0, 2)),
+    8: GgmlType("Q8_0", 32, 34, "int8", (0,)),
+    10: GgmlType("Q2_K", 256, 84, "q4_two_min", (80, 82)),
+    11: GgmlType("Q3_K", 256, 110, "q4_two", (108,)),
+    12: GgmlType("Q4_K", 256, 144, "int4", (0, 2)),
+    13: GgmlType("Q5_K", 256, 176, "q5_two", (0, 2)),
+    14: GgmlType("Q6_K", 256, 210, "q6_two", (208,)),
+    20: GgmlType("IQ4_NL", 32, 18, "int8", (0,)),
+    23: GgmlType("IQ4_XS", 256, 136, "q8_two", (0,)),
     30: GgmlType("BF16", 1, 2, "bf16"),
 }
 """By the number that files use."""
@@ -75,17 +82,23 @@ def plain(number: int, data: Tensor, shape: tuple[int, ...]) -> Tensor:
     return aligned.view(dtype).view(shape)
 
 
+def is_finite(number: int, data: Tensor) -> bool:
+    """Whether a tensor's bytes hold no NaN and no infinity."""
+    kind = TYPES[number]
+    if kind.name in _PLAIN:
+        return bool(plain(number, data, (data.numel() // kind.bytes,)).isfinite().all())
+    blocks_Nx = data.view(-1, kind.bytes)
+    # A float16 that is none has all the bits of its exponent set: five of its upper byte.
+    return not any(bool(((blocks_Nx[:, at + 1] & 0x7C) == 0x7C).any()) for at in kind.floats)
+
+
+def written_out(number: int) -> str:
+    """The format for numbers that quants cannot follow: where the type has none, they stay what they are."""
+    return "f32" if TYPES[number].name in ("F32", "F16") else "bf16"
+
+
 def unpack(number: int, data: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Any tensor of a file as float32."""
     if TYPES[number].name in _PLAIN:
         return plain(number, data, shape).float()
-    return packing.unpack(pack(number, data, shape))
-
-
-def empty_bytes(count: int) -> Tensor:
-    """Memory for a packed weight, in huge pages where the system gives them: a stream through it misses fewer address
-    translations, and it is there sooner."""
-    memory = mmap.mmap(-1, count)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(memory, dtype=torch.uint8)
+    return packing.unpack(pack(number, data, shape if len(shape) > 1 else (1, *shape))).view(shape)

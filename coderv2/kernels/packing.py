@@ -1,8 +1,9 @@
 """Matrices into kernel order and back, in plain PyTorch: the definition of every layout that `formats` draws.
 
-The C++ kernels do the same faster (`cpu/pack.cpp`); without them this is what runs.
+The C++ kernels do the same faster (`cpu/round.cpp`, `cpu/pack.cpp`), bit for bit; without them this is what runs.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,7 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from coderv2.errors import InvalidValue
+from coderv2.kernels.cpu import kernels
 from coderv2.kernels.formats import FORMATS, GROUP, ROWS, SUPER, Format, Weight
+from coderv2.kernels.memory import empty_bytes
 
 FP8_SPAN = 128
 
@@ -30,16 +33,51 @@ class Parts:
     d_OS: Tensor | None = None
     m_OS: Tensor | None = None
 
+    def int4_numbers(self) -> Tensor:
+        """What these parts stand for as int4, float32 [O, I]."""
+        scales, minima = effective(FORMATS["int4"], self)
+        scale_OI, minimum_OI = (
+            p.repeat_interleave(GROUP, 1)[:, : self.quants_OI.shape[1]] for p in (scales, minima)
+        )
+        return scale_OI * self.quants_OI - minimum_OI
+
 
 def pack(tensor: Tensor, name: str) -> Weight:
-    """A matrix [O, I] or stack [E, O, I] rounded to the format `name`."""
-    format = FORMATS[name]
+    """A matrix [O, I] or stack [E, O, I] rounded to the format `name`.
+
+    Raises InvalidValue for NaN, infinities, and numbers whose scale float16 cannot hold, where the format is quantised;
+    bf16 and f32 carry NaN and infinities along.
+    """
     if name not in _ENCODERS:
         raise InvalidValue(f"nothing is rounded to {name}; one of {', '.join(_ENCODERS)}")
+    if (most := _MOST.get(name)) is not None:
+        _check_range(tensor, name, most)
+    return _packed_natively(tensor, name) if kernels is not None else pack_plainly(tensor, name)
+
+
+def pack_plainly(tensor: Tensor, name: str) -> Weight:
+    """`pack` in PyTorch, for numbers in range."""
     matrices = tensor.flatten(0, -3) if tensor.dim() > 2 else tensor[None]
     rows = [_ENCODERS[name](_filled(matrix)) for matrix in matrices]
     data = torch.stack(rows) if tensor.dim() > 2 else rows[0]
-    return Weight(format, tuple(tensor.shape), data)
+    return Weight(FORMATS[name], tuple(tensor.shape), data)
+
+
+def _packed_natively(tensor: Tensor, name: str) -> Weight:
+    *stack, O, I = tensor.shape
+    source = (tensor if tensor.dtype == torch.bfloat16 else tensor.float()).contiguous()
+    format, E = FORMATS[name], math.prod(stack)
+    data = empty_bytes(E * format.bytes(O, I))
+    bf16 = source.dtype == torch.bfloat16
+    kernels.pack_plain(format.code, bf16, source.data_ptr(), E, O, I, data.data_ptr())
+    return Weight(format, (*stack, O, I), data.view(*stack, -1) if stack else data)
+
+
+def _check_range(tensor: Tensor, name: str, most: float) -> None:
+    low, high = (float(bound) for bound in torch.aminmax(tensor)) if tensor.numel() else (0.0, 0.0)
+    # Written so that NaN fails as well.
+    if not (-most <= low and high <= most):
+        raise InvalidValue(f"{name} holds finite numbers up to ±{most:g}; these go from {low:g} to {high:g}")
 
 
 def unpack(weight: Weight) -> Tensor:
@@ -51,6 +89,8 @@ def unpack(weight: Weight) -> Tensor:
 
 def unpack_rows(weight: Weight, rows_N: Tensor) -> Tensor:
     """Some rows of a matrix [O, I] as float32, [N, I]: what a token embedding is."""
+    if not len(rows_N):
+        return torch.empty(0, weight.shape[1])
     blocks_BX = weight.data.view(-(-weight.shape[0] // ROWS), -1)
     chosen = blocks_BX[rows_N // ROWS]
     whole = _decode(chosen.flatten(), weight.format, len(rows_N) * ROWS, weight.shape[1])
@@ -238,13 +278,29 @@ def _encode_bf16(x_OI: Tensor) -> Tensor:
 
 
 def _encode_fp8(x_OI: Tensor) -> Tensor:
-    blocks, parts = x_OI.float().unflatten(0, (-1, ROWS)), []
-    for span in blocks.split(FP8_SPAN, -1):
-        scale_B16 = span.abs().amax(-1) / 448
-        codes = (span / scale_B16.clamp(min=1e-30)[..., None]).to(torch.float8_e4m3fn)
-        fours = codes.view(torch.uint8).unflatten(2, (-1, 4)).transpose(1, 2)
-        parts += [_bytes(scale_B16), fours.flatten(1)]
+    spans = [span.float() for span in x_OI.split(FP8_SPAN, 1)]
+    scale_OS = torch.stack([span.abs().amax(1) / 448 for span in spans], 1)
+    codes = [span / scale_OS[:, [s]].clamp(min=1e-30) for s, span in enumerate(spans)]
+    return _fp8_bytes(torch.cat(codes, 1), scale_OS)
+
+
+def _fp8_bytes(codes_OI: Tensor, scale_OS: Tensor) -> Tensor:
+    """Of one filled matrix."""
+    parts = []
+    for span, scale_O in zip(codes_OI.split(FP8_SPAN, 1), scale_OS.unbind(1), strict=True):
+        codes = span.to(torch.float8_e4m3fn).view(torch.uint8)
+        fours = codes.unflatten(0, (-1, ROWS)).unflatten(2, (-1, 4)).transpose(1, 2)
+        parts += [_bytes(scale_O.unflatten(0, (-1, ROWS))), fours.flatten(1)]
     return torch.cat(parts, 1).flatten()
+
+
+def pack_fp8(codes: Tensor, scales: Tensor) -> Weight:
+    """FP8 as it was stored: e4m3 numbers [..., O, I] in any float type, and what each row's 128 columns are multiplied
+    with, float32 [..., O, S]. Nothing is rounded."""
+    *stack, O, I = codes.shape
+    pairs = zip(codes.reshape(-1, O, I), scales.reshape(-1, O, scales.shape[-1]), strict=True)
+    data = torch.stack([_fp8_bytes(_filled(c), F.pad(s, (0, 0, 0, -O % ROWS))) for c, s in pairs])
+    return Weight(FORMATS["fp8"], (*stack, O, I), data.view(*stack, -1) if stack else data[0])
 
 
 def _encode_int8(x_OI: Tensor) -> Tensor:
@@ -258,31 +314,47 @@ def _encode_int4(x_OI: Tensor) -> Tensor:
     return assemble(FORMATS["int4"], nearest_int4(x_OI))
 
 
+def filled_groups(x_OI: Tensor) -> Tensor:
+    """Columns in groups of 32 as float32, the last filled up with zeros, [O, G, 32]."""
+    groups: Tensor = F.pad(x_OI.float(), (0, -x_OI.shape[1] % GROUP)).unflatten(1, (-1, GROUP))
+    return groups
+
+
 def nearest_int4(x_OI: Tensor) -> Parts:
     """Round to nearest: each group's range from its least number (or 0) to its largest in 15 steps."""
-    groups = x_OI.float().unflatten(1, (-1, GROUP))
+    groups = filled_groups(x_OI)
     low_OG = groups.amin(-1).clamp(max=0)
     scale_OG = (groups.amax(-1).clamp(min=0) - low_OG) / 15
-    d_OS, scales, steps = _two_level(scale_OG)
-    m_OS, minima, offsets = _two_level(-low_OG)
+    d_OS, scales, steps = two_level(scale_OG)
+    m_OS, minima, offsets = two_level(0 - low_OG)
     quants = ((groups + offsets[..., None]) * _inverse(steps)[..., None]).round().clamp(0, 15)
     return Parts(quants.to(torch.uint8).flatten(1), scales, minima, d_OS, m_OS)
 
 
-def _two_level(x_OG: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """float16 for each superblock, bytes for each group, and their product."""
+def two_level(x_OG: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Numbers from 0 on as a float16 for each superblock and bytes for each group, and what these come to."""
     per = SUPER // GROUP
     padded = F.pad(x_OG, (0, -x_OG.shape[1] % per)).unflatten(1, (-1, per))
-    # Rounded up, so that 255 steps always reach the largest.
-    unit_OS = (padded.amax(-1) / 255 * (1 + 2**-10)).half()
+    unit_OS = _half_up(padded.amax(-1) / 255)  # so that 255 steps always reach the largest
     codes = (padded * _inverse(unit_OS)[..., None]).round().clamp(0, 255)
     real = (codes * unit_OS.float()[..., None]).flatten(1)[:, : x_OG.shape[1]]
     return unit_OS, codes.flatten(1)[:, : x_OG.shape[1]].to(torch.uint8), real
 
 
+def _half_up(x: Tensor) -> Tensor:
+    """The least float16 that is no less than a number from 0 on."""
+    half = x.half()
+    up: Tensor = (half.view(torch.int16) + (half.float() < x)).view(torch.float16)
+    return up
+
+
 def _inverse(x: Tensor) -> Tensor:
     return torch.where(x == 0, 0.0, 1 / x.float())
 
+
+_HALF_MOST = 65504.0
+_MOST = {"fp8": torch.finfo(torch.float32).max, "int8": 127 * _HALF_MOST, "int4": 128 * _HALF_MOST}
+"""What the scale of a group still reaches."""
 
 _ENCODERS: dict[str, Callable[[Tensor], Tensor]] = {
     "f32": _encode_f32,

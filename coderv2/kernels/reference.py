@@ -190,9 +190,7 @@ def experts(
     weights = zip(gate_EFD.unbind(), up_EFD.unbind(), down_EDF.unbind(), strict=True)
     rows = zip(x_TD[token].split(counts), weights, strict=True)
     outputs = [swiglu(rows_nD, *expert) for rows_nD, expert in rows if rows_nD.shape[0]]
-    if not outputs:
-        return torch.zeros_like(x_TD)
-    weighted = torch.cat(outputs).float() * weights_TK.flatten()[order][:, None]
+    weighted = torch.cat([x_TD[:0], *outputs]).float() * weights_TK.flatten()[order][:, None]
     out_TD = torch.zeros(x_TD.shape, dtype=torch.float32, device=x_TD.device)
     return out_TD.index_add(0, token, weighted).to(x_TD.dtype)
 

@@ -55,8 +55,8 @@ class Batch:
 
     deterministic: bool = False
     """Every row's bits depend on its own sequence only; with a cache."""
-    computed_by: type[Ops] | None = None
-    """None: whoever is best where the tokens lie."""
+    computed_by: type[Ops] | None = field(default=None, compare=False)
+    """Ops in place of the usual ones, for example some that take notes; None: whoever is best where the tokens lie."""
     spans: dict[str, Any] | None = None
     """All sequences as `mla_decode` takes them, where they are there already: a captured graph has its own."""
 

@@ -3,10 +3,10 @@
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from coderv2.kernels.memory import fresh_bytes
 from coderv2.kernels.ops import Ops
 from coderv2.model.config import ModelConfig
 from coderv2.model.rope import inverse_frequencies, turning_table
@@ -81,5 +81,4 @@ def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> 
     """
     if device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)
-    lazy = np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)
-    return torch.from_numpy(lazy).view(dtype).view(shape)
+    return fresh_bytes(math.prod(shape) * dtype.itemsize).view(dtype).view(shape)

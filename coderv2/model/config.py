@@ -6,7 +6,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from coderv2.errors import BadCheckpoint, Unsupported
+from coderv2.errors import BadCheckpoint, Unsupported, shown
 
 MODEL_TYPE = "deepseek_v2"
 # A config may name Python files to import (`auto_map`); no code of a checkpoint is ever run here.
@@ -80,17 +80,38 @@ class ModelConfig:
                 )
         if self.topk_method == "group_limited_greedy":
             self._check_groups()
+        self._check_rotation()
         if self.num_experts_per_tok > self.n_routed_experts:
             raise BadCheckpoint(
                 f"config.json: num_experts_per_tok is {self.num_experts_per_tok}, "
                 f"more than n_routed_experts {self.n_routed_experts}"
             )
 
+    def _check_rotation(self) -> None:
+        if self.qk_rope_head_dim % 2:
+            raise BadCheckpoint(
+                f"config.json: qk_rope_head_dim is {self.qk_rope_head_dim}; dimensions are rotated in pairs"
+            )
+        if self.rope_theta < 2:
+            raise BadCheckpoint(f"config.json: rope_theta is {self.rope_theta}, not a number of at least 2")
+        for name, value in vars(self.rope_scaling).items() if self.rope_scaling else ():
+            least = _LEAST_OF_YARN[name]
+            if value < least:
+                raise BadCheckpoint(
+                    f"config.json: rope_scaling.{name} is {value}, not a number of at least {least}"
+                )
+
     def _check_groups(self) -> None:
         if not self.n_group or not self.topk_group or self.n_routed_experts % self.n_group:
             raise BadCheckpoint(
                 f"config.json: group_limited_greedy needs n_group (is {self.n_group}) to divide "
                 f"n_routed_experts {self.n_routed_experts}, and topk_group (is {self.topk_group})"
+            )
+        eligible = self.n_routed_experts // self.n_group * self.topk_group
+        if self.topk_group > self.n_group or eligible < self.num_experts_per_tok:
+            raise BadCheckpoint(
+                f"config.json: topk_group is {self.topk_group} of n_group {self.n_group}, which leaves {eligible} of "
+                f"{self.n_routed_experts} experts to choose {self.num_experts_per_tok} from"
             )
 
     @property
@@ -196,6 +217,15 @@ _KINDS: dict[Any, tuple[type, ...]] = {
 _LEAST = {"bos_token_id": 0, "eos_token_id": 0, "first_k_dense_replace": 0}
 
 
+# A file that claims more is damaged, and would only be found out after its model had filled the memory.
+_MOST = {"num_hidden_layers": 1 << 10, "max_position_embeddings": 1 << 28, "vocab_size": 1 << 22}
+_MOST_OF_OTHERS = 1 << 18
+_LEAST_OF_YARN = {
+    "factor": 1, "original_max_position_embeddings": 1, "beta_fast": 0.001, "beta_slow": 0.001, "mscale": 0,
+    "mscale_all_dim": 0,
+}  # fmt: skip
+
+
 def _checked(name: str, value: Any, kind: Any) -> Any:
     """The value, or BadCheckpoint when it is not of the field's kind or out of its range."""
     wanted = _KINDS.get(kind)
@@ -203,10 +233,13 @@ def _checked(name: str, value: Any, kind: Any) -> Any:
         return value
     if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
         raise BadCheckpoint(
-            f"config.json: {name} is {value!r}, not {' or '.join(t.__name__ for t in wanted)}"
+            f"config.json: {name} is {shown(value)}, not {' or '.join(t.__name__ for t in wanted)}"
         )
     least = _LEAST.get(name, 0 if float in wanted else 1)
     # Written so that NaN fails as well.
     if isinstance(value, int | float) and bool not in wanted and not least <= value < float("inf"):
         raise BadCheckpoint(f"config.json: {name} is {value}, not a number of at least {least}")
+    most = _MOST.get(name, _MOST_OF_OTHERS)
+    if type(value) is int and float not in wanted and value > most:
+        raise BadCheckpoint(f"config.json: {name} is {value}; no model has more than {most}")
     return value

@@ -10,13 +10,16 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from coderv2.errors import BadCheckpoint, Unsupported
+from coderv2.errors import BadCheckpoint, Unsupported, shown
 from coderv2.kernels import ggml
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 _DEEPEST = 4  # arrays within arrays; real files have none
 _MOST_DIMENSIONS = 4
+# Far above what any model has: a header is never worth more memory and time than this.
+_MOST_HEADER_BYTES, _MOST_ENTRIES, _MOST_VALUES = 1 << 26, 1 << 16, 1 << 22
+_LONGEST_NAME, _LONGEST_KEY = 64, 65535  # bytes; both are the format's
 _SCALARS = {
     0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d",
 }  # fmt: skip
@@ -47,9 +50,7 @@ class GgufFile:
         self._size = path.stat().st_size
         if self._size < 24:
             raise BadCheckpoint(f"{path}: {self._size} bytes, too short for a GGUF header")
-        with path.open("rb") as file:
-            # A private mapping, since torch wants memory that it could write to; nothing ever is written.
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        self._map = self._mapped(path)
         self._at = 0
         try:
             self._read()
@@ -57,50 +58,62 @@ class GgufFile:
             self.close()
             raise
 
+    @staticmethod
+    def _mapped(path: Path) -> mmap.mmap:
+        with path.open("rb") as file:
+            try:
+                # A private mapping, since torch wants memory that it could write to; nothing ever is written.
+                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            except OSError as error:
+                raise BadCheckpoint(f"{path}: cannot be mapped into memory: {error.strerror}") from None
+
     def _read(self) -> None:
         if self._take(4) != _MAGIC:
             self._fail("not a GGUF file: it does not start with GGUF")
         version = self._number("<I")
         if version not in _VERSIONS:
             raise Unsupported(f"{self.path}: GGUF version {version}; this version reads {_VERSIONS}")
-        tensors, keys = self._count("tensors", 24), self._count("metadata keys", 13)
+        tensors = self._count("tensors", 24, _MOST_ENTRIES)
+        keys = self._count("metadata keys", 13, _MOST_ENTRIES)
         self.metadata: dict[str, Any] = {}
         for _ in range(keys):
             self._metadata_entry()
         named = [self._tensor_info() for _ in range(tensors)]
         alignment = self.metadata.get("general.alignment", 32)
         if type(alignment) is not int or alignment < 8 or alignment & (alignment - 1) or alignment > 1 << 20:
-            self._fail(f"general.alignment is {alignment!r}, not a power of two from 8 on")
+            self._fail(f"general.alignment is {shown(alignment)}, not a power of two from 8 on")
         start = -(-self._at // alignment) * alignment
         self.entries = self._placed(named, start, alignment)
 
     def _metadata_entry(self) -> None:
-        key = self._string("a metadata key")
+        key = self._name("a metadata key", _LONGEST_KEY)
         if key in self.metadata:
-            self._fail(f"metadata key {key!r} twice")
+            self._fail(f"metadata key {shown(key)} twice")
         self.metadata[key] = self._value(self._number("<I"), key, _DEEPEST)
 
     def _value(self, kind: int, key: str, depth: int) -> Any:
+        if kind not in _SCALARS and kind not in (_STRING, _ARRAY):
+            self._fail(f"{shown(key)}: values of unknown type {kind}")
         if kind in _SCALARS:
             return self._number(_SCALARS[kind])
         if kind == _STRING:
-            return self._string(key)
-        if kind != _ARRAY:
-            self._fail(f"{key}: values of unknown type {kind}")
+            return self._string(shown(key))
         if depth == 0:
-            self._fail(f"{key}: arrays nested more than {_DEEPEST} deep")
+            self._fail(f"{shown(key)}: arrays nested more than {_DEEPEST} deep")
         return self._array(key, depth - 1)
 
     def _array(self, key: str, depth: int) -> list[Any]:
         kind = self._number("<I")
+        if kind not in _SCALARS and kind not in (_STRING, _ARRAY):
+            self._fail(f"{shown(key)}: values of unknown type {kind}")
         least = struct.calcsize(_SCALARS[kind]) if kind in _SCALARS else 8 if kind == _STRING else 12
-        count = self._count(f"values of {key}", least)
+        count = self._count(f"values of {shown(key)}", least, _MOST_VALUES)
         if kind in _SCALARS:
             return list(struct.unpack(f"<{count}{_SCALARS[kind][1]}", self._take(count * least)))
         return [self._value(kind, key, depth) for _ in range(count)]
 
     def _tensor_info(self) -> tuple[str, int, tuple[int, ...], int]:
-        name = self._string("a tensor's name")
+        name = self._name("a tensor's name", _LONGEST_NAME)
         dimensions = self._number("<I")
         if not 1 <= dimensions <= _MOST_DIMENSIONS:
             self._fail(f"{name}: {dimensions} dimensions")
@@ -113,7 +126,7 @@ class GgufFile:
         entries: dict[str, Entry] = {}
         for name, kind, shape, offset in named:
             if name in entries:
-                self._fail(f"tensor {name!r} twice")
+                self._fail(f"tensor {name} twice")
             entries[name] = self._entry(name, kind, shape, start + offset)
             if offset % alignment:
                 self._fail(f"{name}: offset {offset} is no multiple of the alignment {alignment}")
@@ -142,7 +155,7 @@ class GgufFile:
             end, last = entry.begin + entry.size, name
 
     def _take(self, count: int) -> bytes:
-        if count > self._size - self._at:
+        if count > self._room():
             self._fail(f"ends at byte {self._size}, within its header")
         self._at += count
         return self._map[self._at - count : self._at]
@@ -150,11 +163,15 @@ class GgufFile:
     def _number(self, layout: str) -> Any:
         return struct.unpack(layout, self._take(struct.calcsize(layout)))[0]
 
-    def _count(self, what: str, least: int) -> int:
+    def _room(self) -> int:
+        """Bytes that the header may still have."""
+        return min(self._size, _MOST_HEADER_BYTES) - self._at
+
+    def _count(self, what: str, least: int, most: int = _MOST_HEADER_BYTES) -> int:
         """A number of things that take at least `least` bytes each."""
         count: int = self._number("<Q")
-        if count * least > self._size - self._at:
-            self._fail(f"claims {count} {what}, more than the file has room for")
+        if count * least > self._room() or count > most:
+            self._fail(f"claims {count} {what}, more than the file has room for or any model needs")
         return count
 
     def _string(self, what: str) -> str:
@@ -162,6 +179,12 @@ class GgufFile:
             return self._take(self._count(f"bytes of {what}", 1)).decode("utf-8")
         except UnicodeDecodeError as error:
             self._fail(f"{what} is not UTF-8: {error}")
+
+    def _name(self, what: str, longest: int) -> str:
+        name = self._string(what)
+        if not name or not name.isprintable() or len(name.encode()) > longest:
+            self._fail(f"{what} is {shown(name)}: not 1 to {longest} printable bytes")
+        return name
 
     def _fail(self, what: str) -> NoReturn:
         raise BadCheckpoint(f"{self.path}: {what}")

@@ -11,7 +11,7 @@ from coderv2 import paths
 from coderv2.errors import ModelNotFound
 
 # No Python, no pickles: only what our own readers open.
-_WANTED = ("*.json", "*.safetensors")
+_WANTED = ("*.json", "*.safetensors", "*.packed")
 _HUB_NAME = re.compile(r"\w[\w.\-]*/\w[\w.\-]*")
 
 

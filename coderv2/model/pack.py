@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from coderv2.errors import Unsupported
 from coderv2.kernels.formats import Weight
-from coderv2.kernels.packing import pack, unpack
+from coderv2.kernels.packing import FP8_SPAN, pack, pack_fp8, unpack
 from coderv2.model.attention import LatentAttention
 from coderv2.model.transformer import Transformer
 
@@ -24,6 +24,20 @@ def pack_model(model: Transformer, choose: Choose) -> Transformer:
     return model
 
 
+def slots(model: nn.Module) -> list[tuple[nn.Module, str, str, tuple[int, ...]]]:
+    """Every parameter: its module, its name there, its whole name, its shape."""
+    return [
+        (module, name, f"{stem}.{name}".removeprefix("."), tuple(parameter.shape))
+        for stem, module in model.named_modules()
+        for name, parameter in module.named_parameters(recurse=False)
+    ]
+
+
+def exact_format(ours: str, dtype: torch.dtype) -> str:
+    """The format that loses nothing of `dtype`; the router is computed in float32, as published."""
+    return "f32" if dtype == torch.float32 or ours.endswith(".mlp.gate") else "bf16"
+
+
 def place(module: nn.Module, name: str, tensor: Tensor, format_name: str) -> None:
     """Puts one parameter's values into its module: matrices packed, norms as float32."""
     if tensor.dim() == 1:
@@ -32,6 +46,37 @@ def place(module: nn.Module, name: str, tensor: Tensor, format_name: str) -> Non
         set_up_projection(module, tensor, format_name)
     else:
         set_weight(module, name, pack(tensor, format_name))
+
+
+def place_fp8(module: nn.Module, name: str, codes: Tensor, scales: Tensor) -> None:
+    """Puts FP8 values into their module: codes as numbers [..., O, I], scales of each row and span, [..., O, S]."""
+    if name != "kv_b_proj" or not isinstance(module, LatentAttention):
+        set_weight(module, name, pack_fp8(codes, scales))
+        return
+    config = module.config
+    (key_codes, value_codes), (key_scales, value_scales) = (
+        part.unflatten(0, (config.num_attention_heads, -1)).split(
+            [config.qk_nope_head_dim, config.v_head_dim], 1
+        )
+        for part in (codes, scales)
+    )
+    set_up_stacks(
+        module,
+        key_up=pack_fp8(key_codes, key_scales),
+        key_absorb=_turned_fp8(key_codes, key_scales),
+        value_up=pack_fp8(value_codes, value_scales),
+    )
+
+
+def _turned_fp8(codes_HNC: Tensor, scales_HNS: Tensor) -> Weight:
+    """Keys the other way round: exact where a head's rows share their scales, as with blocks of 128; else rounded to
+    bfloat16."""
+    C = codes_HNC.shape[2]
+    wide_HNC = scales_HNS.repeat_interleave(FP8_SPAN, 2)[..., :C]
+    if not bool((scales_HNS == scales_HNS[:, :1]).all()):
+        return pack((codes_HNC * wide_HNC).transpose(1, 2), "bf16")
+    spans = -(-codes_HNC.shape[1] // FP8_SPAN)
+    return pack_fp8(codes_HNC.transpose(1, 2), wide_HNC[:, 0, :, None].expand(-1, -1, spans))
 
 
 _EXACT = {"f32": torch.float32, "bf16": torch.bfloat16}
@@ -47,20 +92,29 @@ def unpacked(model: Transformer) -> Transformer:
         )
     with torch.device("meta"):
         plain = Transformer(model.config)
-    dtype = torch.bfloat16 if "bf16" in stored else torch.float32
     for stem, module in list(plain.named_modules()):
         source = model.get_submodule(stem)
         for name in list(module._parameters):
-            tensor = _plain(source, name).to(dtype)
-            module.register_parameter(name, nn.Parameter(tensor, requires_grad=False))
+            module.register_parameter(name, nn.Parameter(_plain(source, name), requires_grad=False))
     return plain
 
 
 def _plain(module: nn.Module, name: str) -> Tensor:
+    """One parameter, in its own number format."""
     if name == "kv_b_proj" and isinstance(module, LatentAttention) and module.key_up and module.value_up:
-        return torch.cat((unpack(module.key_up), unpack(module.value_up)), 1).flatten(0, 1)
+        dtype = _EXACT[module.key_up.format.name]
+        return torch.cat((unpack(module.key_up), unpack(module.value_up)), 1).flatten(0, 1).to(dtype)
     value = getattr(module, name)
-    return unpack(value) if isinstance(value, Weight) else value.detach().clone()
+    return (
+        unpack(value).to(_EXACT[value.format.name]) if isinstance(value, Weight) else value.detach().clone()
+    )
+
+
+def repack(plain: Transformer) -> Transformer:
+    """The reverse of `unpacked`: every weight in the number format that it has."""
+    names = {dtype: name for name, dtype in _EXACT.items()}
+    formats = {name: names[parameter.dtype] for name, parameter in plain.named_parameters()}
+    return pack_model(plain, formats.__getitem__)
 
 
 def set_weight(module: nn.Module, name: str, weight: Weight) -> None:
@@ -69,10 +123,43 @@ def set_weight(module: nn.Module, name: str, weight: Weight) -> None:
     setattr(module, name, weight)
 
 
-def format_of(model: Transformer) -> str:
-    """The format of most of a packed model's weights."""
-    names = [weight.format.name for weight in model.weights()]
-    return max(set(names), key=names.count)
+def stored_shapes(model: Transformer) -> dict[str, tuple[int, ...]]:
+    """What a packed model stores, by name: matrices and stacks in kernel order, norms as vectors."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for module, name, ours, shape in slots(model):
+        if name == "kv_b_proj" and isinstance(module, LatentAttention):
+            stem = ours.removesuffix(name)
+            shapes |= {stem + part: stack for part, stack in _up_shapes(module).items()}
+        else:
+            shapes[ours] = shape
+    return shapes
+
+
+def _up_shapes(attention: LatentAttention) -> dict[str, tuple[int, ...]]:
+    config = attention.config
+    H, N, C = config.num_attention_heads, config.qk_nope_head_dim, config.kv_lora_rank
+    return {"key_up": (H, N, C), "key_absorb": (H, C, N), "value_up": (H, config.v_head_dim, C)}
+
+
+def take(module: nn.Module) -> dict[str, Weight | Tensor]:
+    """What `module` itself holds of values, taken out of it, so that their memory can go."""
+    weights = {name: value for name, value in vars(module).items() if isinstance(value, Weight)}
+    plain = {name: p.detach() for name, p in module.named_parameters(recurse=False) if not p.is_meta}
+    for name in weights:
+        setattr(module, name, None)
+    for name in plain:
+        module.register_parameter(name, None)
+    return weights | plain
+
+
+def put(module: nn.Module, name: str, value: Weight | Tensor) -> None:
+    """Puts one stored value where a packed model has it."""
+    if isinstance(value, Tensor):
+        module.register_parameter(name, nn.Parameter(value, requires_grad=False))
+    elif isinstance(module, LatentAttention) and name in _up_shapes(module):
+        set_up_stacks(module, **{name: value})
+    else:
+        set_weight(module, name, value)
 
 
 def set_up_projection(attention: LatentAttention, kv_b_OC: Tensor, name: str) -> None:

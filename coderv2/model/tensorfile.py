@@ -18,7 +18,13 @@ from torch import Tensor
 
 from coderv2.errors import BadCheckpoint, Unsupported
 
-_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
+_DTYPES = {
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+    "F8_E4M3": torch.float8_e4m3fn,
+}
 _HEADER_LIMIT = 100_000_000  # bytes; the format's own bound
 
 

@@ -17,8 +17,10 @@ from coderv2.model.rope import inverse_frequencies, rotary_table
 class Layer(nn.Module):
     """`x + attention(norm(x))`, then `x + feed-forward(norm(x))`."""
 
-    def __init__(self, config: ModelConfig, index: int, split: Split) -> None:
+    def __init__(self, config: ModelConfig, index: int, split: Split | None = None) -> None:
+        """Whole, or as one rank of `split` has it."""
         super().__init__()
+        split = split or Split()
         self.eps = config.rms_norm_eps
         local = split.local(config)
         self.input_layernorm = nn.Parameter(torch.empty(config.hidden_size))
@@ -92,7 +94,7 @@ class Transformer(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Float32 logits of `batch.logits_rows`, or of every row: [rows, W]."""
-        plan, ops = self._plan(batch), batch.ops
+        plan, ops = self.plan(batch), batch.ops
         x_TD = self._embedded(batch)
         for layer in self.layers:
             x_TD = layer(x_TD, batch, plan)
@@ -106,7 +108,8 @@ class Transformer(nn.Module):
         x_TD: Tensor = batch.ops.embedding(own_T, self.embed_tokens)
         return x_TD if foreign_T is None else self.team.sum(x_TD.masked_fill(foreign_T[:, None], 0))
 
-    def _plan(self, batch: Batch) -> AttentionPlan:
+    def plan(self, batch: Batch) -> AttentionPlan:
+        """What all layers of a pass share."""
         if self._inv_freq is None or self._inv_freq.device != self.device:
             self._inv_freq = inverse_frequencies(self.config, self.device)
         cos_TR2, sin_TR2 = rotary_table(self.config, batch.positions_T, self._inv_freq)

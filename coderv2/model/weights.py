@@ -1,7 +1,7 @@
 """Checkpoint folders in and out: published tensor names ↔ ours, checked whole before anything is served (spec §3)."""
 
 import json
-import re
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import fields, replace
@@ -17,30 +17,30 @@ from tqdm import tqdm
 from coderv2.errors import BadCheckpoint, Unsupported
 from coderv2.kernels.formats import Weight
 from coderv2.kernels.scaled import Kind
+from coderv2.model.checkpoint import INDEX, SINGLE, Checkpoint, quantisation, without_quantisation
 from coderv2.model.config import ModelConfig
-from coderv2.model.pack import format_of, pack_model, place, unpacked
-from coderv2.model.parallel import Team
+from coderv2.model.pack import exact_format, place, place_fp8, repack, slots, unpacked
+from coderv2.model.parallel import Split, Team
 from coderv2.model.scale import place_scaled
-from coderv2.model.tensorfile import TensorFile
 from coderv2.model.transformer import Transformer
 
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-# Buffers that old checkpoints carry and nothing needs.
-_IGNORED = re.compile(r".*\.rotary_emb\.inv_freq")
+_CPU = torch.device("cpu")
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.bfloat16}
 
 # Below this size of the files a CPU runs in float32 by default.
-_SMALL_BYTES = 1 << 30
+SMALL_BYTES = 1 << 30
 
 
 def auto_dtype(folder: Path, device: torch.device | str) -> torch.dtype | None:
     """The number format that runs best: float32 for a small model on a CPU, else None, the checkpoint's own.
 
-    PyTorch takes four times as long over a bfloat16 product of one row there, and memory is no concern.
+    PyTorch takes four times as long over a bfloat16 product of one row there, and memory is no concern. FP8 weights are
+    left as they are.
     """
+    if quantisation(ModelConfig.from_folder(folder)):
+        return None
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    return torch.float32 if torch.device(device).type == "cpu" and size < _SMALL_BYTES else None
+    return torch.float32 if torch.device(device).type == "cpu" and size < SMALL_BYTES else None
 
 
 class Named(Protocol):
@@ -67,23 +67,102 @@ def load(
     """Opens a checkpoint folder; memory at the peak is the weights plus one tensor.
 
     `packed` brings the weights into kernel order, for running on the CPU and not for training; `scaled` rounds them to
-    fewer bits, for running on a GPU. Of a `team` every rank
-    reads its own part. `dtype` None takes the
-    config's; float16 is refused, and a float16 checkpoint becomes bfloat16, since this model's activations overflow
-    float16 (spec §4.6). Raises BadCheckpoint naming file and tensor.
+    fewer bits, for running on a GPU. Of a `team` every rank reads its own part. `dtype` None takes the config's;
+    float16 is refused, and a float16 checkpoint becomes bfloat16, since this model's activations overflow float16 (spec
+    §4.6). FP8 weights are written out in `dtype`; packed whole with `dtype` None they stay what they are. Raises
+    BadCheckpoint naming file and tensor.
     """
-    folder = Path(folder)
-    config = ModelConfig.from_folder(folder)
-    dtype = dtype or _config_dtype(config)
-    if dtype == torch.float16:
-        raise Unsupported("float16 overflows in this model's layers; use bfloat16 or float32", param="dtype")
-    with torch.device("meta"):
-        model, whole = Transformer(config, team), Transformer(config)
     with ExitStack() as stack:
-        files = _open_files(folder, stack)
-        _check(whole, files)
-        _fill(model, files, dtype, torch.device(device), progress, packed, scaled)
+        team = team or Team()
+        source = FolderSource(Path(folder), stack, team.split)
+        model = meta_model(source.config, team)
+        wide = dtype or source.dtype
+        if wide == torch.float16:
+            raise Unsupported(
+                "float16 overflows in this model's layers; use bfloat16 or float32", param="dtype"
+            )
+        total = sum(p.numel() * wide.itemsize for p in model.parameters())
+        with tqdm(total=total, desc="loading", unit="B", unit_scale=True, disable=_bar(progress)) as bar:
+            for module, name, ours, shape in slots(model):
+                if packed:
+                    source.fill_packed(module, name, ours, dtype)
+                else:
+                    source.fill(module, name, ours, wide, torch.device(device))
+                    if scaled is not None:
+                        place_scaled(module, name, module.get_parameter(name).detach(), scaled)
+                bar.update(math.prod(shape) * wide.itemsize)
     return model.eval().requires_grad_(False)
+
+
+def meta_model(config: ModelConfig, team: Team | None = None) -> Transformer:
+    """A model of shapes, which costs no memory."""
+    with torch.device("meta"):
+        return Transformer(config, team)
+
+
+class FolderSource:
+    """A checkpoint folder that gives one parameter at a time: as it lies there, or as a plain tensor."""
+
+    def __init__(self, folder: Path, stack: ExitStack, split: Split | None = None) -> None:
+        """Files are closed with `stack`; all is checked now. Parameters come as one rank of `split` has them."""
+        self._split = split or Split()
+        config = ModelConfig.from_folder(folder)
+        shapes = {name: tuple(t.shape) for name, t in published_tensors(meta_model(config))}
+        self._checkpoint = Checkpoint(folder, shapes, stack)
+        self.config = without_quantisation(config)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The config's, or what a checkpoint of that becomes here."""
+        if self.config.torch_dtype not in _DTYPES:
+            known = ", ".join(_DTYPES)
+            raise Unsupported(f"config.json: torch_dtype is {self.config.torch_dtype!r}; one of {known}")
+        return _DTYPES[self.config.torch_dtype]
+
+    def fill(
+        self, module: nn.Module, name: str, ours: str, dtype: torch.dtype, device: torch.device = _CPU
+    ) -> None:
+        """Puts a parameter's values into its module, as a plain tensor."""
+        full = torch.empty(module.get_parameter(name).shape, dtype=dtype, device=device)
+        for published, part in _parts(ours, full, self._split.first_expert(self.config)):
+            self._checkpoint.read_into(published, part, partial(self._split.part, published))
+        module.register_parameter(name, nn.Parameter(full, requires_grad=False))
+
+    def fill_packed(self, module: nn.Module, name: str, ours: str, dtype: torch.dtype | None = None) -> None:
+        """The same in kernel order: in `dtype`, or None for as it lies."""
+        meta = module.get_parameter(name)
+        whole = self._split.size == 1  # a part of an FP8 tensor need not begin where a scale does
+        if whole and dtype is None and all(self._checkpoint.is_fp8(one) for one, _ in _parts(ours, meta)):
+            place_fp8(module, name, *self._codes_and_scales(ours, meta.shape))
+            return
+        wide = dtype or self.dtype
+        self.fill(module, name, ours, wide)
+        place(module, name, module.get_parameter(name).detach(), exact_format(ours, wide))
+
+    def _codes_and_scales(self, ours: str, shape: torch.Size) -> tuple[Tensor, Tensor]:
+        codes, scales = torch.empty(shape, dtype=torch.bfloat16), []
+        for published, part in _parts(ours, codes):
+            self._checkpoint.read_codes_into(published, part)
+            scales.append(self._checkpoint.scales(published))
+        return codes, torch.stack(scales) if len(shape) > 2 else scales[0]
+
+
+def parameter_shapes(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Our names and shapes, in the order of `read_parameters`."""
+    yield from ((name, tuple(parameter.shape)) for name, parameter in meta_model(config).named_parameters())
+
+
+def read_parameters(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """A checkpoint's parameters under our names, one after another, each read when it is asked for.
+
+    They come in the config's number format. The folder is checked whole at first, as by `load`.
+    """
+    with ExitStack() as stack:
+        source = FolderSource(folder, stack)
+        for module, name, ours, _ in slots(meta_model(source.config)):
+            source.fill(module, name, ours, source.dtype)
+            yield ours, module.get_parameter(name).detach()
+            module.register_parameter(name, None)
 
 
 def update(model: Named, source: Path | str | Mapping[str, Tensor]) -> None:
@@ -97,7 +176,7 @@ def update(model: Named, source: Path | str | Mapping[str, Tensor]) -> None:
     if isinstance(model, Transformer) and model.packed:
         plain = unpacked(model)
         update(plain, source)
-        _replace(model, pack_model(plain, lambda name: format_of(model)))
+        _replace(model, repack(plain))
         return
     ours = dict(published_tensors(model))
     with ExitStack() as stack:
@@ -106,13 +185,12 @@ def update(model: Named, source: Path | str | Mapping[str, Tensor]) -> None:
             for name, tensor in source.items():
                 ours[name].copy_(tensor)
             return
-        files = _open_files(Path(source), stack)
-        _check_config(model.config, ModelConfig.from_folder(Path(source)), Path(source))
-        _check(model, files)
+        files = Checkpoint(Path(source), {name: tuple(part.shape) for name, part in ours.items()}, stack)
+        check_config(model.config, ModelConfig.from_folder(Path(source)), Path(source))
         for name, part in ours.items():
-            files[name].read_into(name, torch.empty_like(part))
+            files.read_into(name, torch.empty_like(part))
         for name, part in ours.items():
-            files[name].read_into(name, part)
+            files.read_into(name, part)
 
 
 def _replace(model: Transformer, other: Transformer) -> None:
@@ -138,7 +216,9 @@ def _check_tensors(ours: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> N
             raise BadCheckpoint(f"{name} holds NaN or infinite values")
 
 
-def _check_config(ours: ModelConfig, given: ModelConfig, folder: Path) -> None:
+def check_config(ours: ModelConfig, given: ModelConfig, folder: Path) -> None:
+    """BadCheckpoint where `folder` is of another config; how weights are stored does not count."""
+    ours, given = without_quantisation(ours), without_quantisation(given)
     for field in fields(ModelConfig):
         mine, other = getattr(ours, field.name), getattr(given, field.name)
         if field.name != "torch_dtype" and mine != other:
@@ -208,104 +288,3 @@ def _shards(model: Transformer, max_bytes: int) -> Iterator[dict[str, Tensor]]:
 def _bar(progress: bool) -> bool | None:
     """tqdm's `disable`: None shows a bar only where somebody watches."""
     return None if progress else True
-
-
-def _config_dtype(config: ModelConfig) -> torch.dtype:
-    if config.torch_dtype not in _DTYPES:
-        raise Unsupported(f"config.json: torch_dtype is {config.torch_dtype!r}; one of {', '.join(_DTYPES)}")
-    return _DTYPES[config.torch_dtype]
-
-
-def _open_files(folder: Path, stack: ExitStack) -> dict[str, TensorFile]:
-    """Published tensor name → the open file that holds it."""
-    found: dict[str, TensorFile] = {}
-    listed = _listed_files(folder)
-    for file_name, names in listed.items():
-        path = folder / file_name
-        if not path.is_file():
-            raise BadCheckpoint(f"{path}: not found; the folder is incomplete")
-        file = TensorFile(path)
-        stack.callback(file.close)
-        for name in names or file.entries:
-            if name not in file.entries:
-                raise BadCheckpoint(f"{path}: lacks {name}, which {INDEX} puts there")
-            found[name] = file
-        if names and (stray := file.entries.keys() - names):
-            raise BadCheckpoint(f"{path}: holds {min(stray)}, which {INDEX} does not put there")
-    return found
-
-
-def _listed_files(folder: Path) -> dict[str, set[str]]:
-    """File name → the tensors that the index puts there; without an index, one file and no list."""
-    path = folder / INDEX
-    if not path.exists():
-        _check_single(folder)
-        return {SINGLE: set()}
-    try:
-        weight_map = json.loads(path.read_text("utf-8"))["weight_map"]
-        pairs = [(str(name), str(file)) for name, file in weight_map.items()]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadCheckpoint(f"{path}: not a usable index: {error!r}") from None
-    listed: dict[str, set[str]] = {}
-    for name, file in pairs:
-        if not re.fullmatch(r"[\w.\-]+\.safetensors", file):
-            raise BadCheckpoint(
-                f"{path}: puts {name} in {file!r}; only safetensors files of this folder are read"
-            )
-        listed.setdefault(file, set()).add(name)
-    return listed
-
-
-def _check_single(folder: Path) -> None:
-    if (folder / SINGLE).exists():
-        return
-    pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth") for p in folder.glob(pattern))
-    if pickles:
-        raise BadCheckpoint(
-            f"{folder / pickles[0]}: a pickle file, which can run code and is never opened; convert it to safetensors"
-        )
-    raise BadCheckpoint(f"{folder}: holds neither {SINGLE} nor {INDEX}")
-
-
-def _check(model: Named, files: dict[str, TensorFile]) -> None:
-    """Every tensor that the config calls for is there in its shape, and none besides."""
-    expected = {name: tuple(tensor.shape) for name, tensor in published_tensors(model)}
-    for name, shape in expected.items():
-        if name not in files:
-            where = next(iter(files.values())).path.parent if files else "checkpoint"
-            raise BadCheckpoint(f"{where}: {name} is missing (expected shape {list(shape)})")
-        entry = files[name].entries[name]
-        if entry.shape != shape:
-            raise BadCheckpoint(
-                f"{files[name].path}: {name} has shape {list(entry.shape)}, the config calls for {list(shape)}"
-            )
-    for name in files.keys() - expected.keys():
-        if not _IGNORED.fullmatch(name):
-            raise BadCheckpoint(f"{files[name].path}: {name} is not a tensor of this model")
-
-
-def _fill(
-    model: Transformer,
-    files: dict[str, TensorFile],
-    dtype: torch.dtype,
-    device: torch.device,
-    progress: bool,
-    packed: bool,
-    scaled: Kind | None,
-) -> None:
-    split = model.team.split
-    first = split.first_expert(model.config)
-    total = sum(p.numel() * dtype.itemsize for p in model.parameters())
-    with tqdm(total=total, desc="loading", unit="B", unit_scale=True, disable=_bar(progress)) as bar:
-        for stem, module in list(model.named_modules()):
-            for name, meta in list(module.named_parameters(recurse=False)):
-                full = torch.empty(meta.shape, dtype=dtype, device=device)
-                for published, part in _parts(f"{stem}.{name}".removeprefix("."), full, first):
-                    files[published].read_into(published, part, partial(split.part, published))
-                    bar.update(part.numel() * dtype.itemsize)
-                if packed:
-                    place(module, name, full, "f32" if dtype == torch.float32 else "bf16")
-                elif scaled is not None:
-                    place_scaled(module, name, full, scaled)
-                else:
-                    module.register_parameter(name, nn.Parameter(full, requires_grad=False))

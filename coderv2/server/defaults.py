@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from coderv2.engine.request import SamplingParams
 from coderv2.errors import BadCheckpoint
 
 FILE = "generation_config.json"
@@ -17,6 +18,16 @@ class SamplingDefaults:
 
     temperature: float = 0.3
     top_p: float = 0.95
+
+    def params(
+        self, *, temperature: float | None = None, top_p: float | None = None, **others: Any
+    ) -> SamplingParams:
+        """The engine's parameters, with these defaults where a request is silent."""
+        return SamplingParams(
+            temperature=self.temperature if temperature is None else temperature,
+            top_p=self.top_p if top_p is None else top_p,
+            **others,
+        )
 
     @classmethod
     def from_folder(cls, folder: Path) -> "SamplingDefaults":

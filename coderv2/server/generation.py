@@ -4,25 +4,15 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 from coderv2.engine.request import Delta, SamplingParams, TokenLogprob
 from coderv2.errors import InvalidValue
-from coderv2.server.schema import MAX_ANSWERS
+from coderv2.server.backend import Backend, tokens_of
+from coderv2.server.clock import Clock
+from coderv2.server.schema.base import MAX_ANSWERS
 
-
-class Engine(Protocol):
-    """What the server needs of `engine.worker.Worker`; tests bring one with scripted replies."""
-
-    @property
-    def max_model_len(self) -> int:
-        """Tokens of prompt and answer together."""
-
-    def stream(self, prompt_ids: Sequence[int], params: SamplingParams) -> AsyncGenerator[Delta, None]:
-        """Checks at the call, starts with the first `anext`, aborts when closed."""
-
-    def healthy(self) -> bool:
-        """True while requests can be served."""
+_Inbox = asyncio.Queue[Delta | Exception | None]
 
 
 @dataclass(frozen=True)
@@ -32,6 +22,8 @@ class Job:
     prompts: Sequence[Sequence[int]]
     """Token ids; answer j of n to prompt i is choice i * n + j."""
     params: SamplingParams
+    backend: Backend
+    priority: int = 0
 
 
 @dataclass
@@ -39,15 +31,49 @@ class Answer:
     """One choice, whole."""
 
     text: str = ""
-    finish_reason: str | None = None
+    finish_reason: str = ""
+    stop_reason: str | int | None = None
     logprobs: list[TokenLogprob] = field(default_factory=list)
+    prompt_logprobs: Sequence[TokenLogprob] = ()
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a request took; every dialect tells the same numbers under its own names."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    """Of the prompt's, those that were found in the cache."""
+
+    @property
+    def missed_tokens(self) -> int:
+        """Of the prompt's, those that were computed."""
+        return self.prompt_tokens - self.cached_tokens
+
+    def cache(self) -> dict[str, int]:
+        """DeepSeek's two fields, whose sum is the prompt."""
+        return {
+            "prompt_cache_hit_tokens": self.cached_tokens,
+            "prompt_cache_miss_tokens": self.missed_tokens,
+        }
+
+    def openai(self) -> dict[str, Any]:
+        """OpenAI's object with DeepSeek's fields."""
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.prompt_tokens + self.completion_tokens,
+            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
+            **self.cache(),
+        }
 
 
 class Generation:
-    """A job under way, and what it cost so far."""
+    """A job under way, what it cost so far, and when it did what."""
 
-    def __init__(self, engine: Engine, job: Job) -> None:
-        """Raises what the engine refuses; nothing has started then."""
+    def __init__(self, job: Job, *, tenant: str = "", deadline: float | None = None) -> None:
+        """Raises what the engine refuses; nothing has started then. `deadline` is in seconds from the start."""
         self.choices = len(job.prompts) * job.params.n
         if self.choices > MAX_ANSWERS:
             raise InvalidValue(
@@ -55,17 +81,35 @@ class Generation:
                 f"at most {MAX_ANSWERS} to a request",
                 param="n",
             )
-        self.prompt_tokens = sum(len(prompt) for prompt in job.prompts)
-        self.completion_tokens = 0
+        self.job = job
+        self.clock = Clock()
+        self._prompt_tokens = sum(len(prompt) for prompt in job.prompts)
+        self._completion_tokens = 0
         self._cached = [0] * len(job.prompts)
-        self._streams = [engine.stream(prompt, job.params) for prompt in job.prompts]
         self._n = job.params.n
+        self._streams = [
+            job.backend.engine.stream(
+                prompt, job.params, tenant=tenant, priority=job.priority, deadline=deadline
+            )
+            for prompt in job.prompts
+        ]
+        self._inbox: _Inbox = asyncio.Queue()
+
+    def abandon(self, reason: Exception) -> None:
+        """Ends it: whoever reads its deltas gets `reason` instead of the next."""
+        self._inbox.put_nowait(reason)
+
+    @property
+    def usage(self) -> Usage:
+        """So far."""
+        return Usage(self._prompt_tokens, self._completion_tokens, sum(self._cached))
 
     async def deltas(self) -> AsyncGenerator[Delta, None]:
         """Deltas of all choices, `index` counting through all prompts. Closing it aborts what is unfinished."""
-        async with aclosing(_merged(self._streams, self._n)) as deltas:
+        async with aclosing(_merged(self._streams, self._n, self._inbox)) as deltas:
             async for delta in deltas:
-                self.completion_tokens += len(delta.token_ids)
+                self.clock.tick(tokens_of(delta))
+                self._completion_tokens += tokens_of(delta)
                 if delta.index % self._n == 0:  # a prompt's other answers share what its first one computed
                     self._cached[delta.index // self._n] = delta.num_cached_tokens
                 yield delta
@@ -77,28 +121,16 @@ class Generation:
             async for delta in deltas:
                 answer = answers[delta.index]
                 answer.text += delta.text
-                answer.finish_reason = delta.finish_reason
+                answer.finish_reason = delta.finish_reason or ""
+                answer.stop_reason = delta.stop_reason
                 answer.logprobs += delta.logprobs or ()
+                answer.prompt_logprobs = delta.prompt_logprobs or answer.prompt_logprobs
         return answers
 
-    def usage(self) -> dict[str, Any]:
-        """OpenAI's usage object with DeepSeek's two cache fields."""
-        cached = sum(self._cached)
-        return {
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.completion_tokens,
-            "total_tokens": self.prompt_tokens + self.completion_tokens,
-            "prompt_tokens_details": {"cached_tokens": cached},
-            "prompt_cache_hit_tokens": cached,
-            "prompt_cache_miss_tokens": self.prompt_tokens - cached,
-        }
 
-
-_Inbox = asyncio.Queue[Delta | Exception | None]
-
-
-async def _merged(streams: Sequence[AsyncGenerator[Delta, None]], n: int) -> AsyncGenerator[Delta, None]:
-    inbox: _Inbox = asyncio.Queue()
+async def _merged(
+    streams: Sequence[AsyncGenerator[Delta, None]], n: int, inbox: _Inbox
+) -> AsyncGenerator[Delta, None]:
     tasks = [asyncio.create_task(_forward(s, place * n, inbox)) for place, s in enumerate(streams)]
     try:
         unfinished = len(tasks)

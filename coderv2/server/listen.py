@@ -1,19 +1,25 @@
-"""From an address to a running server, and to its clean end."""
+"""From an address to a running server, and to its clean end: it answers while it loads, and drains before it stops."""
 
 import asyncio
 import errno
-import signal
+import gc
 import socket
+import threading
+import time
 from collections.abc import Callable
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
-from coderv2.engine.worker import Worker
 from coderv2.errors import InvalidValue
+from coderv2.server.connections import ConnectionLimits, guarded_protocol
+from coderv2.server.door import Door
+from coderv2.server.limits import MAX_HEADER_BYTES
+from coderv2.server.models import Models
 
-GRACE_SECONDS = 5.0
-"""What open requests get after the first signal; then their streams end with an error event."""
+GRACE_SECONDS = 20.0
+"""What open requests get after the first signal; then, or at a second signal, their streams end with an error event."""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -39,7 +45,7 @@ def _listen(bound: socket.socket, backlog: int) -> None:
     host, port = bound.getsockname()[:2]
     try:
         bound.listen(backlog)
-    except OSError as error:  # another program began to listen while the model was loaded
+    except OSError as error:  # another program began to listen on it in between
         raise _refusal(error, host, port) from None
 
 
@@ -50,37 +56,102 @@ def _refusal(error: OSError, host: str, port: int) -> InvalidValue:
     return InvalidValue(why, param="port")
 
 
-def serve(app: FastAPI, worker: Worker, bound: socket.socket, *, on_ready: Callable[[], None]) -> None:
-    """Runs until SIGINT or SIGTERM. `on_ready` is called once connections are taken."""
-    config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", server_header=False)
-    worker.start()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+def serve(
+    app: FastAPI,
+    door: Door,
+    bound: socket.socket,
+    *,
+    load: Callable[[], Models],
+    stop: Callable[[], None],
+    on_ready: Callable[[], None],
+    limits: ConnectionLimits | None = None,
+) -> None:
+    """Runs until SIGINT or SIGTERM.
+
+    Connections are taken at once; `load` runs beside in a thread, then requests are served and `on_ready` is called.
+    What `load` raises ends the server and is raised here. `stop` ends what `load` began, if anything.
+    """
+    config = config_for(app, limits or ConnectionLimits())
+    _listen(bound, config.backlog)
+    server = _Server(config, door, load, stop, on_ready)
     try:
-        # uvicorn raises the signal again when it is done; by then there is nothing left to do.
-        for number in before:
-            signal.signal(number, lambda *_: None)
-        _listen(bound, config.backlog)
-        on_ready()
-        _Server(config, worker).run(sockets=[bound])
+        server.run(sockets=[bound])
     finally:
-        worker.stop()
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        stop()
+    if server.failure is not None:
+        raise server.failure
+
+
+def config_for(app: FastAPI, limits: ConnectionLimits) -> uvicorn.Config:
+    """uvicorn's settings for this app."""
+    return uvicorn.Config(
+        app,
+        http=guarded_protocol(limits),
+        ws="none",
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+        log_level="error",
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        proxy_headers=False,
+    )
+
+
+def settle() -> None:
+    """What is there now stays: the collector need not look at it again, which takes tens of milliseconds each time."""
+    gc.collect()
+    gc.freeze()
 
 
 class _Server(uvicorn.Server):
-    """Ends what is still being answered when the grace is over."""
+    """Loads after it has begun to listen; ends when what is being answered has ended, or when the grace is over."""
 
-    def __init__(self, config: uvicorn.Config, worker: Worker) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        door: Door,
+        load: Callable[[], Models],
+        stop: Callable[[], None],
+        on_ready: Callable[[], None],
+    ) -> None:
         super().__init__(config)
-        self._worker = worker
+        self.failure: BaseException | None = None
+        self._door = door
+        self._load = load
+        self._stop = stop
+        self._on_ready = on_ready
+        self._end = 0.0
+
+    async def main_loop(self) -> None:
+        """uvicorn's, with the model being loaded beside it."""
+        # A thread of its own, which a second signal need not wait for.
+        threading.Thread(target=self._load_model, name="coderv2-loading", daemon=True).start()
+        await super().main_loop()
+
+    def _load_model(self) -> None:
+        try:
+            models = self._load()
+        except Exception as error:  # whatever keeps a model from being loaded is for our caller
+            self.failure = error
+            self.should_exit = True
+        else:
+            settle()
+            self._door.models = models
+            self._on_ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal drains, the second ends it."""
+        self.should_exit = self._door.draining
+        self._door.draining = True
+        self._end = time.monotonic() + GRACE_SECONDS
+
+    async def on_tick(self, counter: int) -> bool:
+        """True to stop."""
+        drained = self._door.draining and (not self.server_state.tasks or time.monotonic() > self._end)
+        return await super().on_tick(counter) or drained
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """uvicorn's, which waits for open connections; the worker stops meanwhile."""
-        stopping = asyncio.create_task(self._stop_worker())
+        """uvicorn's, which waits for open connections; their streams end meanwhile."""
+        stopping = asyncio.create_task(asyncio.to_thread(self._stop))
         await super().shutdown(sockets)
-        stopping.cancel()
-
-    async def _stop_worker(self) -> None:
-        await asyncio.sleep(GRACE_SECONDS)
-        await asyncio.to_thread(self._worker.stop)
+        await stopping

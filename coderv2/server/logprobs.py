@@ -37,14 +37,17 @@ class CompletionLogprobs:
         self._offset = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
-    def add(self, places: Iterable[TokenLogprob]) -> dict[str, Any]:
-        """The object for the next tokens; `text_offset` counts characters of the answer."""
-        places = list(places)
+    def add(self, places: Iterable[TokenLogprob | int]) -> dict[str, Any]:
+        """The object for the next tokens; `text_offset` counts characters of the text.
+
+        A token without a probability is given by its id alone: an echoed prompt's first.
+        """
+        known = [(p, None) if isinstance(p, int) else (p.token_id, p) for p in places]
         return {
-            "tokens": [_spelling(self._tokenizer, place.token_id) for place in places],
-            "token_logprobs": [max(place.logprob, _LOWEST) for place in places],
-            "top_logprobs": [self._top(place) for place in places],
-            "text_offset": [self._advance(place.token_id) for place in places],
+            "tokens": [_spelling(self._tokenizer, token_id) for token_id, _ in known],
+            "token_logprobs": [None if p is None else max(p.logprob, _LOWEST) for _, p in known],
+            "top_logprobs": [None if p is None else self._top(p) for _, p in known],
+            "text_offset": [self._advance(token_id) for token_id, _ in known],
         }
 
     def _top(self, place: TokenLogprob) -> dict[str, float]:
@@ -56,6 +59,8 @@ class CompletionLogprobs:
 
     def _advance(self, token_id: int) -> int:
         offset = self._offset
+        if token_id in self._tokenizer.special_ids:
+            return offset
         self._offset += len(self._decoder.decode(self._tokenizer.token_bytes(token_id)))
         return offset
 

@@ -1,9 +1,12 @@
-"""Sampling fields of a request → `SamplingParams`; options that we cannot honour are refused by name."""
+"""Fields of OpenAI's requests → `SamplingParams`; options that cannot be honoured are refused by name."""
+
+from typing import Any
 
 from coderv2.engine.request import SamplingParams
 from coderv2.errors import InvalidValue, Unsupported
 from coderv2.server.defaults import SamplingDefaults
-from coderv2.server.schema import Sampling
+from coderv2.server.schema.openai import Sampling
+from coderv2.server.structured import structured_outputs
 
 # Real options of OpenAI's and vLLM's that change the answer, each with the values that ask for nothing.
 _NOT_HONOURED: dict[str, tuple[object, ...]] = {
@@ -14,33 +17,40 @@ _NOT_HONOURED: dict[str, tuple[object, ...]] = {
     "documents": ([],),
     "function_call": ("none", "auto"),
     "functions": ([],),
-    "grammar": ("",),
-    "guided_choice": (),
-    "guided_grammar": (),
-    "guided_json": (),
-    "guided_regex": (),
     "ignore_eos": (False,),
     "include_stop_str_in_output": (False,),
-    "json_schema": (),
     "modalities": (["text"],),
     "prompt_embeds": (),
     "prompt_logprobs": (0, False),
-    "response_format": ({"type": "text"},),
-    "skip_special_tokens": (True,),
-    "structured_outputs": ({},),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
     "truncate_prompt_tokens": (),
     "use_beam_search": (False,),
     "web_search_options": (),
 }
+# The engine's names, where they are the same.
+_SAME = (
+    "n",
+    "top_k",
+    "min_p",
+    "min_tokens",
+    "stop",
+    "stop_token_ids",
+    "seed",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "logit_bias",
+    "skip_special_tokens",
+    "draft_tokens",
+    "token_healing",
+    "fim_reuse",
+)
 
 
 def refuse_what_is_not_honoured(request: Sampling) -> None:
     """Raises Unsupported naming the first field that asks for what nobody here does."""
     for name, value in sorted((request.model_extra or {}).items()):
         if name in _NOT_HONOURED and value not in _NOT_HONOURED[name]:
-            raise Unsupported(f"{name} is not supported by this server yet; leave it out", param=name)
+            raise Unsupported(f"{name} is not supported by this server; leave it out", param=name)
 
 
 def check_stream_options(request: Sampling) -> None:
@@ -49,24 +59,20 @@ def check_stream_options(request: Sampling) -> None:
         raise InvalidValue("stream_options only goes with stream: true", param="stream_options")
 
 
-def sampling_params(
-    request: Sampling, defaults: SamplingDefaults, *, max_tokens: int | None, logprobs: int | None
-) -> SamplingParams:
-    """The engine's parameters; `logprobs` is the number of likeliest tokens to report."""
-    return SamplingParams(
-        n=request.n,
-        temperature=defaults.temperature if request.temperature is None else request.temperature,
-        top_p=defaults.top_p if request.top_p is None else request.top_p,
-        top_k=request.top_k,
-        min_p=request.min_p,
-        max_tokens=max_tokens,
-        min_tokens=request.min_tokens,
-        stop=request.stop,
-        stop_token_ids=request.stop_token_ids,
-        seed=request.seed,
-        presence_penalty=request.presence_penalty,
-        frequency_penalty=request.frequency_penalty,
-        repetition_penalty=request.repetition_penalty,
-        logit_bias=request.logit_bias,
-        logprobs=logprobs,
-    )
+def sampling_params(request: Sampling, defaults: SamplingDefaults, **others: Any) -> SamplingParams:
+    """The engine's parameters; `others` are those that the routes name differently."""
+    refuse_what_is_not_honoured(request)
+    check_stream_options(request)
+    prediction = request.prediction
+    given = {name: getattr(request, name) for name in _SAME}
+    given["prediction"] = prediction.content if prediction and not isinstance(prediction, str) else prediction
+    given["structured_outputs"] = structured_outputs(request)
+    if given["structured_outputs"] is not None and "structured_outputs" in others:
+        raise InvalidValue("an answer cannot both call tools and match a format; send one", param="tools")
+    return defaults.params(temperature=request.temperature, top_p=request.top_p, **(given | others))
+
+
+def room_for(max_tokens: int | None, prompt_tokens: int, max_model_len: int) -> int:
+    """`max_tokens`, or what the context leaves where that is less: how fill-in-the-middle is asked for."""
+    room = max(1, max_model_len - prompt_tokens)
+    return room if max_tokens is None else min(max_tokens, room)

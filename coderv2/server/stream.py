@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -13,7 +14,8 @@ from starlette.types import Receive, Scope, Send
 T = TypeVar("T")
 KEEP_ALIVE_SECONDS = 10.0
 _KEEP_ALIVE = b": keep-alive\n\n"
-_DONE = b"data: [DONE]\n\n"
+_AHEAD = 16
+"""Chunks that may wait for a slow reader."""
 
 
 def encode_json(value: Any) -> bytes:
@@ -21,41 +23,101 @@ def encode_json(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
 
 
-def event(value: Any) -> bytes:
-    """One server-sent event."""
+@dataclass(frozen=True)
+class Framing:
+    """How a family of APIs puts JSON values one after the other."""
+
+    media_type: str
+    frame: Callable[[Any], bytes]
+    last: bytes = b""
+    """After the last value, unless something failed."""
+    pause: bytes = b""
+    """Sent into long silences; values only where none would be understood."""
+
+
+def _event(value: Any) -> bytes:
     return b"data: " + encode_json(value) + b"\n\n"
 
 
-async def events(
-    chunks: AsyncGenerator[dict[str, Any], None], tell: Callable[[Exception], dict[str, Any]]
-) -> AsyncGenerator[bytes, None]:
-    """Each chunk as an event, a comment now and then while there is none, [DONE] at the end.
+def _named_event(value: Any) -> bytes:
+    return b"event: " + str(value["type"]).encode() + b"\n" + _event(value)
 
-    A failure is one event with what `tell` makes of it, and no [DONE].
+
+def _line(value: Any) -> bytes:
+    return encode_json(value) + b"\n"
+
+
+_SSE = "text/event-stream"
+EVENTS = Framing(_SSE, _event, b"data: [DONE]\n\n", _KEEP_ALIVE)
+"""OpenAI's."""
+BARE_EVENTS = Framing(_SSE, _event, pause=_KEEP_ALIVE)
+"""llama.cpp's: without [DONE]."""
+NAMED_EVENTS = Framing(_SSE, _named_event, pause=_KEEP_ALIVE)
+"""Anthropic's, and those of OpenAI's responses: named by the value's `type`."""
+LINES = Framing("application/x-ndjson", _line)
+"""Ollama's."""
+
+
+async def framed(
+    chunks: AsyncGenerator[Any, None], framing: Framing, tell: Callable[[Exception], Any]
+) -> AsyncGenerator[bytes, None]:
+    """Each chunk in its frame, and something now and then while there is none.
+
+    A failure is one frame with what `tell` makes of it, and nothing after.
     """
     async with aclosing(_with_pauses(chunks)) as items:
         try:
             async for chunk in items:
-                yield _KEEP_ALIVE if chunk is None else event(chunk)
+                if chunk is not None:
+                    yield framing.frame(chunk)
+                elif framing.pause:
+                    yield framing.pause
         except Exception as error:
-            yield event(tell(error))
+            yield framing.frame(tell(error))
             return
-    yield _DONE
+    if framing.last:
+        yield framing.last
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """There are no more chunks; maybe for a reason."""
+
+    error: Exception | None = None
 
 
 async def _with_pauses(chunks: AsyncGenerator[T, None]) -> AsyncGenerator[T | None, None]:
     """The same, with None after every KEEP_ALIVE_SECONDS of silence."""
-    async with aclosing(chunks):
+    # One task for all chunks: a task for each, to wait for with a timeout, costs more than all else about a chunk.
+    inbox: asyncio.Queue[T | _Ended] = asyncio.Queue(_AHEAD)
+    pump = asyncio.create_task(_pump(chunks, inbox))
+    try:
         while True:
-            upcoming = asyncio.ensure_future(anext(chunks))
             try:
-                while not (await asyncio.wait({upcoming}, timeout=KEEP_ALIVE_SECONDS))[0]:
-                    yield None
-                yield await upcoming
-            except StopAsyncIteration:
+                async with asyncio.timeout(KEEP_ALIVE_SECONDS):
+                    item = await inbox.get()
+            except TimeoutError:
+                yield None
+                continue
+            if not isinstance(item, _Ended):
+                yield item
+            elif item.error is not None:
+                raise item.error
+            else:
                 return
-            finally:
-                await _end(upcoming)
+    finally:
+        await _end(pump)
+
+
+async def _pump(chunks: AsyncGenerator[T, None], inbox: "asyncio.Queue[T | _Ended]") -> None:
+    async with aclosing(chunks):
+        try:
+            async for chunk in chunks:
+                await inbox.put(chunk)
+        except Exception as error:
+            await inbox.put(_Ended(error))
+        else:
+            await inbox.put(_Ended())
 
 
 class EventStream(Response):
@@ -64,10 +126,9 @@ class EventStream(Response):
     Not Starlette's class: that cancels over and over while a generator is still cleaning up.
     """
 
-    media_type = "text/event-stream"
-
-    def __init__(self, source: AsyncGenerator[bytes, None]) -> None:
-        super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
+    def __init__(self, source: AsyncGenerator[bytes, None], media_type: str) -> None:
+        headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+        super().__init__(headers=headers, media_type=media_type)
         del self.headers["content-length"]
         self._source = source
 

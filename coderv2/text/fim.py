@@ -4,18 +4,23 @@ from coderv2.errors import InvalidValue, Unsupported
 from coderv2.text.tokenizer import FIM_BEGIN, FIM_END, FIM_HOLE, Tokenizer
 
 
-def encode_fim(tokenizer: Tokenizer, prefix: str, suffix: str) -> list[int]:
+def encode_fim(tokenizer: Tokenizer, prefix: str, suffix: str, *, context: str = "") -> list[int]:
     """Token ids of the prompt, BOS included; nothing is put between the parts, and either may be empty.
 
-    Marker text inside the parts stays plain characters. Raises Unsupported when the tokenizer has no
-    fill-in-the-middle tokens.
+    `context` is other files' text, which stands before the marks: see `with_path`. Marker text inside the parts stays
+    plain characters. Raises Unsupported when the tokenizer has no fill-in-the-middle tokens.
     """
     fim = tokenizer.fim
     if fim is None:
         marks = ", ".join((FIM_BEGIN, FIM_HOLE, FIM_END))
         raise Unsupported(f"this model cannot infill: its tokenizer lacks {marks}", param="suffix")
     before, after = tokenizer.encode(prefix), tokenizer.encode(suffix)
-    return [tokenizer.bos_id, fim.begin, *before, fim.hole, *after, fim.end]
+    return [tokenizer.bos_id, *tokenizer.encode(context), fim.begin, *before, fim.hole, *after, fim.end]
+
+
+def with_path(path: str, text: str) -> str:
+    """Another file as DeepSeek-Coder's repository prompts show it: its path as a comment, its text, a newline."""
+    return f"#{path}\n{text}\n"
 
 
 def split_at_hole(text: str, marker: str) -> tuple[str, str]:

@@ -1,10 +1,13 @@
 """What the published tokenizer is made of beside its vocabulary: where text is cut, and the control tokens."""
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
-from coderv2.text.tokenizer import BOS, EOS, FIM_BEGIN, FIM_END, FIM_HOLE
+from coderv2.errors import Unsupported
+from coderv2.text.tokenizer import BOS, EOS, FIM_BEGIN, FIM_END, FIM_HOLE, linear_time
 
 # Hex ranges of the letters that stay together: a frozen subset of Unicode's cased letters, so \p{L} would
 # cut other pieces.
@@ -55,6 +58,33 @@ def from_vocabulary(
     tokenizer.add_tokens(list(added))
     tokenizer.post_processor = bos_in_front(tokenizer)
     return tokenizer
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What `from_vocabulary` takes, out of a tokenizer of that kind."""
+
+    tokens: Mapping[int, str]
+    merges: Sequence[tuple[str, str]]
+    added: frozenset[int]
+    """Ids that are matched whole in a text."""
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer) -> "Vocabulary":
+        """Raises Unsupported where text is cut otherwise than by the published tokenizer."""
+        state = json.loads(tokenizer.to_str())
+        cuts = json.loads(linear_time(pre_tokenizer()).__getstate__())
+        if (
+            state["pre_tokenizer"] != cuts
+            or state["normalizer"] is not None
+            or state["model"]["type"] != "BPE"
+        ):
+            raise Unsupported(
+                "the tokenizer cuts text otherwise than DeepSeek-V2's, which a GGUF file cannot say"
+            )
+        tokens = {token_id: token for token, token_id in tokenizer.get_vocab(with_added_tokens=True).items()}
+        merges = [(a, b) for a, b in state["model"]["merges"]]
+        return cls(tokens, merges, frozenset(tokenizer.get_added_tokens_decoder()))
 
 
 def pre_tokenizer() -> pre_tokenizers.PreTokenizer:

@@ -56,6 +56,11 @@ class Tokenizer:
         self.vocab_size = max(backend.get_vocab(with_added_tokens=True).values()) + 1
         """Highest id + 1. The model may have more rows; those decode to nothing."""
 
+    @property
+    def backend(self) -> Backend:
+        """The library's object, which knows control tokens."""
+        return self._full
+
     @classmethod
     def from_folder(cls, folder: Path) -> "Tokenizer":
         """Read `tokenizer.json`. Raises BadCheckpoint when it is missing, damaged or lacks BOS or EOS."""
@@ -67,6 +72,10 @@ class Tokenizer:
         except Exception as error:  # the library raises bare Exception for anything wrong inside the file
             raise BadCheckpoint(f"{path} cannot be read as a tokenizer: {error}") from error
         return cls(backend, source=str(path))
+
+    def save(self, folder: Path) -> None:
+        """Writes `tokenizer.json`, which `from_folder` reads."""
+        self._full.save(str(folder / "tokenizer.json"))
 
     def encode(self, text: str, *, bos: bool = False, control: bool = False) -> list[int]:
         """Token ids of `text`.
@@ -106,7 +115,7 @@ def _unlimit(backend: Backend) -> None:
     backend.no_truncation()
     backend.no_padding()
     if backend.pre_tokenizer is not None:
-        backend.pre_tokenizer = _linear_time(backend.pre_tokenizer)
+        backend.pre_tokenizer = linear_time(backend.pre_tokenizer)
 
 
 def _without_markers(full: Backend, added: Mapping[int, AddedToken]) -> tuple[Backend, dict[int, int]]:
@@ -120,13 +129,13 @@ def _without_markers(full: Backend, added: Mapping[int, AddedToken]) -> tuple[Ba
     if full.normalizer is not None:
         plain.normalizer = full.normalizer
     plain.pre_tokenizer = full.pre_tokenizer
-    words = {i: token for i, token in added.items() if not (token.special or _is_marker(token.content))}
+    words = {i: token for i, token in added.items() if not (token.special or is_marker(token.content))}
     plain.add_tokens(list(words.values()))
     renamed = ((plain.token_to_id(token.content), i) for i, token in words.items())
     return plain, {new: old for new, old in renamed if new is not None and new != old}
 
 
-def _linear_time(published: pre_tokenizers.PreTokenizer) -> pre_tokenizers.PreTokenizer:
+def linear_time(published: pre_tokenizers.PreTokenizer) -> pre_tokenizers.PreTokenizer:
     r"""The same cuts without the published pattern's quadratic time on long white space.
 
     `\s+$` is tried at every space of a run that something else follows: 40,000 of them take seconds. A match
@@ -141,7 +150,8 @@ def _linear_time(published: pre_tokenizers.PreTokenizer) -> pre_tokenizers.PreTo
     return same
 
 
-def _is_marker(text: str) -> bool:
+def is_marker(text: str) -> bool:
+    """Whether an added token is a mark such as <|EOT|> rather than a word."""
     return _MARKER.fullmatch(text) is not None
 
 

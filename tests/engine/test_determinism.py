@@ -10,7 +10,8 @@ from coderv2.engine.determinism import seed_of
 from coderv2.engine.engine import Engine, EngineSettings
 from coderv2.engine.request import SamplingParams, TokenLogprob
 from coderv2.errors import Unsupported
-from coderv2.kernels import invariant
+from coderv2.kernels import cpu, invariant
+from coderv2.model.pack import pack_model
 from coderv2.model.transformer import Transformer
 from coderv2.text.chat import Message, encode_chat
 from coderv2.text.fim import encode_fim
@@ -108,6 +109,27 @@ def test_chunk_size_and_cache_hits_change_no_bit(dtype: torch.dtype, chunk: int)
     warm = together([job], served, [0])
     assert served.stats().cached_tokens >= 440
     assert whole == cold == warm
+
+
+@pytest.mark.skipif(cpu.kernels is None, reason="the CPU kernels are not built")
+@pytest.mark.parametrize("family", ["lite", "full"])
+@pytest.mark.parametrize("name", ["f32", "bf16", "fp8", "int8", "int4"])
+def test_packed_models_answer_bitwise_alike_in_a_crowd_in_any_chunk_and_on_a_cache_hit(
+    family: str, name: str
+) -> None:
+    model = pack_model(tiny_model(tiny_config(family)), lambda _: name)
+    made = [job for job in jobs(40, Random(7)) if job.cancel_after is None]
+    # More tokens than a span of the attention kernel holds.
+    made.append(
+        Job([(7 * i) % 500 + 20 for i in range(450)], SamplingParams(top_p=0.9, max_tokens=6, logprobs=3))
+    )
+    order = Random(1).sample(range(len(made)), len(made))
+    crowd = engine(model, max_batch_tokens=33, max_running=24)
+    many, again = (together(made, crowd, order) for _ in range(2))
+    assert crowd.stats().cached_tokens > 1000
+    alone = engine(model, max_batch_tokens=512, page_size=16, prefix_caching=False)
+    for number, job in enumerate(made):
+        assert together([job], alone, [0])[0] == many[number] == again[number], number
 
 
 def test_a_request_without_a_seed_draws_alike_whenever_it_comes() -> None:

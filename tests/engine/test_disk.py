@@ -19,6 +19,7 @@ from tests.tiny_tokenizer import tiny_tokenizer
 
 PROMPT = random.Random(4).choices(range(10, 300), k=30)
 A, B, C = (bytes([i]) * 32 for i in range(3))
+MODEL = "ab" * 32
 PAGE = 2 * 4 * (32 + 8) * 4 + 32  # layers, tokens, numbers, bytes each, checksum
 
 
@@ -47,8 +48,8 @@ def served(engine: Engine, ids: list[int] | None = None) -> tuple[list[int], int
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_saved_page_comes_back_bit_by_bit(dtype: torch.dtype, tmp_path: Path) -> None:
     first, second = cache(dtype=dtype), cache(seed=1, dtype=dtype)
-    DiskTier(tmp_path, "model", first, 1 << 20).save(A, 2)
-    later = DiskTier(tmp_path, "model", second, 1 << 20)
+    DiskTier(tmp_path, MODEL, first, 1 << 20).save(A, 2)
+    later = DiskTier(tmp_path, MODEL, second, 1 << 20)
     assert later.load(A, 0)
     assert torch.equal(second.latent_LPSC[:, 0], first.latent_LPSC[:, 2])
     assert torch.equal(second.k_rope_LPSR[:, 0], first.k_rope_LPSR[:, 2])
@@ -56,31 +57,31 @@ def test_a_saved_page_comes_back_bit_by_bit(dtype: torch.dtype, tmp_path: Path) 
 
 
 def test_a_damaged_page_is_deleted_and_not_believed(tmp_path: Path) -> None:
-    tier = DiskTier(tmp_path, "model", cache(), 1 << 20)
+    tier = DiskTier(tmp_path, MODEL, cache(), 1 << 20)
     for damage in (lambda c: c[:-1], lambda c: b"", lambda c: c[:40] + bytes([c[40] ^ 1]) + c[41:]):
         tier.save(A, 0)
         (path,) = files(tmp_path)
         path.write_bytes(damage(path.read_bytes()))
         target = cache(seed=1)
         before = target.latent_LPSC.clone()
-        assert not DiskTier(tmp_path, "model", target, 1 << 20).load(A, 0)
+        assert not DiskTier(tmp_path, MODEL, target, 1 << 20).load(A, 0)
         assert torch.equal(target.latent_LPSC, before)
         path.unlink(missing_ok=True)
-        tier = DiskTier(tmp_path, "model", cache(), 1 << 20)
+        tier = DiskTier(tmp_path, MODEL, cache(), 1 << 20)
 
 
 def test_a_page_under_anothers_name_is_not_believed(tmp_path: Path) -> None:
-    tier = DiskTier(tmp_path, "model", cache(), 1 << 20)
+    tier = DiskTier(tmp_path, MODEL, cache(), 1 << 20)
     tier.save(A, 0)
     (path,) = files(tmp_path)
     other = path.parent.parent / B.hex()[:2] / B.hex()
     other.parent.mkdir()
     path.rename(other)
-    assert not DiskTier(tmp_path, "model", cache(), 1 << 20).load(B, 0)
+    assert not DiskTier(tmp_path, MODEL, cache(), 1 << 20).load(B, 0)
 
 
 def test_a_file_that_has_gone_is_only_a_miss(tmp_path: Path) -> None:
-    tier = DiskTier(tmp_path, "model", cache(), 1 << 20)
+    tier = DiskTier(tmp_path, MODEL, cache(), 1 << 20)
     tier.save(A, 0)
     files(tmp_path)[0].unlink()
     assert not tier.load(A, 0)
@@ -89,7 +90,7 @@ def test_a_file_that_has_gone_is_only_a_miss(tmp_path: Path) -> None:
 
 
 def test_the_least_recently_used_pages_make_room(tmp_path: Path) -> None:
-    tier = DiskTier(tmp_path, "model", cache(), 2 * PAGE)
+    tier = DiskTier(tmp_path, MODEL, cache(), 2 * PAGE)
     tier.save(A, 0)
     tier.save(B, 1)
     assert tier.load(A, 3)
@@ -99,18 +100,58 @@ def test_the_least_recently_used_pages_make_room(tmp_path: Path) -> None:
 
 
 def test_a_smaller_limit_at_the_next_start_deletes_the_oldest_of_any_model(tmp_path: Path) -> None:
-    DiskTier(tmp_path, "old model", cache(), 1 << 20).save(A, 0)
+    DiskTier(tmp_path, "cd" * 32, cache(), 1 << 20).save(A, 0)
     for path in files(tmp_path):
         os.utime(path, (1, 1))
-    DiskTier(tmp_path, "model", cache(), 1 << 20).save(B, 0)
-    later = DiskTier(tmp_path, "model", cache(), PAGE)
+    DiskTier(tmp_path, MODEL, cache(), 1 << 20).save(B, 0)
+    later = DiskTier(tmp_path, MODEL, cache(), PAGE)
     assert later.load(B, 0)
     assert len(files(tmp_path)) == 1
 
 
+def test_files_that_are_no_pages_are_never_deleted_even_in_a_folder_of_the_same_depth(tmp_path: Path) -> None:
+    # As a hub's cache has them: models--name/blobs/SHA-256.
+    blob = tmp_path / "models--someones" / "blobs" / ("ab" * 32)
+    notes = tmp_path / MODEL / "00" / "notes.txt"
+    for path in (blob, notes):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(bytes(1000))
+    DiskTier(tmp_path, MODEL, cache(), 1)
+    assert files(tmp_path) == sorted([blob, notes])
+
+
+def test_what_a_crash_left_half_written_counts_and_goes_first(tmp_path: Path) -> None:
+    DiskTier(tmp_path, MODEL, cache(), 1 << 20).save(B, 0)
+    half = tmp_path / MODEL / "00" / f"{A.hex()}.1234"
+    half.parent.mkdir()
+    half.write_bytes(bytes(PAGE - 1))
+    os.utime(half, (1, 1))
+    assert DiskTier(tmp_path, MODEL, cache(), PAGE).load(B, 0)
+    assert half not in files(tmp_path)
+
+
+def test_a_page_that_another_process_deletes_while_the_folder_is_read_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    DiskTier(tmp_path, MODEL, cache(), 1 << 20).save(A, 0)
+    (page,) = files(tmp_path)
+    listed = sorted(tmp_path.glob("*/*/*"))
+    page.unlink()
+    monkeypatch.setattr(Path, "glob", lambda path, pattern: iter(listed))
+    assert not DiskTier(tmp_path, MODEL, cache(), 1 << 20).load(A, 0)
+
+
+def test_where_bits_count_another_thread_count_is_another_computer(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, pages = FakeModel(), cache()
+    names = {fingerprint(model, pages, deterministic=exact) for exact in (True, False)}
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
+    more = {fingerprint(model, pages, deterministic=exact) for exact in (True, False)}
+    assert len(names | more) == 3
+
+
 def test_a_disk_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
-    tier = DiskTier(tmp_path, "model", cache(), 1 << 20)
-    (tmp_path / "model" / A.hex()[:2]).write_text("a file where a folder should be")
+    tier = DiskTier(tmp_path, MODEL, cache(), 1 << 20)
+    (tmp_path / MODEL / A.hex()[:2]).write_text("a file where a folder should be")
     tier.save(A, 0)
     assert not tier.load(A, 0)
 

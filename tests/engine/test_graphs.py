@@ -1,4 +1,4 @@
-"""Decode steps that are recorded and repeated: padding, buffers and device sampling change no answer."""
+"""Decode steps that are recorded and repeated: padding, buffers and tokens chosen on the device change no answer."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,7 +23,6 @@ ASKED = [
     replace(DRAWN, top_p=0.8, max_tokens=14),
     replace(DRAWN, top_k=5, temperature=1.3),
     replace(DRAWN, min_p=0.2, temperature=1),
-    # More than the likeliest few, so that the host draws again with the same number.
     replace(DRAWN, top_p=0.999, temperature=8),
     # What the step cannot do itself.
     replace(GREEDY, logprobs=2),

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from coderv2.engine.engine import Engine, EngineSettings
 from coderv2.engine.grammar import StructuredOutputsParams
+from coderv2.engine.healing import Healing
 from coderv2.engine.request import SamplingParams
 from coderv2.errors import InvalidValue
 from coderv2.text.fim import encode_fim
@@ -130,6 +131,22 @@ def test_a_real_model_gives_the_tokens_of_the_whole_text_where_it_agrees_with_wh
             typed = text_so_far + first[:1].decode()
             healed = tokens(TOKENIZER.encode(typed, bos=True), token_healing=True)
             assert healed == natural
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        [*TOKENIZER.encode(TEXT, bos=True), TOKENIZER.eos_id],
+        [TOKENIZER.bos_id],
+        encode_fim(TOKENIZER, "", TEXT),
+        encode_fim(TOKENIZER, "", ""),
+    ],
+)
+def test_control_tokens_at_the_edge_are_never_taken(prompt: list[int]) -> None:
+    healing = Healing(TOKENIZER, 600)
+    healed = healing.heal(prompt)
+    assert healed.prompt_ids == prompt
+    assert healing.constraint(healed, [TOKENIZER.eos_id]) is None
 
 
 def test_healing_cannot_be_combined_with_what_says_otherwise() -> None:

@@ -3,6 +3,7 @@
 import random
 
 import pytest
+import torch
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -47,11 +48,20 @@ class Life(RuleBasedStateMachine):
         tenant=st.sampled_from(TENANTS),
         priority=st.integers(-1, 2),
         deadline=st.none() | st.floats(0.5, 20),
+        right=st.integers(0, 18),
     )
     def submit(
-        self, ids: list[int], count: int, n: int, tenant: str, priority: int, deadline: float | None
+        self,
+        ids: list[int],
+        count: int,
+        n: int,
+        tenant: str,
+        priority: int,
+        deadline: float | None,
+        right: int,
     ) -> None:
-        params = greedy(count, n=n)
+        # A draft of which the first `right` tokens are the answer's.
+        params = greedy(count, n=n, prediction=[*continuation(ids, count)[:right], 11, 12, 13])
         if self.engine.full(n):
             with pytest.raises(QueueFull):
                 self.engine.submit(ids, params)
@@ -75,6 +85,19 @@ class Life(RuleBasedStateMachine):
     @rule()
     def preempt(self) -> None:
         self.engine._scheduler.preempt_all()
+
+    @rule()
+    def update(self) -> None:
+        self.engine.update_weights({"model.norm.weight": torch.zeros(4)})
+        assert self.engine.stats().pages_idle == 0
+
+    @precondition(lambda self: not self.engine.full())
+    @rule(ids=st.lists(st.integers(10, 300), min_size=1, max_size=12))
+    def score(self, ids: list[int]) -> None:
+        # What others bring meanwhile comes with the next step, which tells late ones from those in time by the clock.
+        (found,) = self.engine.score([ids])
+        assert len(found) == len(ids) - 1
+        self._step()
 
     @precondition(lambda self: self.open)
     @rule(data=st.data())

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from coderv2.engine.drawing import FEW
 from coderv2.engine.request import Request, SamplingParams
 from coderv2.engine.sampler import sample
 from tests.tiny_tokenizer import tiny_tokenizer
@@ -112,7 +111,7 @@ def test_min_p_keeps_what_is_not_much_less_likely_than_the_best() -> None:
     min_p=st.floats(0, 0.9),
     luck=st.integers(0, 10**6),
 )
-def test_the_shortlist_changes_no_draw(weights: list[float], top_p: float, min_p: float, luck: int) -> None:
+def test_a_drawn_token_is_in_the_nucleus(weights: list[float], top_p: float, min_p: float, luck: int) -> None:
     probs = torch.tensor(weights, dtype=torch.float64)
     logits = torch.cat([probs.log(), torch.full((W - len(weights),), -40.0)]).float()
     kept = _plain_nucleus(logits.softmax(-1), top_p, min_p)
@@ -151,13 +150,13 @@ def test_rows_that_are_drawn_together_give_what_each_gives_alone(data: st.DataOb
         assert sample(logits_BW[row : row + 1], [request(**kind)]) == [together[row]]
 
 
-def test_top_k_above_the_few_that_are_looked_at_first_keeps_just_so_many() -> None:
+def test_a_large_top_k_keeps_just_so_many() -> None:
     logits = torch.linspace(0, 0.01, W)
-    counts = drawn(logits, times=3000, top_k=FEW + 10)
-    assert counts.keys() == set(range(W - FEW - 10, W))
+    counts = drawn(logits, times=3000, top_k=74)
+    assert counts.keys() == set(range(W - 74, W))
 
 
-def test_a_nucleus_that_is_wider_than_the_few_looked_at_first_is_kept_whole() -> None:
+def test_a_wide_nucleus_is_kept_whole() -> None:
     logits = torch.linspace(0, 0.01, W)
     counts = drawn(logits, times=4000, top_p=0.75, temperature=1.0)
     assert min(counts) in range(W - int(0.75 * W) - 3, W - int(0.74 * W))
@@ -199,6 +198,20 @@ def test_min_tokens_bars_the_end() -> None:
     assert chosen(logits, temperature=0, min_tokens=1) == 4
     assert chosen(logits, temperature=0, min_tokens=1, stop_token_ids=[4]) == 3
     assert chosen(logits, temperature=0, min_tokens=1, answer=(7,)) == eos
+
+
+@pytest.mark.parametrize("penalty", [1e-40, 1e40])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_an_extreme_repetition_penalty_stays_finite(penalty: float, temperature: float) -> None:
+    logits = row(t3=4.0, t4=3.0) - 1
+    favoured = {"repetition_penalty": penalty, "temperature": temperature, "top_k": 1, "prompt": (3, 5)}
+    assert chosen(logits, **favoured) == (3 if penalty < 1 else 4)
+
+
+def test_where_every_token_is_barred_the_first_is_taken_and_nothing_breaks() -> None:
+    everything = {"min_tokens": 2, "stop_token_ids": list(range(W))}
+    for temperature in (0.0, 1.0):
+        assert chosen(torch.zeros(W), temperature=temperature, **everything) == 0
 
 
 def test_logprobs_are_the_models_own_whatever_was_adjusted() -> None:

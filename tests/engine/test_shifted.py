@@ -153,6 +153,8 @@ def test_it_is_refused_where_it_could_not_be_kept() -> None:
         params("fast")
     with pytest.raises(InvalidValue, match="deterministic"):
         engine(deterministic=True).submit(infill(PREFIX, SUFFIX), params())
+    with pytest.raises(InvalidValue, match="prefix_caching is off"):
+        engine(prefix_caching=False).submit(infill(PREFIX, SUFFIX), params())
     with pytest.raises(InvalidValue, match="fim_seam"):
         engine(fim_seam=0)
 

@@ -8,11 +8,23 @@ import pytest
 import torch
 
 from coderv2.engine.engine import Engine, EngineSettings
-from coderv2.errors import BadCheckpoint, ContextTooLong, InvalidValue
+from coderv2.errors import BadCheckpoint, ContextTooLong, InvalidValue, ServiceError, Unsupported
+from coderv2.kernels import cpu
 from coderv2.model.batch import Batch
+from coderv2.model.loading import open_model
+from coderv2.model.pack import pack_model
 from coderv2.model.transformer import Transformer
 from coderv2.model.weights import published_tensors, save
-from tests.engine.fakes import answer, continuation, fake_engine, greedy, run
+from tests.engine.fakes import (
+    VOCABULARY,
+    FakeModel,
+    answer,
+    continuation,
+    fake_engine,
+    greedy,
+    one_peak,
+    run,
+)
 from tests.tiny import tiny_config, tiny_model
 from tests.tiny_tokenizer import tiny_tokenizer
 
@@ -106,6 +118,59 @@ def test_scoring_beside_open_requests_loses_none_of_their_tokens() -> None:
     told = busy.step()
     assert busy.score([[1, 2, 3]])[0] == pytest.approx([0.0] * 2, abs=10)
     assert answer(told + run(busy), name) == continuation([20, 21], 6)
+
+
+def test_scoring_that_fails_leaves_nothing_behind_and_loses_no_others_tokens() -> None:
+    def logits(tokens: list[int]) -> torch.Tensor:
+        return torch.full((VOCABULARY,), float("nan")) if 299 in tokens else one_peak(tokens)
+
+    busy = fake_engine(FakeModel(logits), max_batch_tokens=16)
+    name = busy.submit([20, 21], greedy(12))
+    told = busy.step()
+    with pytest.raises(ServiceError, match="not finite"):
+        busy.score([list(range(10, 60)), [5, 299, 5], list(range(60, 120))])
+    told += run(busy)
+    assert answer(told, name) == continuation([20, 21], 12)
+    assert {delta.request_id for delta in told} == {name}
+    busy.check()
+    assert busy.stats().pages_used == 0
+
+
+@pytest.mark.skipif(cpu.kernels is None, reason="the CPU kernels are not built")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", ["lite", "full"])
+def test_packed_models_are_updated_in_place(family: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        save(model(family, seed).to(dtype), tmp_path / str(seed))
+    old, new = (open_model(tmp_path / str(seed), dtype=dtype) for seed in (0, 1))
+    assert old.packed
+    updated = engine(old)
+    before = answered(updated)
+    updated.update_weights(tmp_path / "1")
+    assert answered(updated) == answered(engine(new)) != before
+    for (name, mine), (other_name, other) in zip(old.stored(), new.stored(), strict=True):
+        assert name == other_name
+        assert torch.equal(mine, other), name
+
+
+@pytest.mark.skipif(cpu.kernels is None, reason="the CPU kernels are not built")
+def test_an_update_leaves_a_packed_models_other_weights_in_the_format_they_have(tmp_path: Path) -> None:
+    mixed = pack_model(model(), lambda name: "f32" if name.endswith("gate") else "bf16")
+    before = {name: tensor.clone() for name, tensor in mixed.stored()}
+    engine(mixed).update_weights({"model.norm.weight": torch.full((64,), 1.0009765)})
+    after = dict(mixed.stored())
+    assert after.keys() == before.keys()
+    assert [name for name in after if not torch.equal(after[name], before[name])] == ["norm"]
+    assert after["norm"][0] == pytest.approx(1.0009765, abs=1e-7)
+
+
+@pytest.mark.skipif(cpu.kernels is None, reason="the CPU kernels are not built")
+def test_quantised_weights_are_not_updated_and_serve_on() -> None:
+    served = engine(pack_model(model(), lambda name: "int8"))
+    before = answered(served)
+    with pytest.raises(Unsupported, match="int8 cannot be changed in place"):
+        served.update_weights(dict(published_tensors(model(seed=1))))
+    assert answered(served) == before
 
 
 def test_what_cannot_be_scored_is_refused() -> None:

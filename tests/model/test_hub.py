@@ -42,7 +42,7 @@ def test_hub_name_is_downloaded_without_code_or_pickles(
 
     monkeypatch.setattr(hub, "snapshot_download", download)
     assert hub.resolve("deepseek-ai/DeepSeek-Coder-V2-Lite-Base") == tmp_path
-    assert asked == [("deepseek-ai/DeepSeek-Coder-V2-Lite-Base", ["*.json", "*.safetensors"])]
+    assert asked == [("deepseek-ai/DeepSeek-Coder-V2-Lite-Base", ["*.json", "*.safetensors", "*.packed"])]
 
 
 def test_unreachable_hub_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

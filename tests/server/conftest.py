@@ -10,7 +10,7 @@ import pytest
 
 from coderv2.engine.llm import LLM
 from coderv2.engine.worker import Worker
-from coderv2.server.app import create_app
+from coderv2.server.app import simple_app
 from tests.server.running import running
 
 
@@ -33,6 +33,6 @@ def served(tiny_checkpoint: Path) -> Iterator[Served]:
     offline = LLM(tiny_checkpoint, max_model_len=256, cache_tokens=4096)
     worker = Worker(engine)
     worker.start()
-    with running(create_app(worker, engine.tokenizer, "tiny")) as url:
+    with running(simple_app(worker, engine.tokenizer, "tiny")) as url:
         yield Served(url, offline, worker)
     worker.stop()

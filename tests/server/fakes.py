@@ -9,9 +9,15 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
+from coderv2.engine.engine import EngineStats
 from coderv2.engine.request import Delta, SamplingParams, TokenLogprob
-from coderv2.server.app import create_app
+from coderv2.server.app import create_app, simple_app
+from coderv2.server.backend import Backend
+from coderv2.server.caller import Accounts
 from coderv2.server.defaults import SamplingDefaults
+from coderv2.server.door import Door
+from coderv2.server.keys import Key, Keys, digest_of
+from coderv2.server.models import Models
 from coderv2.text.tokenizer import Tokenizer
 from tests.tiny_tokenizer import tiny_tokenizer
 
@@ -25,14 +31,19 @@ class ScriptedEngine:
         self.max_model_len = max_model_len
         self.prompts: list[list[int]] = []
         self.params: list[SamplingParams] = []
+        self.options: list[dict[str, Any]] = []
+        """tenant, priority and deadline of each."""
         self.closed = 0
         self.alive = True
         self._scripts = deque(scripts)
         self._refuses = refuses
 
-    def stream(self, prompt_ids: Sequence[int], params: SamplingParams) -> AsyncGenerator[Delta, None]:
+    def stream(
+        self, prompt_ids: Sequence[int], params: SamplingParams, **options: Any
+    ) -> AsyncGenerator[Delta, None]:
         if self._refuses:
             raise self._refuses
+        self.options.append(options)
         self.prompts.append(list(prompt_ids))
         self.params.append(params)
         return self._play(self._scripts.popleft())
@@ -49,6 +60,9 @@ class ScriptedEngine:
 
     def healthy(self) -> bool:
         return self.alive
+
+    def stats(self) -> EngineStats:
+        return EngineStats(1, 2, 3, 10, 4, 100, 40, 0, 0)
 
 
 def said(*texts: str, index: int = 0, finish: str = "stop", logprobs: bool = False) -> list[Delta]:
@@ -67,10 +81,20 @@ def said(*texts: str, index: int = 0, finish: str = "stop", logprobs: bool = Fal
     ]
 
 
+def keyed_app(engine: ScriptedEngine, *keys: Key) -> FastAPI:
+    """Lets in these keys only; the secret of key NAME is `secret-NAME`."""
+    models = Models.of("tiny", Backend(engine, tiny_tokenizer()))
+    return create_app(Door(models, Accounts(Keys(keys))))
+
+
+def key(name: str, **limits: Any) -> Key:
+    return Key(name, digest_of(f"secret-{name}"), **limits)
+
+
 def scripted_app(
     engine: ScriptedEngine, tokenizer: Tokenizer | None = None, defaults: SamplingDefaults | None = None
 ) -> FastAPI:
-    return create_app(engine, tokenizer or tiny_tokenizer(), "tiny", defaults)
+    return simple_app(engine, tokenizer or tiny_tokenizer(), "tiny", defaults)
 
 
 def request(app: FastAPI, method: str, path: str, **options: Any) -> httpx.Response:
@@ -78,7 +102,7 @@ def request(app: FastAPI, method: str, path: str, **options: Any) -> httpx.Respo
 
     async def send() -> httpx.Response:
         transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await client.request(method, path, **options)
 
     return asyncio.run(send())
@@ -95,3 +119,19 @@ def events_of(response: httpx.Response) -> list[Any]:
     parts = response.text.removesuffix("\n\n").split("\n\n")
     data = [part.removeprefix("data: ") for part in parts if not part.startswith(":")]
     return [text if text == "[DONE]" else json.loads(text) for text in data]
+
+
+def lines_of(response: httpx.Response) -> list[Any]:
+    """The JSON of each line."""
+    return [json.loads(line) for line in response.text.splitlines()]
+
+
+def named_events_of(response: httpx.Response) -> list[Any]:
+    """The JSON of each event, whose name must be its type."""
+    events = []
+    for part in response.text.removesuffix("\n\n").split("\n\n"):
+        if not part.startswith(":"):
+            name, data = part.split("\n")
+            events.append(json.loads(data.removeprefix("data: ")))
+            assert name == f"event: {events[-1]['type']}"
+    return events

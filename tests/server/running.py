@@ -8,14 +8,15 @@ from contextlib import contextmanager
 import uvicorn
 from fastapi import FastAPI
 
-from coderv2.server.listen import bind
+from coderv2.server.connections import ConnectionLimits
+from coderv2.server.listen import bind, config_for
 
 
 @contextmanager
-def running(app: FastAPI) -> Iterator[str]:
+def running(app: FastAPI, limits: ConnectionLimits | None = None) -> Iterator[str]:
     """Its root URL."""
     bound = bind("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
+    server = uvicorn.Server(config_for(app, limits or ConnectionLimits()))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
     thread.start()
     try:

@@ -37,8 +37,12 @@ def test_one_line_for_a_request_with_counts_and_without_text(caplog: pytest.LogC
         response = post(app, "/v1/completions", prompt="the prompt", stream=True)
     assert events_of(response)[-1] == "[DONE]"
     (line,) = caplog.messages
-    assert re.fullmatch(r"POST /v1/completions 200 \d+ ms \d+\+1 tokens req_[0-9a-f]{32}", line)
-    assert "prompt" not in line
+    expected = (
+        r"method=POST path=/v1/completions status=200 ms=\d+ id=req_[0-9a-f]{32} "
+        r"prompt=\d+ cached=0 completion=1 first_ms=\d+"
+    )
+    assert re.fullmatch(expected, line)
+    assert "the prompt" not in line
 
 
 def test_a_path_cannot_forge_a_log_line(caplog: pytest.LogCaptureFixture) -> None:

@@ -31,7 +31,7 @@ def test_the_table(error: Exception, status: int, kind: str, code: str, param: s
     told = failure(error, "req_1")
     assert (told.status, told.type, told.code, told.param) == (status, kind, code, param)
     assert "secret" not in told.message
-    assert ("retry-after" in told.response().headers) == (status == 503)
+    assert ("retry-after" in told.response("/completions", "req_1").headers) == (status == 503)
 
 
 def test_every_class_of_the_tree_has_an_answer() -> None:
@@ -52,8 +52,8 @@ def test_every_class_of_the_tree_has_an_answer() -> None:
             "stream_options.include_usage",
             "invalid_value",
         ),
-        ({"prompt": "a", "tools": [{}]}, "tools", "unsupported_parameter"),
-        ({"prompt": "a", "best_of": 3}, "best_of", "unsupported_parameter"),
+        ({"prompt": "a", "functions": [{}]}, "functions", "unsupported_parameter"),
+        ({"prompt": "a", "n": 2, "best_of": 1}, "best_of", "invalid_value"),
         ({"prompt": "a", "stop": ""}, "stop", "invalid_value"),
         ({"prompt": "a", "min_tokens": 17}, "min_tokens", "invalid_value"),
     ],

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from coderv2.server import errors, limits
-from coderv2.server.schema import ChatRequest, CompletionRequest
+from coderv2.server.schema.openai import ChatRequest, CompletionRequest
 from tests.server.conftest import Served
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "guides" / "serve.md").read_text("utf-8")
@@ -31,7 +31,10 @@ def test_the_curl_lines_work(served: Served) -> None:
         url, _, header, _, body = shlex.split(line)[1:]
         headers = dict([header.split(": ")])
         answer = httpx.post(
-            url.replace("http://127.0.0.1:8000", served.url), headers=headers, content=body.encode()
+            url.replace("http://127.0.0.1:8000", served.url),
+            headers=headers,
+            content=body.encode(),
+            timeout=60,
         )
         assert answer.status_code == 200, answer.text
 

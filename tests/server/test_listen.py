@@ -14,8 +14,12 @@ from coderv2.engine.worker import Worker
 from coderv2.errors import InvalidValue
 from coderv2.server import listen
 from coderv2.server.app import create_app
+from coderv2.server.backend import Backend
+from coderv2.server.door import Door
 from coderv2.server.listen import bind, serve
+from coderv2.server.models import Models
 from tests.engine.fakes import FakeModel, fake_engine
+from tests.tiny_tokenizer import tiny_tokenizer
 
 
 def test_a_port_in_use_is_one_clear_error() -> None:
@@ -29,16 +33,13 @@ def test_a_port_in_use_is_one_clear_error() -> None:
         assert caught.value.param == "port"
 
 
-def test_a_port_taken_while_the_model_loads_is_the_same_error() -> None:
+def test_a_port_taken_before_we_listen_is_the_same_error() -> None:
     with bind("127.0.0.1", 0) as ours, socket.socket() as theirs:
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         theirs.bind(ours.getsockname())
         theirs.listen()
-        engine = fake_engine()
-        worker = Worker(engine)
         with pytest.raises(InvalidValue, match="is in use"):
-            serve(create_app(worker, engine.tokenizer, "tiny"), worker, ours, on_ready=lambda: None)
-        assert not worker.healthy()
+            _serve(Worker(fake_engine()), ours, lambda: None)
 
 
 def test_an_address_that_is_none_of_ours() -> None:
@@ -47,14 +48,24 @@ def test_an_address_that_is_none_of_ours() -> None:
             bind(host, 0)
 
 
+def _serve(worker: Worker, bound: socket.socket, on_ready: Callable[[], None]) -> Door:
+    door = Door()
+
+    def load() -> Models:
+        worker.start()
+        return Models.of("tiny", Backend(worker, tiny_tokenizer()))
+
+    serve(create_app(door), door, bound, load=load, stop=worker.stop, on_ready=on_ready)
+    return door
+
+
 def _serve_until(visit: Callable[[str], Any]) -> Worker:
     """Serves in this thread, as signals need, while another visits and then sends the signal."""
-    engine = fake_engine(FakeModel(context=50_000), cache_tokens=100_000)
-    worker = Worker(engine)
+    worker = Worker(fake_engine(FakeModel(context=50_000), cache_tokens=100_000))
     bound = bind("127.0.0.1", 0)
     url = f"http://127.0.0.1:{bound.getsockname()[1]}"
     visitor = threading.Thread(target=visit, args=(url,))
-    serve(create_app(worker, engine.tokenizer, "tiny"), worker, bound, on_ready=visitor.start)
+    _serve(worker, bound, visitor.start)
     visitor.join()
     bound.close()
     return worker

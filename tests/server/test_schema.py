@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from coderv2.server.schema import ChatRequest, CompletionRequest
+from coderv2.server.schema.openai import ChatRequest, CompletionRequest
 
 
 def _problem(kind: type[CompletionRequest] | type[ChatRequest], **body: Any) -> dict[str, Any]:

@@ -8,7 +8,17 @@ import pytest
 from fastapi import Request
 
 from coderv2.server import stream
-from coderv2.server.stream import EventStream, encode_json, events, unless_gone
+from coderv2.server.stream import (
+    BARE_EVENTS,
+    EVENTS,
+    LINES,
+    NAMED_EVENTS,
+    EventStream,
+    Framing,
+    encode_json,
+    framed,
+    unless_gone,
+)
 
 
 class Source:
@@ -36,9 +46,9 @@ def _told(error: Exception) -> dict[str, Any]:
     return {"error": str(error)}
 
 
-def _sent(source: Source) -> bytes:
+def _sent(source: Source, framing: Framing = EVENTS) -> bytes:
     async def collect() -> bytes:
-        return b"".join([data async for data in events(source.chunks(), _told)])
+        return b"".join([data async for data in framed(source.chunks(), framing, _told)])
 
     return asyncio.run(collect())
 
@@ -60,6 +70,14 @@ def test_silence_is_filled_with_comments(monkeypatch: pytest.MonkeyPatch) -> Non
     text = _sent(Source({"a": 1}, 0.07, {"b": 2}))
     assert text.startswith(b'data: {"a":1}\n\n: keep-alive\n\n')
     assert text.endswith(b'data: {"b":2}\n\ndata: [DONE]\n\n')
+
+
+def test_each_family_has_its_frames() -> None:
+    value = {"type": "ping", "a": 1}
+    data = b'{"type":"ping","a":1}'
+    assert _sent(Source(value), NAMED_EVENTS) == b"event: ping\ndata: " + data + b"\n\n"
+    assert _sent(Source(value), BARE_EVENTS) == b"data: " + data + b"\n\n"
+    assert _sent(Source(value), LINES) == data + b"\n"
 
 
 def test_lone_surrogates_stay_valid_json() -> None:
@@ -99,13 +117,15 @@ def test_wherever_the_client_leaves_the_source_is_closed_before_the_reply_ends(l
 
     async def exchange() -> Client:
         client = Client(leaves_after)
-        await EventStream(events(source.chunks(), _told))(client.scope(), client.receive, client.send)
+        await EventStream(framed(source.chunks(), EVENTS, _told), "text/event-stream")(
+            client.scope(), client.receive, client.send
+        )
         return client
 
     client = asyncio.run(exchange())
     assert client.state["gone"]
     assert source.closed or leaves_after == 1  # that early, nothing may have been opened
-    assert len(client.sent) <= leaves_after + 1
+    assert len(client.sent) <= leaves_after + 3
 
 
 def test_work_is_cancelled_when_the_client_goes_away() -> None:

@@ -5,6 +5,7 @@
 
 import importlib
 import platform
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +13,7 @@ from typing import Any
 
 from coderv2 import paths
 from coderv2.errors import Unsupported
+from coderv2.log import logger
 
 NEEDS: dict[str, frozenset[str]] = {
     "avx512": frozenset(
@@ -26,7 +28,11 @@ NEEDS: dict[str, frozenset[str]] = {
 def available() -> list[str]:
     """Instruction sets that are built and that this processor has, best first."""
     flags = _flags()
-    return [isa for isa, needs in NEEDS.items() if needs <= flags and find_spec(f"{__name__}._{isa}")]
+    return [isa for isa in _built() if NEEDS[isa] <= flags]
+
+
+def _built() -> list[str]:
+    return [isa for isa in NEEDS if find_spec(f"{__name__}._{isa}")]
 
 
 def _flags() -> frozenset[str]:
@@ -56,6 +62,26 @@ def _kernels() -> ModuleType | None:
 kernels: Any = _kernels()
 
 
+def keep_memory() -> None:
+    """Freed memory stays with the process from now on: passes take the same amounts again and again."""
+    if kernels is not None:
+        kernels.keep_memory()
+
+
 def isa() -> str | None:
     """The instruction set in use."""
     return kernels.__name__.rpartition("._")[2] if kernels else None
+
+
+@cache
+def warn_if_absent() -> None:
+    """Logs, once in a process, that PyTorch computes what the kernels would compute faster, and the way out."""
+    if kernels is not None:
+        return
+    if paths.isa() == "none":
+        why = "CODERV2_ISA is none"
+    elif _built():
+        why = f"this processor lacks what they were built for, {' and '.join(_built())}"
+    else:
+        why = "they were not built; install a C++ compiler (g++ or clang) and reinstall coderv2"
+    logger.warning("the CPU kernels are not in use, so PyTorch computes, several times slower: %s", why)

@@ -2,6 +2,8 @@
 //
 // A token's keys are taken in spans of 256, counted from its sequence's start, so that its bits depend on its own keys
 // only: not on its neighbours, nor on how its sequence was cut into chunks.
+#include <cmath>
+
 #include "bind.h"
 #include "lanes.h"
 #include "pool.h"
@@ -14,8 +16,8 @@ struct Shape {
     float scale;
 
     int64_t groups() const { return (H + LANES - 1) / LANES; }
-    int64_t width() const { return (C + COLUMNS - 1) / COLUMNS * COLUMNS; }
-    int64_t partial() const { return (2 + width()) * LANES; }  // maxima, sums, weighted latents
+    int64_t width() const { return (C + WIDE - 1) / WIDE * WIDE; }
+    int64_t partial() const { return (2 + width()) * LANES; }  // maxima, sums, [16][width] weighted latents
 };
 
 // Sixteen heads of one query token.
@@ -76,7 +78,7 @@ private:
     void attend(const Task& task, float* out) {
         const Query& query = queries_[task.query];
         const int64_t keys = std::min<int64_t>(SPAN, query.keys - task.first);
-        const Number *latents[SPAN], *ropes[SPAN];
+        const Number *latents[SPAN + 1], *ropes[SPAN];
         for (int64_t i = 0; i < keys; ++i) {
             const int64_t key = task.first + i;
             const int64_t row = query.table[key / s_.page_size] * s_.page_size + key % s_.page_size;
@@ -84,29 +86,30 @@ private:
             ropes[i] = k_rope_ + row * s_.R;
         }
         thread_local Weights<Kind> weights;
-        for (int64_t i = 0; i + KEYS <= keys; i += KEYS) score<KEYS>(task.query, latents + i, ropes + i, weights.scores(i));
-        for (int64_t i = keys / KEYS * KEYS; i < keys; ++i) score<1>(task.query, latents + i, ropes + i, weights.scores(i));
+        for (int64_t i = 0; i + KEYS <= keys; i += KEYS) {
+            const bool more = i + 2 * KEYS <= keys;
+            score<KEYS>(task.query, latents + i, ropes + i, more ? KEYS : 0, weights.scores(i));
+        }
+        for (int64_t i = keys / KEYS * KEYS; i < keys; ++i) score<1>(task.query, latents + i, ropes + i, 0, weights.scores(i));
         Floats largest, sum;
         weights.weigh(keys, &largest, &sum);
         store(out, largest);
         store(out + LANES, sum);
-        thread_local std::vector<Number> values;
-        values.resize(steps_of<Kind>(SPAN) * Kind::STEP * s_.width());
-        lay_padded(latents, keys, values.data());
-        weights.sum_values(values.data(), keys, keys, s_.width(), out + 2 * LANES);
+        pad(latents, keys);
+        weights.sum_rows(latents, keys, s_.width(), out + 2 * LANES);
     }
 
     template <int N>
-    void score(int64_t query, const Number* const* latents, const Number* const* ropes, float* scores) {
+    void score(int64_t query, const Number* const* latents, const Number* const* ropes, int next, float* scores) {
         Floats sums[N];
         for (auto& sum : sums) sum = zeros();
-        add_products<Kind, N>(latent_lanes(query), latents, s_.C, sums);
-        add_products<Kind, N>(rope_lanes(query), ropes, s_.R, sums);
+        add_products<Kind, N>(latent_lanes(query), latents, next ? latents + next : nullptr, s_.C, sums);
+        add_products<Kind, N>(rope_lanes(query), ropes, next ? ropes + next : nullptr, s_.R, sums);
         for (int n = 0; n < N; ++n) store(scores + n * LANES, times(sums[n], all(s_.scale)));
     }
 
-    // Latents whose width is no multiple of 16 are copied to where zeros follow them.
-    void lay_padded(const Number** latents, int64_t keys, Number* values) const {
+    // Latents whose width is no multiple of 32 are copied to where zeros follow them; beside an odd last one lies itself.
+    void pad(const Number** latents, int64_t keys) const {
         thread_local std::vector<Number> wide;
         if (s_.width() != s_.C) {
             wide.assign(keys * s_.width(), 0);
@@ -115,7 +118,7 @@ private:
                 latents[i] = wide.data() + i * s_.width();
             }
         }
-        lay_values<Kind>(latents, keys, s_.width(), values);
+        latents[keys] = latents[keys - 1];
     }
 
     void merge(const Query& query, float* out) const {
@@ -135,13 +138,13 @@ private:
         for (int64_t i = 0; i < spans; ++i) store(shares + i * LANES, divided(load(shares + i * LANES), total));
         float* rows = out + (query.token * s_.H + query.group * LANES) * s_.C;
         const int64_t heads = std::min<int64_t>(LANES, s_.H - query.group * LANES);
-        for (int64_t c = 0; c < s_.C; ++c) {
-            Floats sum = zeros();
-            for (int64_t i = 0; i < spans; ++i)
-                sum = fused(load(shares + i * LANES), load(partials + i * s_.partial() + (2 + c) * LANES), sum);
-            float lanes[LANES];
-            store(lanes, sum);
-            for (int64_t h = 0; h < heads; ++h) rows[h * s_.C + c] = lanes[h];
+        for (int64_t h = 0; h < heads; ++h) {
+            float* row = rows + h * s_.C;
+            for (int64_t i = 0; i < spans; ++i) {
+                const float* values = partials + i * s_.partial() + 2 * LANES + h * s_.width();
+                const float share = shares[i * LANES + h];
+                for (int64_t c = 0; c < s_.C; ++c) row[c] = i ? std::fma(share, values[c], row[c]) : share * values[c];
+            }
         }
     }
 

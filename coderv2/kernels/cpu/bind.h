@@ -19,10 +19,14 @@ T* at(uintptr_t address) {
 using Unlocked = nanobind::call_guard<nanobind::gil_scoped_release>;
 
 void bind_pack(nanobind::module_& m);
+void bind_round(nanobind::module_& m);
+void bind_load(nanobind::module_& m);
 void bind_linear(nanobind::module_& m);
 void bind_experts(nanobind::module_& m);
 void bind_absorbed(nanobind::module_& m);
 void bind_expanded(nanobind::module_& m);
+void bind_sample(nanobind::module_& m);
 void bind_small(nanobind::module_& m);
+void bind_probe(nanobind::module_& m);
 
 }  // namespace coderv2

@@ -30,8 +30,8 @@ public:
             const Number* pointers[SPAN];
             for (int64_t i = 0; i < count; ++i) {
                 const int64_t key = first + i;
-                round(k + key * s.H * s.X, s.X, keys_.data() + key * s.keys_width());
-                round(v + key * s.H * s.V, s.V, rows.data() + i * s.values_width());
+                Kind::rounded(k + key * s.H * s.X, s.X, keys_.data() + key * s.keys_width());
+                Kind::rounded(v + key * s.H * s.V, s.V, rows.data() + i * s.values_width());
                 pointers[i] = rows.data() + i * s.values_width();
             }
             lay_values<Kind>(pointers, count, s.values_width(), values_.data() + first * s.values_width());
@@ -44,10 +44,6 @@ public:
     int64_t laid(int64_t first) const { return std::min<int64_t>(SPAN, count_ - first); }
 
 private:
-    static void round(const float* from, int64_t width, Number* to) {
-        for (int64_t i = 0; i < width; ++i) to[i] = Kind::number(from[i]);
-    }
-
     int64_t count_ = 0;
     std::vector<Number> keys_, values_;
 };
@@ -97,7 +93,7 @@ private:
         Floats sums[N];
         const typename Kind::Number* rows[N];
         for (int n = 0; n < N; ++n) sums[n] = zeros(), rows[n] = head.key(s, key + n);
-        add_products<Kind, N>(lanes_.data(), rows, s.keys_width(), sums);
+        add_products<Kind, N>(lanes_.data(), rows, nullptr, s.keys_width(), sums);
         for (int n = 0; n < N; ++n) store(scores + n * LANES, times(sums[n], all(s.scale)));
     }
 

@@ -4,6 +4,8 @@
 // its own ranking, so that its bits do not depend on who else is there.
 #include <algorithm>
 #include <cstring>
+#include <stdexcept>
+#include <string>
 
 #include "bind.h"
 #include "pool.h"
@@ -106,27 +108,23 @@ private:
             const auto [n, begin, end] = work[task];
             const Network& network = networks[n];
             const int64_t F = network.gate.rows;
-            thread_local std::vector<float> gated;
-            gated.resize(network.rows * ROWS);
-            float upped[16 * TILE];
-            for (int64_t block = begin; block < end; ++block) {
-                Product product(network.gate, network.rows);
-                product.open(block);
-                for (size_t i = starts[n]; i < starts[n + 1]; ++i)
-                    product.times(gate_tiles_[i], gated.data() + (pieces_[i].first - network.first) * ROWS);
-                Product other(network.up, network.rows);
-                other.open(block);
-                const int64_t width = std::min<int64_t>(ROWS, F - block * ROWS);
-                for (size_t i = starts[n]; i < starts[n + 1]; ++i) {
-                    const int64_t row = pieces_[i].first - network.first;
-                    other.times(network.up.code == network.gate.code ? gate_tiles_[i] : up_tiles_[i], upped);
-                    for (int m = 0; m < pieces_[i].rows; ++m) {
-                        float* sixteen = upped + 16 * m;
-                        store(sixteen, times(silu(load(gated.data() + (row + m) * ROWS)), load(sixteen)));
-                        std::memcpy(&hidden_[network.hidden + (row + m) * F + block * ROWS], sixteen,
-                                    width * sizeof(float));
-                    }
-                }
+            const Tile* tiles = gate_tiles_.data() + starts[n];
+            const Tile* other_tiles = network.up.code == network.gate.code ? tiles : up_tiles_.data() + starts[n];
+            const int64_t count = static_cast<int64_t>(starts[n + 1] - starts[n]);
+            const Product gate(network.gate, tiles, count), up(network.up, other_tiles, count);
+            thread_local std::vector<float> gated, upped;
+            gated.resize(network.rows * BLOCKS * ROWS);
+            upped.resize(network.rows * BLOCKS * ROWS);
+            for (int64_t block = begin; block < end; block += BLOCKS) {
+                const int blocks = static_cast<int>(std::min<int64_t>(BLOCKS, end - block));
+                gate.times(block, blocks, gated.data());
+                up.times(block, blocks, upped.data());
+                for (int64_t i = 0; i < network.rows * blocks * ROWS; i += 16)
+                    store(&upped[i], times(silu(load(&gated[i])), load(&upped[i])));
+                const int64_t width = std::min<int64_t>(ROWS * blocks, F - block * ROWS);
+                for (int64_t row = 0; row < network.rows; ++row)
+                    std::memcpy(&hidden_[network.hidden + row * F + block * ROWS], &upped[row * ROWS * blocks],
+                                width * sizeof(float));
             }
         });
     }
@@ -155,17 +153,18 @@ private:
         const auto starts = piece_starts();
         parallel(static_cast<int64_t>(work.size()), [&](int64_t task, int) {
             const auto [n, begin, end] = work[task];
-            Product product(networks[n].down, networks[n].rows);
-            float sixteen[16 * TILE];
-            for (int64_t block = begin; block < end; ++block) {
-                product.open(block);
-                const int64_t width = std::min<int64_t>(ROWS, D - block * ROWS);
-                for (size_t i = starts[n]; i < starts[n + 1]; ++i) {
-                    product.times(down_tiles_[i], sixteen);
-                    for (int m = 0; m < pieces_[i].rows; ++m)
-                        std::memcpy(&results_[(pieces_[i].first + m) * D + block * ROWS], sixteen + 16 * m,
-                                    width * sizeof(float));
-                }
+            const Network& network = networks[n];
+            const Product product(network.down, down_tiles_.data() + starts[n],
+                                  static_cast<int64_t>(starts[n + 1] - starts[n]));
+            thread_local std::vector<float> results;
+            results.resize(network.rows * BLOCKS * ROWS);
+            for (int64_t block = begin; block < end; block += BLOCKS) {
+                const int blocks = static_cast<int>(std::min<int64_t>(BLOCKS, end - block));
+                product.times(block, blocks, results.data());
+                const int64_t width = std::min<int64_t>(ROWS * blocks, D - block * ROWS);
+                for (int64_t row = 0; row < network.rows; ++row)
+                    std::memcpy(&results_[(network.first + row) * D + block * ROWS], &results[row * ROWS * blocks],
+                                width * sizeof(float));
             }
         });
     }
@@ -218,7 +217,11 @@ void route(FeedForward& all, int64_t T, int64_t K, int64_t E, const float* weigh
            const std::vector<Given>& routed, const std::vector<Given>& shared) {
     const int64_t all_k = K + (shared.empty() ? 0 : 1);
     std::vector<int32_t> starts(E + 1);
-    for (int64_t i = 0; i < T * K; ++i) ++starts[experts[i] + 1];
+    for (int64_t i = 0; i < T * K; ++i) {
+        if (experts[i] < 0 || experts[i] >= E)
+            throw std::out_of_range("expert " + std::to_string(experts[i]) + " of " + std::to_string(E));
+        ++starts[experts[i] + 1];
+    }
     for (int64_t e = 0; e < E; ++e) starts[e + 1] += starts[e];
     all.networks.clear();
     for (int64_t e = 0; e < E; ++e)

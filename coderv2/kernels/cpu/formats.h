@@ -22,6 +22,8 @@ struct Format {
     constexpr bool has_min() const {
         return scales == Scales::flat_min || scales == Scales::two || scales == Scales::two_16_min;
     }
+    // Minima are whole numbers, whose products with activations' sums are exact for a superblock.
+    constexpr bool whole_min() const { return has_min() && head_bytes() > 0; }
     // Columns of activations that share a scale: as many as weights do at the first level.
     constexpr int span() const { return scales == Scales::flat || scales == Scales::flat_min ? GROUP : SUPER; }
     // Scales within a group: one, or one for each 16 columns.

@@ -12,8 +12,11 @@ namespace coderv2 {
 
 constexpr int LANES = 16;
 constexpr int SPAN = 256;    // keys
-constexpr int KEYS = 8;      // keys whose scores are computed together
-constexpr int COLUMNS = 16;  // columns whose sums are computed together
+constexpr int KEYS = SUMS / 2;  // keys whose scores are computed together
+constexpr int COLUMNS = 16;  // columns that lie together where values are laid out
+
+constexpr int WIDE = 32;     // columns whose sums are computed together where values stay as they lie
+constexpr int HEADS = SUMS / 2;  // lanes that go together then
 
 // How a number format is multiplied: float32 a column at a time, bfloat16 in pairs.
 struct Float32 {
@@ -24,7 +27,16 @@ struct Float32 {
     }
     static void set(uint8_t* lanes, const Floats* x) { store(reinterpret_cast<float*>(lanes), x[0]); }
     static void beside(const float* const* rows, float* to) { std::memcpy(to, rows[0], COLUMNS * sizeof(float)); }
-    static float number(float x) { return x; }
+    // Thirty-two columns of a step of rows, two vectors; `sum` + these · one lane's weights.
+    static void columns(const float* const* rows, int64_t c, Bytes* to) { std::memcpy(to, rows[0] + c, 2 * sizeof(Bytes)); }
+    static Floats add_columns(Floats sum, const Bytes& values, const uint8_t* weight) {
+        Floats numbers;
+        std::memcpy(&numbers, &values, sizeof numbers);
+        return fused(numbers, all(*reinterpret_cast<const float*>(weight)), sum);
+    }
+    // Sums of thirty-two columns into their order.
+    static void ordered(const Floats* sums, float* to) { store(to, sums[0]), store(to + 16, sums[1]); }
+    static void rounded(const float* from, int64_t count, float* to) { std::memcpy(to, from, count * sizeof(float)); }
 };
 
 struct Bfloat16 {
@@ -35,7 +47,16 @@ struct Bfloat16 {
     static void beside(const uint16_t* const* rows, uint16_t* to) {
         store_bytes(reinterpret_cast<uint8_t*>(to), paired(rows[0], rows[1]));
     }
-    static uint16_t number(float x) { return bfloat16(x); }
+    static void columns(const uint16_t* const* rows, int64_t c, Bytes* to) { pair_columns(rows[0] + c, rows[1] + c, to); }
+    static Floats add_columns(Floats sum, const Bytes& values, const uint8_t* weight) {
+        return pairs(sum, values, reinterpret_cast<const uint16_t*>(weight));
+    }
+    static void ordered(const Floats* sums, float* to) {
+        float mixed[2 * LANES];
+        store(mixed, sums[0]), store(mixed + LANES, sums[1]);
+        for (int i = 0; i < WIDE; i += 4) std::memcpy(to + i, mixed + i % 8 / 4 * LANES + i / 8 * 4, 4 * sizeof(float));
+    }
+    static void rounded(const float* from, int64_t count, uint16_t* to) { to_bf16(from, count, to); }
 };
 
 template <class Kind>
@@ -58,11 +79,25 @@ void lay_out(const float* const* queries, int64_t width, uint8_t* to) {
     }
 }
 
-// Adds up the products of N keys with sixteen queries.
+// Adds up the products of N keys with sixteen queries, every other step apart, which is two chains of sums for each key; the
+// keys that come `next`, if any, are asked for meanwhile.
 template <class Kind, int N>
-void add_products(const uint8_t* queries, const typename Kind::Number* const* keys, int64_t width, Floats* sums) {
-    for (int64_t c = 0; c < width; c += Kind::STEP, queries += 64)
-        for (int n = 0; n < N; ++n) sums[n] = Kind::add(sums[n], queries, keys[n] + c);
+inline void add_products(const uint8_t* queries, const typename Kind::Number* const* given,
+                         const typename Kind::Number* const* next, int64_t width, Floats* sums) {
+    using Number = typename Kind::Number;
+    constexpr int64_t LINE = 64 / sizeof(Number), TWO = 2 * Kind::STEP;
+    const Number* keys[N];
+    Floats even[N], odd[N];  // the caller's might be anywhere, as far as the compiler knows; these stay in registers
+    for (int n = 0; n < N; ++n) keys[n] = given[n], even[n] = sums[n], odd[n] = zeros();
+    int64_t c = 0;
+    for (; c + TWO <= width; c += TWO, queries += 128) {
+        if (next && c % LINE == 0)
+            for (int n = 0; n < N; ++n) __builtin_prefetch(next[n] + c);
+        for (int n = 0; n < N; ++n) even[n] = Kind::add(even[n], queries, keys[n] + c);
+        for (int n = 0; n < N; ++n) odd[n] = Kind::add(odd[n], queries + 64, keys[n] + c + Kind::STEP);
+    }
+    for (int n = 0; c < width && n < N; ++n) even[n] = Kind::add(even[n], queries, keys[n] + c);
+    for (int n = 0; n < N; ++n) sums[n] = plus(even[n], odd[n]);
 }
 
 // Rows of values, the numbers of a step of rows beside each other, sixteen columns after sixteen: the order in which the
@@ -71,8 +106,8 @@ template <class Kind>
 void lay_values(const typename Kind::Number* const* rows, int64_t count, int64_t width, typename Kind::Number* to) {
     static const typename Kind::Number NOTHING[COLUMNS] = {};
     const int64_t steps = steps_of<Kind>(count);
-    for (int64_t step = 0; step < steps; ++step)
-        for (int64_t c = 0; c < width; c += COLUMNS) {
+    for (int64_t c = 0; c < width; c += COLUMNS)
+        for (int64_t step = 0; step < steps; ++step) {
             const typename Kind::Number* beside[Kind::STEP];
             for (int place = 0; place < Kind::STEP; ++place) {
                 const int64_t key = step * Kind::STEP + place;
@@ -107,13 +142,35 @@ public:
     void sum_values(const typename Kind::Number* laid_values, int64_t laid, int64_t count, int64_t width, float* out) const {
         const int64_t steps = steps_of<Kind>(count);
         for (int64_t c = 0; c < width; c += COLUMNS) {
-            Floats sums[COLUMNS];
-            for (auto& sum : sums) sum = zeros();
-            const typename Kind::Number* values = laid_values + c * steps_of<Kind>(laid) * Kind::STEP;
-            for (int64_t step = 0; step < steps; ++step, values += COLUMNS * Kind::STEP)
-                for (int i = 0; i < COLUMNS; ++i) sums[i] = Kind::add(sums[i], weights_ + 64 * step, values + i * Kind::STEP);
-            for (int i = 0; i < COLUMNS; ++i) store(out + (c + i) * LANES, sums[i]);
+            for (int part = 0; part < COLUMNS; part += SUMS) {
+                Floats sums[SUMS];
+                for (auto& sum : sums) sum = zeros();
+                const typename Kind::Number* values = laid_values + (c * steps_of<Kind>(laid) + part) * Kind::STEP;
+                for (int64_t step = 0; step < steps; ++step, values += COLUMNS * Kind::STEP)
+                    for (int i = 0; i < SUMS; ++i) sums[i] = Kind::add(sums[i], weights_ + 64 * step, values + i * Kind::STEP);
+                for (int i = 0; i < SUMS; ++i) store(out + (c + part + i) * LANES, sums[i]);
+            }
         }
+    }
+
+    // Weighted sums of `count` rows of values where these lie, [16][width]; `width` is a multiple of WIDE, and where a step
+    // has more rows than there are, the last ones must be readable: their weights are zero.
+    void sum_rows(const typename Kind::Number* const* rows, int64_t count, int64_t width, float* out) const {
+        const int64_t steps = steps_of<Kind>(count);
+        for (int64_t c = 0; c < width; c += WIDE)
+            for (int head = 0; head < LANES; head += HEADS) {
+                Floats sums[HEADS][2];
+                for (auto& pair : sums) pair[0] = pair[1] = zeros();
+                for (int64_t step = 0; step < steps; ++step) {
+                    Bytes values[2];
+                    Kind::columns(rows + step * Kind::STEP, c, values);
+                    const uint8_t* weights = weights_ + 64 * step + 4 * head;
+                    for (int h = 0; h < HEADS; ++h)
+                        for (int half = 0; half < 2; ++half)
+                            sums[h][half] = Kind::add_columns(sums[h][half], values[half], weights + 4 * h);
+                }
+                for (int h = 0; h < HEADS; ++h) Kind::ordered(sums[h], out + (head + h) * width + c);
+            }
     }
 
 private:

@@ -21,8 +21,9 @@ Scratch& scratch() {
     return mine;
 }
 
-void write(float* out, int64_t stride, int64_t width, const Tile& tile, const float* sixteen) {
-    for (int m = 0; m < tile.rows; ++m) std::memcpy(out + m * stride, sixteen + 16 * m, width * sizeof(float));
+// [rows][blocks · 16] to rows `stride` apart, the first `width` of each.
+void write(float* out, int64_t stride, int64_t width, int64_t rows, const float* from, int64_t from_stride) {
+    for (int64_t m = 0; m < rows; ++m) std::memcpy(out + m * stride, from + m * from_stride, width * sizeof(float));
 }
 
 int64_t chunk(int64_t blocks) { return std::clamp<int64_t>(blocks / (threads() * 6), 1, 8); }
@@ -56,17 +57,15 @@ void linear(int code, uintptr_t data, int64_t E, int64_t O, int64_t I, uintptr_t
         const int64_t e = task / chunks;
         Matrix matrix = all;
         matrix.data += e * all.format().bytes(O, I);
-        Product product(matrix, T);
-        float sixteen[16 * TILE];
+        const Product product(matrix, s.tiles.data() + e * tiles, tiles);
+        thread_local std::vector<float> results;
+        results.resize(T * BLOCKS * ROWS);
         const int64_t end = std::min(all.blocks(), (task % chunks + 1) * per);
-        for (int64_t block = task % chunks * per; block < end; ++block) {
-            product.open(block);
-            for (int64_t i = 0; i < tiles; ++i) {
-                const Tile& tile = s.tiles[e * tiles + i];
-                product.times(tile, sixteen);
-                write(out + (firsts[i] * E + e) * O + block * ROWS, E * O, std::min<int64_t>(ROWS, O - block * ROWS), tile,
-                      sixteen);
-            }
+        for (int64_t block = task % chunks * per; block < end; block += BLOCKS) {
+            const int blocks = static_cast<int>(std::min<int64_t>(BLOCKS, end - block));
+            product.times(block, blocks, results.data());
+            write(out + e * O + block * ROWS, E * O, std::min<int64_t>(ROWS * blocks, O - block * ROWS), T, results.data(),
+                  ROWS * blocks);
         }
     });
 }

@@ -1,11 +1,13 @@
 // A block of sixteen weight rows times a tile of activations.
 //
 // The same operations in the same order whatever the number of rows in the tile and wherever the weights come from, so
-// that a row's result does not depend on its company: for each superblock, integer sums of a group times the group's scale,
-// less minimum times the sum of activations; then the superblock times the activations' scale (or each group, where they
-// have one for each).
+// that a row's result does not depend on its company: for each superblock, minima times sums of activations; less that,
+// integer sums of a group times the group's scale; then the superblock times the activations' scale (or each group, where
+// they have one for each).
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <utility>
 
 #include "formats.h"
@@ -14,7 +16,7 @@
 
 namespace coderv2 {
 
-constexpr int AHEAD = 2048;  // bytes that a thread asks memory for in advance
+constexpr int AHEAD = 4096;  // bytes that a thread asks memory for in advance
 
 // Weights as they lie in memory, unpacked on the way into the registers.
 template <Code CODE>
@@ -22,7 +24,8 @@ class Packed {
 public:
     static constexpr Format F = FORMATS[CODE];
     static constexpr int BITS = F.bits, HALVES = F.halves();
-    static constexpr bool MINIMA = F.has_min(), OWN_SCALE = F.span() == GROUP;
+    static constexpr bool WHOLE_MINIMA = F.whole_min(), MINIMA = F.has_min() && !WHOLE_MINIMA;
+    static constexpr bool OFFSET = F.offset != 0, OWN_SCALE = F.span() == GROUP;
 
     explicit Packed(const uint8_t* block) : at_(block) {}
 
@@ -37,6 +40,12 @@ public:
     void prefetch() const {
         for (int i = 0; i < F.group_bytes(); i += 64) __builtin_prefetch(at_ + AHEAD + i);
     }
+    // Asks for part `part` of `parts` of the superblock that begins `skip` bytes from here.
+    void prefetch_super(int64_t skip, int64_t part, int64_t parts) const {
+        constexpr int64_t LINES = (F.head_bytes() + SUPER / GROUP * F.group_bytes()) / 64 + 1;
+        for (int64_t line = LINES * part / parts; line < LINES * (part + 1) / parts; ++line)
+            __builtin_prefetch(at_ + skip + 64 * line, 0, 2);
+    }
 
     Floats scale(int half) const {
         if constexpr (F.scales == Scales::two_16) return times(scale_, signed_bytes(at_ + 16 * half));
@@ -47,6 +56,16 @@ public:
         if constexpr (F.head_bytes() > 0) return times(minimum_, unsigned_bytes(at_ + 16 * (HALVES + half)));
         else return coderv2::halves(at_ + 32);
     }
+
+    // Two neighbouring minima of the superblock that begins here; beyond its `groups` any will do, since the sums are 0.
+    Bytes minimum_pair(int pair, int groups) const {
+        auto minimum = [&](int i) {
+            const int group = i / HALVES < groups ? i / HALVES : 0;
+            return at_ + group * F.group_bytes() + 16 * (HALVES + i % HALVES);
+        };
+        return paired_bytes(minimum(2 * pair), minimum(2 * pair + 1));
+    }
+    Floats minimum_unit() const { return minimum_; }
 
     template <int STEP>
     Bytes quants() const {
@@ -66,25 +85,30 @@ private:
     Floats scale_{}, minimum_{};
 };
 
-// Bytes of one group in a panel: scales, minima, quants.
+// Bytes of a superblock's whole minima in a panel, and of one group: scales, minima, quants.
+template <Code CODE>
+constexpr int PANEL_HEAD = Packed<CODE>::WHOLE_MINIMA ? 64 * (1 + 4 * Packed<CODE>::HALVES) : 0;
 template <Code CODE>
 constexpr int PANEL_GROUP = 64 * (Packed<CODE>::HALVES * (Packed<CODE>::MINIMA ? 2 : 1) + 8);
+template <Code CODE>
+constexpr int PANEL_SUPER = PANEL_HEAD<CODE> + SUPER / GROUP * PANEL_GROUP<CODE>;
 
-// Weights unpacked beforehand, for more rows than pay for unpacking again each time.
+// A superblock unpacked beforehand, for more rows than pay for unpacking again each time.
 template <Code CODE>
 class Panel {
 public:
     using P = Packed<CODE>;
     static constexpr int BITS = P::BITS, HALVES = P::HALVES;
-    static constexpr bool MINIMA = P::MINIMA, OWN_SCALE = P::OWN_SCALE;
+    static constexpr bool WHOLE_MINIMA = P::WHOLE_MINIMA, MINIMA = P::MINIMA, OFFSET = P::OFFSET, OWN_SCALE = P::OWN_SCALE;
 
-    explicit Panel(const uint8_t* panel) : at_(panel) {}
+    explicit Panel(const uint8_t* panel) : at_(panel + PANEL_HEAD<CODE>) {}
 
-    void next_super() {}
     void next_group() { at_ += PANEL_GROUP<CODE>; }
     void prefetch() const {}
     Floats scale(int half) const { return load(reinterpret_cast<const float*>(at_) + 16 * half); }
     Floats minimum(int half) const { return load(reinterpret_cast<const float*>(at_) + 16 * (HALVES + half)); }
+    Floats minimum_unit() const { return load(reinterpret_cast<const float*>(at_ - PANEL_HEAD<CODE>)); }
+    Bytes minimum_pair(int pair, int) const { return load_bytes(at_ - PANEL_HEAD<CODE> + 64 * (1 + pair)); }
     template <int STEP>
     Bytes quants() const {
         return load_bytes(at_ + PANEL_GROUP<CODE> - 512 + 64 * STEP);
@@ -94,12 +118,17 @@ private:
     const uint8_t* at_;
 };
 
+// The next superblock of a block, of `groups` groups.
 template <Code CODE>
-void unpack(const uint8_t* block, int groups, uint8_t* panel) {
-    Packed<CODE> from(block);
+void unpack(Packed<CODE>& from, int groups, uint8_t* panel) {
+    from.next_super();
+    if constexpr (Packed<CODE>::WHOLE_MINIMA) {
+        store(reinterpret_cast<float*>(panel), from.minimum_unit());
+        for (int pair = 0; pair < 4 * from.HALVES; ++pair)
+            store_bytes(panel + 64 * (1 + pair), from.minimum_pair(pair, groups));
+        panel += PANEL_HEAD<CODE>;
+    }
     for (int g = 0; g < groups; ++g, panel += PANEL_GROUP<CODE>) {
-        if (g % (SUPER / GROUP) == 0) from.next_super();
-        from.prefetch();
         auto* floats = reinterpret_cast<float*>(panel);
         for (int half = 0; half < from.HALVES; ++half) {
             store(floats + 16 * half, from.scale(half));
@@ -113,55 +142,118 @@ void unpack(const uint8_t* block, int groups, uint8_t* panel) {
     }
 }
 
-// The steps of one half (or the whole) of a group, for M rows.
-template <class Source, int M, int FIRST, int... STEP>
-inline void dot(const Source& source, const int8_t* a, Dots<Source::BITS>* dots, std::integer_sequence<int, STEP...>) {
+// The steps of one half (or the whole) of a group, for B blocks and M rows.
+template <class Source, int B, int M, int FIRST, int... STEP>
+inline void dot(const Source* sources, const int8_t* a, Dots<Source::BITS>* dots, std::integer_sequence<int, STEP...>) {
     auto step = [&]<int S>(std::integral_constant<int, S>) {
-        const Bytes quants = source.template quants<S>();
-        for (int m = 0; m < M; ++m) dots[m].template add<S - FIRST>(quants, a + GROUP * m + 4 * S);
+        Bytes quants[B];
+        for (int b = 0; b < B; ++b) quants[b] = sources[b].template quants<S>();
+        for (int m = 0; m < M; ++m) {
+            const Four four = spread(a + GROUP * m + 4 * S);
+            for (int b = 0; b < B; ++b) dots[B * m + b].template add<S - FIRST>(quants[b], four);
+        }
     };
     (step(std::integral_constant<int, FIRST + STEP>()), ...);
 }
 
-template <class Source, int M, int HALF, int... I>
-inline void half_group(const Source& source, const Tile& tile, int group, Floats* part, std::integer_sequence<int, I...>) {
+template <class Source, int B, int M, int HALF, int... I>
+inline void half_group(const Source* sources, const Tile& tile, int group, Floats* part, std::integer_sequence<int, I...>) {
     constexpr int STEPS = 8 / Source::HALVES;
     const int sums = (group * Source::HALVES + HALF) * M;
-    Dots<Source::BITS> dots[M] = {Dots<Source::BITS>(tile.corrections[sums + I])...};
-    dot<Source, M, HALF * STEPS>(source, tile.numbers.data() + static_cast<int64_t>(group) * M * GROUP, dots,
-                                 std::make_integer_sequence<int, STEPS>());
-    const Floats scale = source.scale(HALF);
-    for (int m = 0; m < M; ++m) {
-        const Floats sum = to_floats(dots[m].sum());
-        if constexpr (Source::OWN_SCALE) part[m] = fused(times(sum, scale), all(tile.scales[group * M + m]), part[m]);
-        else part[m] = fused(sum, scale, part[m]);
-    }
-    if constexpr (Source::MINIMA) {
-        const Floats minimum = source.minimum(HALF);
-        for (int m = 0; m < M; ++m) part[m] = fused_minus(minimum, all(tile.sums[sums + m]), part[m]);
+    Dots<Source::BITS> dots[B * M] = {Dots<Source::BITS>(Source::OFFSET ? tile.corrections[sums + I / B] : 0)...};
+    dot<Source, B, M, HALF * STEPS>(sources, tile.numbers.data() + static_cast<int64_t>(group) * M * GROUP, dots,
+                                    std::make_integer_sequence<int, STEPS>());
+    for (int b = 0; b < B; ++b) {
+        const Floats scale = sources[b].scale(HALF);
+        for (int m = 0; m < M; ++m) {
+            const Floats sum = to_floats(dots[B * m + b].sum());
+            Floats& to = part[B * m + b];
+            if constexpr (Source::OWN_SCALE) to = fused(times(sum, scale), all(tile.scales[group * M + m]), to);
+            else to = fused(sum, scale, to);
+        }
+        if constexpr (Source::MINIMA) {
+            const Floats minimum = sources[b].minimum(HALF);
+            for (int m = 0; m < M; ++m)
+                part[B * m + b] = fused_minus(minimum, all(tile.sums[sums + m]), part[B * m + b]);
+        }
     }
 }
 
-// Sixteen results for each of the tile's M rows, [M][16].
-template <class Source, int M>
-void multiply(Source source, int groups, const Tile& tile, float* out) {
-    constexpr auto rows = std::make_integer_sequence<int, M>();
-    for (int m = 0; m < M; ++m) store(out + 16 * m, zeros());
-    for (int first = 0, super = 0; first < groups; first += SUPER / GROUP, ++super) {
-        Floats part[M];
-        for (int m = 0; m < M; ++m) part[m] = zeros();
-        source.next_super();
-        const int end = first + SUPER / GROUP < groups ? first + SUPER / GROUP : groups;
-        for (int group = first; group < end; ++group) {
-            source.prefetch();
-            half_group<Source, M, 0>(source, tile, group, part, rows);
-            if constexpr (Source::HALVES == 2) half_group<Source, M, 1>(source, tile, group, part, rows);
-            source.next_group();
+// What a superblock's parts begin with: nothing, or what whole minima take off.
+template <class Source, int B, int M>
+inline void start(const std::array<Source, B>& sources, int first, int end, const Tile& tile, Floats* part) {
+    for (int i = 0; i < B * M; ++i) part[i] = zeros();
+    if constexpr (Source::WHOLE_MINIMA) {
+        constexpr int PAIRS = 4 * Source::HALVES;
+        const int16_t* sums = tile.pairs.data() + static_cast<int64_t>(first / (SUPER / GROUP)) * PAIRS * M * 2;
+        for (int b = 0; b < B; ++b) {
+            Ints products[M];
+            for (auto& one : products) one = no_ints();
+            for (int pair = 0; pair < PAIRS; ++pair) {
+                const Bytes minima = sources[b].minimum_pair(pair, end - first);
+                for (int m = 0; m < M; ++m) products[m] = pairs(products[m], minima, sums + 2 * (pair * M + m));
+            }
+            for (int m = 0; m < M; ++m)
+                part[B * m + b] = fused_minus(sources[b].minimum_unit(), to_floats(products[m]), part[B * m + b]);
         }
-        for (int m = 0; m < M; ++m) {
-            const Floats before = load(out + 16 * m);
-            if constexpr (Source::OWN_SCALE) store(out + 16 * m, plus(part[m], before));
-            else store(out + 16 * m, fused(part[m], all(tile.scales[super * M + m]), before));
+    }
+}
+
+// Adds a superblock's share, that of groups first … end, to the results of B blocks and the tile's M rows, [M][B][16].
+template <class Source, int B, int M>
+inline void add_super(std::array<Source, B>& from, int first, int end, const Tile& tile, float* out) {
+    constexpr auto rows = std::make_integer_sequence<int, B * M>();
+    std::array<Source, B> sources = from;  // a local copy stays in registers
+    Floats part[B * M];
+    start<Source, B, M>(sources, first, end, tile, part);
+    for (int group = first; group < end; ++group) {
+        for (int b = 0; b < B; ++b) sources[b].prefetch();
+        half_group<Source, B, M, 0>(sources.data(), tile, group, part, rows);
+        if constexpr (Source::HALVES == 2) half_group<Source, B, M, 1>(sources.data(), tile, group, part, rows);
+        for (int b = 0; b < B; ++b) sources[b].next_group();
+    }
+    from = sources;
+    for (int i = 0; i < B * M; ++i) {
+        const Floats before = load(out + 16 * i);
+        if constexpr (Source::OWN_SCALE) store(out + 16 * i, plus(part[i], before));
+        else store(out + 16 * i, fused(part[i], all(tile.scales[first / (SUPER / GROUP) * M + i / B]), before));
+    }
+}
+
+// Sixteen results for each of the tile's M rows, [M][16], from weights as they lie.
+template <Code CODE, int M>
+void multiply(const uint8_t* block, int groups, const Tile& tile, float* out) {
+    std::array<Packed<CODE>, 1> source{Packed<CODE>(block)};
+    for (int m = 0; m < M; ++m) store(out + 16 * m, zeros());
+    for (int first = 0; first < groups; first += SUPER / GROUP) {
+        source[0].next_super();
+        add_super<Packed<CODE>, 1, M>(source, first, std::min(first + SUPER / GROUP, groups), tile, out);
+    }
+}
+
+// The same of B blocks for many tiles, [rows][B][16]: a superblock's panels stay in the nearest cache while all rows pass.
+template <Code CODE, int... B, int... M>
+void multiply_many(const uint8_t* const* blocks, int groups, const Tile* tiles, int64_t count, float* out,
+                   std::integer_sequence<int, B...>, std::integer_sequence<int, M...>) {
+    constexpr int PER = SUPER / GROUP, N = sizeof...(B);
+    using Panels = std::array<Panel<CODE>, N>;
+    using Add = void (*)(Panels&, int, int, const Tile&, float*);
+    static constexpr Add ADD[] = {add_super<Panel<CODE>, N, M + 1>...};
+    alignas(64) uint8_t panels[N][PANEL_SUPER<CODE>];
+    std::array<Packed<CODE>, N> sources{Packed<CODE>(blocks[B])...};
+    int64_t rows = 0;
+    for (int64_t i = 0; i < count; ++i) rows += tiles[i].rows;
+    for (int64_t i = 0; i < rows * N; ++i) store(out + 16 * i, zeros());
+    for (int first = 0; first < groups; first += PER) {
+        const int end = std::min(first + PER, groups);
+        for (int b = 0; b < N; ++b) unpack(sources[b], end - first, panels[b]);
+        // What is unpacked next is asked for little by little, since memory has nothing else to do meanwhile.
+        const int64_t skip = end == groups ? (N - 1) * FORMATS[CODE].block_bytes(groups * GROUP) : 0;
+        float* to = out;
+        for (int64_t i = 0; i < count; to += 16 * N * tiles[i++].rows) {
+            Panels open{Panel<CODE>(panels[B])...};
+            ADD[tiles[i].rows - 1](open, first, end, tiles[i], to);
+            for (const auto& source : sources) source.prefetch_super(skip, i, count);
         }
     }
 }

@@ -1,6 +1,9 @@
 #include "pool.h"
 
 #include <unistd.h>
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 #include <atomic>
 #include <chrono>
@@ -117,6 +120,14 @@ void parallel(int64_t tasks, const std::function<void(int64_t, int)>& work) {
     }
     if (!pool || pool->count() != wanted || !pool->ours()) pool = std::make_unique<Pool>(wanted);
     pool->run(tasks, work);
+}
+
+void keep_memory() {
+#if defined(__GLIBC__)
+    mallopt(M_MMAP_MAX, 0);
+    mallopt(M_TRIM_THRESHOLD, 1 << 30);
+    mallopt(M_TOP_PAD, 64 << 20);
+#endif
 }
 
 }  // namespace coderv2

@@ -8,27 +8,44 @@
 namespace coderv2 {
 namespace {
 
-template <Code CODE, int... M>
-Kernels quantised(std::integer_sequence<int, M...>) {
+// A whole block as float32 numbers, [columns][16].
+template <Code CODE>
+void unpack_block(const uint8_t* block, int groups, float* out) {
+    constexpr Format F = FORMATS[CODE];
+    Packed<CODE> from(block);
+    for (int group = 0; group < groups; ++group) {
+        if (group % (SUPER / GROUP) == 0) from.next_super();
+        uint8_t quants[512];
+        [&]<int... STEP>(std::integer_sequence<int, STEP...>) {
+            (store_bytes(quants + 64 * STEP, from.template quants<STEP>()), ...);
+        }(std::make_integer_sequence<int, 8>());
+        for (int half = 0; half < F.halves(); ++half) {
+            float scales[ROWS], minima[ROWS];
+            store(scales, from.scale(half));
+            store(minima, F.has_min() ? from.minimum(half) : times(from.scale(half), all(F.offset)));
+            for (int i = half * GROUP / F.halves(); i < (half + 1) * GROUP / F.halves(); ++i)
+                for (int r = 0; r < ROWS; ++r)
+                    out[(group * GROUP + i) * ROWS + r] = scales[r] * quants[64 * (i / 4) + 4 * r + i % 4] - minima[r];
+        }
+        from.next_group();
+    }
+}
+
+template <Code CODE, int... M, int... B>
+Kernels quantised(std::integer_sequence<int, M...> rows, std::integer_sequence<int, B...>) {
     Kernels kernels;
-    kernels.unpack = unpack<CODE>;
-    kernels.panel_group = PANEL_GROUP<CODE>;
-    ((kernels.panel[M] = [](const uint8_t* at, int groups, const Tile& tile, float* out) {
-         multiply<Panel<CODE>, M + 1>(Panel<CODE>(at), groups, tile, out);
+    kernels.unpack = unpack_block<CODE>;
+    ((kernels.few[M] = multiply<CODE, M + 1>), ...);
+    ((kernels.many[B] = [](const uint8_t* const* blocks, int groups, const Tile* tiles, int64_t count, float* out) {
+         multiply_many<CODE>(blocks, groups, tiles, count, out, std::make_integer_sequence<int, B + 1>(), decltype(rows)());
      }), ...);
-    auto few = [&]<int... N>(std::integer_sequence<int, N...>) {
-        ((kernels.packed[N] = [](const uint8_t* at, int groups, const Tile& tile, float* out) {
-             multiply<Packed<CODE>, N + 1>(Packed<CODE>(at), groups, tile, out);
-         }), ...);
-    };
-    few(std::make_integer_sequence<int, FEW>());
     return kernels;
 }
 
 template <int... M>
 Kernels plain(int code, std::integer_sequence<int, M...>) {
     Kernels kernels;
-    ((kernels.packed[M] = code == F32 ? multiply_f32<M + 1> : code == BF16 ? multiply_bf16<M + 1> : multiply_fp8<M + 1>),
+    ((kernels.few[M] = code == F32 ? multiply_f32<M + 1> : code == BF16 ? multiply_bf16<M + 1> : multiply_fp8<M + 1>),
      ...);
     return kernels;
 }
@@ -38,13 +55,11 @@ std::array<Kernels, FORMATS.size()> all_kernels(std::integer_sequence<int, CODE.
     constexpr auto rows = std::make_integer_sequence<int, TILE>();
     std::array<Kernels, FORMATS.size()> table;
     for (int code : {F32, BF16, FP8}) table[code] = plain(code, rows);
-    ((table[CODE + Q4_FLAT] = quantised<static_cast<Code>(CODE + Q4_FLAT)>(rows)), ...);
+    ((table[CODE + Q4_FLAT] = quantised<static_cast<Code>(CODE + Q4_FLAT)>(rows, std::make_integer_sequence<int, BLOCKS>())), ...);
     return table;
 }
 
 }  // namespace
-
-thread_local std::vector<uint8_t> Product::panel_;
 
 const Kernels& kernels_of(int code) {
     static const auto table = all_kernels(std::make_integer_sequence<int, FORMATS.size() - Q4_FLAT>());
@@ -52,19 +67,6 @@ const Kernels& kernels_of(int code) {
 }
 
 namespace {
-
-// The row's quants of one group in a panel, with their scales.
-void unpack_group(const uint8_t* panel, const Format& format, int panel_group, int row, float* out) {
-    const auto* floats = reinterpret_cast<const float*>(panel);
-    const uint8_t* quants = panel + panel_group - 512;
-    const int halves = format.halves();
-    for (int i = 0; i < GROUP; ++i) {
-        const int half = i * halves / GROUP;
-        const float scale = floats[16 * half + row];
-        const float minimum = format.has_min() ? floats[16 * (halves + half) + row] : scale * static_cast<float>(format.offset);
-        out[i] = scale * quants[64 * (i / 4) + 4 * row + i % 4] - minimum;
-    }
-}
 
 float plain_number(const Matrix& matrix, const uint8_t* block, int row, int64_t column) {
     if (matrix.code == F32) return reinterpret_cast<const float*>(block)[ROWS * column + row];
@@ -92,15 +94,10 @@ void unpack_row(const Matrix& matrix, int64_t b, int row, float* out) {
         for (int64_t i = 0; i < matrix.columns; ++i) out[i] = plain_number(matrix, block, row, i);
         return;
     }
-    const size_t size = static_cast<size_t>(matrix.groups()) * kernels.panel_group;
-    thread_local std::vector<uint8_t> panel;
-    panel.resize(size);
-    kernels.unpack(block, matrix.groups(), panel.data());
-    float group[GROUP];
-    for (int64_t first = 0; first < matrix.columns; first += GROUP) {
-        unpack_group(panel.data() + first / GROUP * kernels.panel_group, matrix.format(), kernels.panel_group, row, group);
-        std::copy_n(group, std::min<int64_t>(GROUP, matrix.columns - first), out + first);
-    }
+    thread_local std::vector<float> numbers;
+    numbers.resize(static_cast<size_t>(matrix.groups()) * GROUP * ROWS);
+    kernels.unpack(block, matrix.groups(), numbers.data());
+    for (int64_t i = 0; i < matrix.columns; ++i) out[i] = numbers[i * ROWS + row];
 }
 
 std::vector<int> tile_sizes(int64_t rows) {

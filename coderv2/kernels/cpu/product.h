@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include "formats.h"
@@ -22,13 +23,15 @@ struct Matrix {
     const uint8_t* block(int64_t b) const { return data + b * format().block_bytes(columns); }
 };
 
+// Sixteen results for each of the tile's rows, [rows][16].
 using Multiply = void (*)(const uint8_t* block, int groups, const Tile& tile, float* out);
+// The same for some blocks and many tiles, [rows][blocks][16].
+using MultiplyMany = void (*)(const uint8_t* const* blocks, int groups, const Tile* tiles, int64_t count, float* out);
 
 struct Kernels {
-    Multiply packed[TILE] = {};  // by rows, less one
-    Multiply panel[TILE] = {};
-    void (*unpack)(const uint8_t* block, int groups, uint8_t* panel) = nullptr;  // none: `packed` takes any tile
-    int panel_group = 0;
+    Multiply few[TILE] = {};  // by rows, less one
+    MultiplyMany many[BLOCKS] = {};  // by blocks, less one; none: `few` takes any tile
+    void (*unpack)(const uint8_t* block, int groups, float* out) = nullptr;  // [columns][16]
 };
 
 const Kernels& kernels_of(int code);
@@ -39,35 +42,34 @@ void unpack_row(const Matrix& matrix, int64_t block, int row, float* out);
 // Rows cut into tiles of nearly equal size.
 std::vector<int> tile_sizes(int64_t rows);
 
-// One matrix, on one thread; the panel is its own memory.
+// One matrix times some tiles, [rows][blocks][16]. A row's bits are the same whichever kernel computes them.
 class Product {
 public:
-    Product(const Matrix& matrix, int64_t rows)
-        : matrix_(matrix), kernels_(kernels_of(matrix.code)), panels_(kernels_.unpack && rows > FEW) {}
+    Product(const Matrix& matrix, const Tile* tiles, int64_t count)
+        : matrix_(matrix), kernels_(kernels_of(matrix.code)), tiles_(tiles), count_(count) {}
 
-    // The block that the next multiplications are with.
-    void open(int64_t block) {
-        at_ = matrix_.block(block);
-        if (!panels_) return;
-        const size_t size = static_cast<size_t>(matrix_.groups()) * kernels_.panel_group;
-        if (panel_.size() < size + 64) panel_.resize(size + 64);
-        auto* aligned = panel_.data() + (64 - reinterpret_cast<uintptr_t>(panel_.data()) % 64);
-        kernels_.unpack(at_, matrix_.groups(), aligned);
-        at_ = aligned;
-    }
-
-    // [tile.rows][16].
-    void times(const Tile& tile, float* out) const {
-        const auto& by_rows = panels_ ? kernels_.panel : kernels_.packed;
-        by_rows[tile.rows - 1](at_, matrix_.groups(), tile, out);
+    // Up to BLOCKS blocks from `block` on.
+    void times(int64_t block, int blocks, float* out) const {
+        const uint8_t* at[BLOCKS];
+        for (int b = 0; b < blocks; ++b) at[b] = matrix_.block(block + b);
+        if (count_ > 1 && kernels_.many[blocks - 1]) kernels_.many[blocks - 1](at, matrix_.groups(), tiles_, count_, out);
+        else
+            for (int b = 0; b < blocks; ++b) one_block(at[b], out + 16 * b, 16 * blocks);
     }
 
 private:
+    void one_block(const uint8_t* at, float* out, int64_t stride) const {
+        float sixteen[16 * TILE];
+        for (int64_t i = 0; i < count_; ++i) {
+            kernels_.few[tiles_[i].rows - 1](at, matrix_.groups(), tiles_[i], sixteen);
+            for (int m = 0; m < tiles_[i].rows; ++m, out += stride) std::memcpy(out, sixteen + 16 * m, 16 * sizeof(float));
+        }
+    }
+
     const Matrix& matrix_;
     const Kernels& kernels_;
-    const bool panels_;
-    const uint8_t* at_ = nullptr;
-    static thread_local std::vector<uint8_t> panel_;
+    const Tile* tiles_;
+    const int64_t count_;
 };
 
 }  // namespace coderv2

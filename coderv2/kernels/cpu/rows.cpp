@@ -54,7 +54,7 @@ void Rows::fill(int64_t row, const float* x) {
         std::memset(to + columns_ * 4, 0, rest * 4);
     } else {
         auto* halves = reinterpret_cast<uint16_t*>(to);
-        for (int64_t i = 0; i < columns_; ++i) halves[i] = bfloat16(x[i]);
+        to_bf16(x, columns_, halves);
         std::memset(halves + columns_, 0, rest * 2);
     }
 }
@@ -65,20 +65,15 @@ void Rows::quantise(int64_t row, const float* x) {
     for (int s = 0; s < spans(); ++s) {
         const int first = s * span_, count = static_cast<int>(std::min<int64_t>(span_, columns_ - first));
         const float most = largest(x + first, count);
-        const float inverse = most > TINY ? 127 / most : 0;
+        const Floats inverse = all(most > TINY ? 127 / most : 0);
         scales_[row * spans() + s] = most > TINY ? most / 127 : most * 0;
-        for (int i = 0; i < count; ++i) {
-            // Adding and taking off 1.5·2^23 rounds to nearest even; a number that is not finite may become anything,
-            // since the scale is NaN then.
-            const float rounded = (x[first + i] * inverse + 12582912.0f) - 12582912.0f;
-            to[first + i] = static_cast<int8_t>(static_cast<int32_t>(std::min(std::max(rounded, -127.0f), 127.0f)));
-        }
         const int whole = (count + GROUP - 1) / GROUP * GROUP;
-        std::memset(to + first + count, 0, whole - count);
         for (int i = 0; i < whole; i += 16) {
-            int32_t sum = 0;
-            for (int j = 0; j < 16; ++j) sum += to[first + i + j];
-            sums[(first + i) / 16] = sum;
+            float rest[16] = {};
+            if (i + 16 > count && i < count) std::memcpy(rest, x + first + i, (count - i) * sizeof(float));
+            const Floats scaled = times(load(i + 16 > count ? rest : x + first + i), inverse);
+            // What is not finite may become anything, since the scale is NaN then.
+            sums[(first + i) / 16] = store_whole(to + first + i, at_least(at_most(scaled, all(127)), all(-127)));
         }
     }
 }
@@ -99,23 +94,35 @@ void Tile::gather(const Rows& from, const int32_t* ids, int count, const Format&
         }
         return;
     }
-    const int halves = format.halves();
     size(numbers, static_cast<size_t>(groups) * rows * GROUP);
-    size(corrections, static_cast<size_t>(groups) * halves * rows);
-    size(sums, static_cast<size_t>(groups) * halves * rows);
     size(scales, static_cast<size_t>(spans) * rows);
     for (int m = 0; m < rows; ++m) {
         const auto* row = from.quants(ids[m]);
-        const auto* row_sums = from.sums(ids[m]);
         for (int g = 0; g < groups; ++g) std::memcpy(&numbers[(g * rows + m) * GROUP], row + g * GROUP, GROUP);
-        for (int g = 0; g < groups * halves; ++g) {
-            const int32_t sum = halves == 2 ? row_sums[g] : row_sums[2 * g] + row_sums[2 * g + 1];
-            corrections[g * rows + m] = -format.offset * sum;
-            const float scale = from.span() == GROUP ? from.scales(ids[m])[g] : 1.0f;
-            sums[g * rows + m] = static_cast<float>(sum) * scale;
-        }
         for (int s = 0; s < spans; ++s) scales[s * rows + m] = from.scales(ids[m])[s];
+        gather_sums(from, ids[m], m, format);
     }
+}
+
+void Tile::gather_sums(const Rows& from, int32_t id, int m, const Format& format) {
+    const int halves = format.halves(), count = from.groups() * halves;
+    auto size = [](auto& vector, size_t wanted) {
+        if (vector.size() < wanted) vector.resize(wanted);
+    };
+    if (format.offset) size(corrections, static_cast<size_t>(count) * rows);
+    if (format.whole_min()) size(pairs, static_cast<size_t>(from.spans()) * 8 * halves * rows);
+    else if (format.has_min()) size(sums, static_cast<size_t>(count) * rows);
+    auto sum_of = [&](int i) {
+        const auto* sixteens = from.sums(id);
+        return halves == 2 ? sixteens[i] : sixteens[2 * i] + sixteens[2 * i + 1];
+    };
+    for (int i = 0; i < count; ++i) {
+        if (format.offset) corrections[i * rows + m] = -format.offset * sum_of(i);
+        if (format.has_min() && !format.whole_min())
+            sums[i * rows + m] = static_cast<float>(sum_of(i)) * from.scales(id)[i / halves];
+    }
+    for (int i = 0; format.whole_min() && i < from.spans() * 8 * halves; ++i)
+        pairs[(i / 2 * rows + m) * 2 + i % 2] = static_cast<int16_t>(i < count ? sum_of(i) : 0);
 }
 
 }  // namespace coderv2

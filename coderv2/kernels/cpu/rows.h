@@ -55,12 +55,16 @@ private:
 struct Tile {
     int rows = 0;
     std::vector<int8_t> numbers;      // int8: [groups][rows][32]; bf16: [pairs][rows][2]; f32: [columns][rows]
-    std::vector<int32_t> corrections;  // -offset · sum, [groups · halves][rows]
-    std::vector<float> sums;           // for minima, the same shape; times the scale where that is the group's own
+    std::vector<int32_t> corrections;  // -offset · sum, [groups · halves][rows]; none where the offset is 0
+    std::vector<float> sums;           // for minima that are not whole: sum · scale, [groups · halves][rows]
+    std::vector<int16_t> pairs;        // for whole minima: sums of two neighbours, [spans][4 · halves][rows][2]
     std::vector<float> scales;         // [spans][rows]
 
     // From rows `ids[0..rows)` of `from`, for a weight of this format.
     void gather(const Rows& from, const int32_t* ids, int rows, const Format& format);
+
+private:
+    void gather_sums(const Rows& from, int32_t id, int m, const Format& format);
 };
 
 }  // namespace coderv2

@@ -17,6 +17,12 @@ inline int32_t four(const int8_t* a) {
     return value;
 }
 
+inline int32_t pair(const int16_t* a) {
+    int32_t value;
+    std::memcpy(&value, a, 4);
+    return value;
+}
+
 inline uint16_t bfloat16(float x) {  // to nearest, ties to even
     uint32_t bits;
     std::memcpy(&bits, &x, 4);
@@ -37,6 +43,10 @@ struct Ints {
 struct Bytes {
     __m512i v;
 };
+struct Four {  // four activations, in every lane
+    __m512i v;
+};
+inline Four spread(const int8_t* a) { return {_mm512_set1_epi32(four(a))}; }
 
 inline Floats zeros() { return {_mm512_setzero_ps()}; }
 inline Floats all(float x) { return {_mm512_set1_ps(x)}; }
@@ -68,14 +78,25 @@ inline Bytes shifted(Bytes x, int mask) {  // right when positive
 }
 inline Bytes either(Bytes a, Bytes b) { return {_mm512_or_si512(a.v, b.v)}; }
 
+inline Ints no_ints() { return {_mm512_setzero_si512()}; }
+// Sixteen bytes at a and sixteen at b as pairs of 16-bit numbers.
+inline Bytes paired_bytes(const uint8_t* a, const uint8_t* b) {
+    auto wide = [](const uint8_t* p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); };
+    return {_mm512_or_si512(wide(a), _mm512_slli_epi32(wide(b), 16))};
+}
+// sum + pairs times the pair at `a`.
+inline Ints pairs(Ints sum, Bytes numbers, const int16_t* a) {
+    return {_mm512_dpwssd_epi32(sum.v, numbers.v, _mm512_set1_epi32(pair(a)))};
+}
+
 // Sixteen integer sums of quant times activation, four columns at a time.
 template <int BITS>
 class Dots {
 public:
     explicit Dots(int32_t minus_offset) : sum_(_mm512_set1_epi32(minus_offset)) {}
     template <int STEP>
-    void add(Bytes quants, const int8_t* a) {
-        sum_ = _mm512_dpbusd_epi32(sum_, quants.v, _mm512_set1_epi32(four(a)));
+    void add(Bytes quants, Four a) {
+        sum_ = _mm512_dpbusd_epi32(sum_, quants.v, a.v);
     }
     Ints sum() const { return {sum_}; }
 
@@ -83,7 +104,9 @@ private:
     __m512i sum_;
 };
 
-constexpr int TILE = 12;
+// Rows of activations that go together, and blocks of weights: their sums, and what these are added to, fill the registers.
+constexpr int TILE = 6, BLOCKS = 2;
+constexpr int SUMS = 16;  // sums of attention that registers hold at once
 
 template <int COLUMN>
 inline Floats fp8(Bytes x) {  // e4m3 numbers of one of four columns
@@ -96,6 +119,12 @@ inline Floats fp8(Bytes x) {  // e4m3 numbers of one of four columns
 inline Floats nearest(Floats x) { return {_mm512_roundscale_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
 inline Floats at_most(Floats a, Floats b) { return {_mm512_min_ps(a.v, b.v)}; }
 inline Floats at_least(Floats a, Floats b) { return {_mm512_max_ps(a.v, b.v)}; }
+// Rounded to whole numbers, which must lie within ±127; their sum.
+inline int32_t store_whole(int8_t* to, Floats x) {
+    const __m512i whole = _mm512_cvtps_epi32(x.v);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(whole));
+    return _mm512_reduce_add_epi32(whole);
+}
 inline Floats two_to(Floats whole) {  // -126 to 127
     const __m512i n = _mm512_add_epi32(_mm512_cvtps_epi32(whole.v), _mm512_set1_epi32(127));
     return {_mm512_castsi512_ps(_mm512_slli_epi32(n, 23))};
@@ -108,10 +137,22 @@ inline Floats pairs(Floats x, Bytes weights, const uint16_t* a) {
     return {_mm512_dpbf16_ps(x.v, (__m512bh)weights.v, (__m512bh)_mm512_set1_epi32(pair))};
 }
 
+inline void store_bf16(uint16_t* to, Floats x) {  // subnormal numbers too, which the instruction for this makes zero
+    const __m512i bits = _mm512_castps_si512(x.v), odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    rounded = _mm512_mask_mov_epi32(rounded, _mm512_cmp_ps_mask(x.v, x.v, _CMP_UNORD_Q), _mm512_set1_epi32(0x7fc00000));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16)));
+}
 // Sixteen pairs of numbers rounded to bfloat16, a's first.
 inline Bytes bf16_pairs(Floats a, Floats b) {
     const auto wide = [](Floats x) { return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(x.v)); };
     return {_mm512_or_si512(wide(a), _mm512_slli_epi32(wide(b), 16))};
+}
+// The numbers of thirty-two columns of two rows as pairs: columns interleaved by fours, 0-3, 8-11, 16-19 … in the first.
+inline void pair_columns(const uint16_t* a, const uint16_t* b, Bytes* to) {
+    const __m512i x = _mm512_loadu_si512(a), y = _mm512_loadu_si512(b);
+    to[0] = {_mm512_unpacklo_epi16(x, y)};
+    to[1] = {_mm512_unpackhi_epi16(x, y)};
 }
 // Sixteen pairs of the numbers at a and at b.
 inline Bytes paired(const uint16_t* a, const uint16_t* b) {
@@ -130,6 +171,10 @@ struct Ints {
 struct Bytes {
     __m256i lo, hi;
 };
+struct Four {
+    __m256i v;
+};
+inline Four spread(const int8_t* a) { return {_mm256_set1_epi32(four(a))}; }
 
 inline Floats zeros() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
 inline Floats all(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
@@ -186,6 +231,18 @@ inline Bytes shifted(Bytes x, int mask) {
 }
 inline Bytes either(Bytes a, Bytes b) { return {_mm256_or_si256(a.lo, b.lo), _mm256_or_si256(a.hi, b.hi)}; }
 
+inline Ints no_ints() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+inline Bytes paired_bytes(const uint8_t* a, const uint8_t* b) {
+    auto wide = [](const uint8_t* p) { return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))); };
+    auto both = [&](int i) { return _mm256_or_si256(wide(a + i), _mm256_slli_epi32(wide(b + i), 16)); };
+    return {both(0), both(8)};
+}
+inline Ints pairs(Ints sum, Bytes numbers, const int16_t* a) {
+    const __m256i x = _mm256_set1_epi32(pair(a));
+    return {_mm256_add_epi32(sum.lo, _mm256_madd_epi16(numbers.lo, x)),
+            _mm256_add_epi32(sum.hi, _mm256_madd_epi16(numbers.hi, x))};
+}
+
 // Products of bytes are added up in 16 bits for as many steps as cannot overflow, then in 32.
 template <int BITS>
 class Dots {
@@ -195,8 +252,8 @@ public:
           narrow_lo_(_mm256_setzero_si256()), narrow_hi_(_mm256_setzero_si256()) {}
 
     template <int STEP>
-    void add(Bytes quants, const int8_t* a) {
-        const __m256i x = _mm256_set1_epi32(four(a));
+    void add(Bytes quants, Four a) {
+        const __m256i x = a.v;
         if constexpr (BITS == 8) {  // unsigned times signed could overflow, so the quant's offset comes off first
             const __m256i top = _mm256_set1_epi8(static_cast<char>(0x80));
             const __m256i lo = _mm256_xor_si256(quants.lo, top), hi = _mm256_xor_si256(quants.hi, top);
@@ -226,7 +283,8 @@ private:
     __m256i lo_, hi_, narrow_lo_, narrow_hi_;
 };
 
-constexpr int TILE = 2;
+constexpr int TILE = 2, BLOCKS = 1;
+constexpr int SUMS = 4;
 
 template <int COLUMN>
 inline __m256 fp8(__m256i x) {
@@ -246,6 +304,17 @@ inline Floats nearest(Floats x) {
 }
 inline Floats at_most(Floats a, Floats b) { return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)}; }
 inline Floats at_least(Floats a, Floats b) { return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)}; }
+inline int32_t store_whole(int8_t* to, Floats x) {
+    const __m256i lo = _mm256_cvtps_epi32(x.lo), hi = _mm256_cvtps_epi32(x.hi);
+    // Packing works within halves: the four quarters come out as lo, hi, lo, hi of four numbers each.
+    const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(lo, hi), 0xd8);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
+                     _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+    __m256i sum = _mm256_add_epi32(lo, hi);
+    __m128i four = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
+    four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(four, _mm_shuffle_epi32(four, 0xb1)));
+}
 inline Floats two_to(Floats whole) {
     auto power = [](__m256 n) {
         return _mm256_castsi256_ps(
@@ -271,13 +340,27 @@ inline Floats pairs(Floats x, Bytes weights, const uint16_t* a) {
     return {two(x.lo, weights.lo), two(x.hi, weights.hi)};
 }
 
-inline __m256i bf16_bits(__m256 x) {  // to nearest, ties to even, in the low halves; no NaN comes here
+inline __m256i bf16_bits(__m256 x) {  // to nearest, ties to even, in the low halves; NaN stays one
     const __m256i bits = _mm256_castps_si256(x), odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-    return _mm256_srli_epi32(_mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))), 16);
+    const __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))), 16);
+    const __m256i none = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    return _mm256_blendv_epi8(rounded, _mm256_set1_epi32(0x7fc0), none);
+}
+inline void store_bf16(uint16_t* to, Floats x) {
+    const __m256i both = _mm256_packus_epi32(bf16_bits(x.lo), bf16_bits(x.hi));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_permute4x64_epi64(both, 0xd8));
 }
 inline Bytes bf16_pairs(Floats a, Floats b) {
     auto both = [](__m256 x, __m256 y) { return _mm256_or_si256(bf16_bits(x), _mm256_slli_epi32(bf16_bits(y), 16)); };
     return {both(a.lo, b.lo), both(a.hi, b.hi)};
+}
+// The numbers of thirty-two columns of two rows as pairs, in the order that AVX-512 has.
+inline void pair_columns(const uint16_t* a, const uint16_t* b, Bytes* to) {
+    auto four = [](const uint16_t* p) { return reinterpret_cast<const __m256i*>(p); };
+    const __m256i x0 = _mm256_loadu_si256(four(a)), x1 = _mm256_loadu_si256(four(a + 16));
+    const __m256i y0 = _mm256_loadu_si256(four(b)), y1 = _mm256_loadu_si256(four(b + 16));
+    to[0] = {_mm256_unpacklo_epi16(x0, y0), _mm256_unpacklo_epi16(x1, y1)};
+    to[1] = {_mm256_unpackhi_epi16(x0, y0), _mm256_unpackhi_epi16(x1, y1)};
 }
 inline Bytes paired(const uint16_t* a, const uint16_t* b) {
     auto wide = [](const uint16_t* p) { return _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p)); };
@@ -297,6 +380,10 @@ struct Ints {
 struct Bytes {
     uint8_t v[64];
 };
+struct Four {
+    const int8_t* v;
+};
+inline Four spread(const int8_t* a) { return {a}; }
 
 template <typename F>
 inline Floats lanes(F f) {
@@ -347,6 +434,19 @@ inline Bytes either(Bytes a, Bytes b) {
     return a;
 }
 
+inline Ints no_ints() { return {}; }
+inline Bytes paired_bytes(const uint8_t* a, const uint8_t* b) {
+    Bytes out;
+    for (int i = 0; i < 16; ++i) out.v[4 * i] = a[i], out.v[4 * i + 1] = 0, out.v[4 * i + 2] = b[i], out.v[4 * i + 3] = 0;
+    return out;
+}
+inline Ints pairs(Ints sum, Bytes numbers, const int16_t* a) {
+    int16_t n[32];
+    std::memcpy(n, numbers.v, 64);
+    for (int i = 0; i < 16; ++i) sum.v[i] += n[2 * i] * a[0] + n[2 * i + 1] * a[1];
+    return sum;
+}
+
 template <int BITS>
 class Dots {
 public:
@@ -354,9 +454,9 @@ public:
         for (auto& s : sum_.v) s = minus_offset;
     }
     template <int STEP>
-    void add(Bytes quants, const int8_t* a) {
+    void add(Bytes quants, Four a) {
         for (int i = 0; i < 16; ++i)
-            for (int j = 0; j < 4; ++j) sum_.v[i] += quants.v[4 * i + j] * a[j];
+            for (int j = 0; j < 4; ++j) sum_.v[i] += quants.v[4 * i + j] * a.v[j];
     }
     Ints sum() const { return sum_; }
 
@@ -364,7 +464,8 @@ private:
     Ints sum_;
 };
 
-constexpr int TILE = 4;
+constexpr int TILE = 4, BLOCKS = 1;
+constexpr int SUMS = 8;
 
 template <int COLUMN>
 inline Floats fp8(Bytes x) {
@@ -379,6 +480,11 @@ inline Floats fp8(Bytes x) {
 inline Floats nearest(Floats x) { return lanes([&](int i) { return std::nearbyint(x.v[i]); }); }
 inline Floats at_most(Floats a, Floats b) { return lanes([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; }); }
 inline Floats at_least(Floats a, Floats b) { return lanes([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; }); }
+inline int32_t store_whole(int8_t* to, Floats x) {
+    int32_t sum = 0;
+    for (int i = 0; i < 16; ++i) sum += to[i] = static_cast<int8_t>(std::nearbyint(x.v[i]));
+    return sum;
+}
 inline Floats two_to(Floats whole) { return lanes([&](int i) { return std::ldexp(1.0f, static_cast<int>(whole.v[i])); }); }
 
 inline Floats pairs(Floats x, Bytes weights, const uint16_t* a) {
@@ -395,6 +501,13 @@ inline Floats pairs(Floats x, Bytes weights, const uint16_t* a) {
     });
 }
 
+inline void pair_columns(const uint16_t* a, const uint16_t* b, Bytes* to) {
+    for (int i = 0; i < 32; ++i) {
+        uint8_t* at = to[i % 8 / 4].v + 4 * (i / 8 * 4 + i % 4);
+        std::memcpy(at, a + i, 2);
+        std::memcpy(at + 2, b + i, 2);
+    }
+}
 inline Bytes paired(const uint16_t* a, const uint16_t* b) {
     Bytes out;
     for (int i = 0; i < 16; ++i) {
@@ -403,6 +516,9 @@ inline Bytes paired(const uint16_t* a, const uint16_t* b) {
     }
     return out;
 }
+inline void store_bf16(uint16_t* to, Floats x) {
+    for (int i = 0; i < 16; ++i) to[i] = bfloat16(x.v[i]);
+}
 inline Bytes bf16_pairs(Floats a, Floats b) {
     uint16_t first[16], second[16];
     for (int i = 0; i < 16; ++i) first[i] = bfloat16(a.v[i]), second[i] = bfloat16(b.v[i]);
@@ -410,6 +526,13 @@ inline Bytes bf16_pairs(Floats a, Floats b) {
 }
 
 #endif
+
+// `count` numbers rounded to bfloat16.
+inline void to_bf16(const float* from, int64_t count, uint16_t* to) {
+    int64_t i = 0;
+    for (; i + 16 <= count; i += 16) store_bf16(to + i, load(from + i));
+    for (; i < count; ++i) to[i] = bfloat16(from[i]);
+}
 
 // e^x to within two units in the last place; below -87 and above 88 as at these. NaN stays.
 inline Floats exponential(Floats x) {
@@ -424,8 +547,5 @@ inline Floats exponential(Floats x) {
 }
 
 inline Floats silu(Floats x) { return divided(x, plus(all(1.0f), exponential(times(x, all(-1.0f))))); }
-
-// How many rows a kernel takes straight from packed weights; more are worth unpacking a panel.
-constexpr int FEW = TILE < 4 ? TILE : 4;
 
 }  // namespace coderv2

@@ -62,8 +62,7 @@ void cache_write(uintptr_t x_at, int64_t T, int64_t width, int64_t stride, uintp
             std::memcpy(at<float>(cache) + slot * width, x, width * sizeof(float));
             return;
         }
-        uint16_t* to = at<uint16_t>(cache) + slot * width;
-        for (int64_t i = 0; i < width; ++i) to[i] = bfloat16(x[i]);
+        to_bf16(x, width, at<uint16_t>(cache) + slot * width);
     });
 }
 

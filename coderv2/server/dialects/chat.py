@@ -1,32 +1,74 @@
-"""OpenAI's `/v1/chat/completions`; a last assistant message with `prefix: true` is continued."""
+"""OpenAI's `/chat/completions`; a last assistant message with `prefix: true` is continued."""
 
+import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any
+from uuid import uuid4
+
+from fastapi import FastAPI, Request
+from starlette.responses import Response
 
 from coderv2.engine.request import Delta, TokenLogprob
 from coderv2.errors import InvalidValue
-from coderv2.server.defaults import SamplingDefaults
-from coderv2.server.generation import Generation, Job
+from coderv2.server.backend import Backend
+from coderv2.server.conversation import Conversation, assistant, result
+from coderv2.server.door import Door, names
+from coderv2.server.generation import Answer, Generation, Job
 from coderv2.server.logprobs import chat_logprobs
 from coderv2.server.sampling import sampling_params
-from coderv2.server.schema import ChatRequest
-from coderv2.text.chat import Message, encode_chat
-from coderv2.text.tokenizer import Tokenizer
+from coderv2.server.schema.openai import ChatMessage, ChatRequest, NamedChoice
+from coderv2.server.stream import EVENTS
+from coderv2.server.turn import Turn, whole_turn
+from coderv2.text.chat import Message
+from coderv2.text.toolcalls import Arguments, CallBegun, Piece, Said
+from coderv2.text.tools import Tool
 
 
-def job(request: ChatRequest, tokenizer: Tokenizer, defaults: SamplingDefaults, max_model_len: int) -> Job:
+def add_routes(app: FastAPI, door: Door) -> None:
+    """`POST /chat/completions`."""
+
+    @app.post("/chat/completions")
+    async def post_chat_completions(body: ChatRequest, request: Request) -> Response:
+        talk = conversation(body)
+        work = await door.start(request, lambda models, _: job(body, talk, models.called(body.model).chat))
+        header = {
+            "id": names(request, "chatcmpl-"),
+            "created": int(time.time()),
+            "model": door.served().name,
+        }
+        return await door.reply(request, Replies(header, body, talk, work), EVENTS if body.stream else None)
+
+
+def job(request: ChatRequest, talk: Conversation, backend: Backend) -> Job:
     """The conversation as one prompt; nothing in it becomes a control token."""
-    _check(request)
     params = sampling_params(
         request,
-        defaults,
+        backend.defaults,
         max_tokens=request.max_completion_tokens or request.max_tokens,
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+        **talk.constraint(),
     )
+    return Job([talk.prompt(backend.tokenizer)], params, backend, request.priority)
+
+
+def conversation(request: ChatRequest) -> Conversation:
+    """What is being talked about, whoever answers."""
+    _check(request)
     messages, goes_on = _messages(request)
-    prompt = encode_chat(tokenizer, messages, add_generation_prompt=not goes_on, continue_last=goes_on)
-    return Job([prompt], params)
+    choice = request.tool_choice
+    named = isinstance(choice, NamedChoice)
+    return Conversation(
+        messages,
+        tools=[
+            Tool(t.function.name, t.function.description, t.function.parameters, t.function.strict)
+            for t in request.tools
+        ],
+        choice="named" if isinstance(choice, NamedChoice) else choice,
+        only=choice.function.name if isinstance(choice, NamedChoice) else "",
+        several=request.parallel_tool_calls and not named,
+        goes_on=goes_on,
+    )
 
 
 def _check(request: ChatRequest) -> None:
@@ -47,7 +89,7 @@ def _check(request: ChatRequest) -> None:
 
 def _messages(request: ChatRequest) -> tuple[list[Message], bool]:
     """The messages, and whether the answer goes on with the last."""
-    messages = [Message(message.role, message.content) for message in request.messages]
+    messages = told(request.messages)
     if not request.messages[-1].prefix:
         return messages, False
     # Nothing to go on with: the template's space would stand alone after `Assistant:`, which spoils the answer.
@@ -56,37 +98,53 @@ def _messages(request: ChatRequest) -> tuple[list[Message], bool]:
     return messages, True
 
 
-class Replies:
-    """Deltas in the shape of this API.
+def told(messages: Sequence[ChatMessage]) -> list[Message]:
+    """OpenAI's turns as the model reads them."""
+    return [_told(message) for message in messages]
 
-    The space that the model writes after `Assistant:` belongs to the template, not to the answer: it is dropped.
-    """
+
+def _told(message: ChatMessage) -> Message:
+    if message.role in ("tool", "function"):
+        return result(message.content)
+    if message.role == "assistant":
+        calls = [(call.function.name, call.function.arguments) for call in message.tool_calls]
+        return assistant(message.content, calls)
+    return Message(message.role, message.content)
+
+
+class Replies:
+    """Deltas in the shape of this API."""
 
     def __init__(
-        self, header: dict[str, Any], request: ChatRequest, tokenizer: Tokenizer, work: Generation
+        self, header: dict[str, Any], request: ChatRequest, talk: Conversation, work: Generation
     ) -> None:
         self._header = header
         self._request = request
-        self._tokenizer = tokenizer
+        self._talk = talk
         self._work = work
-        self._at_start = [not request.messages[-1].prefix] * work.choices
+        self._turns = [Turn(talk) for _ in range(work.choices)]
 
     async def whole(self) -> dict[str, Any]:
         """The answer to a request without `stream`."""
-        choices = [
-            {
-                "index": index,
-                "message": {
-                    "role": "assistant",
-                    "content": self._trimmed(index, answer.text),
-                    "refusal": None,
-                },
-                "logprobs": self._logprobs(answer.logprobs),
-                "finish_reason": answer.finish_reason,
-            }
-            for index, answer in enumerate(await self._work.answers())
-        ]
-        return self._header | {"object": "chat.completion", "choices": choices, "usage": self._work.usage()}
+        choices = [self._choice(index, answer) for index, answer in enumerate(await self._work.answers())]
+        usage = self._work.usage.openai()
+        return self._header | {"object": "chat.completion", "choices": choices, "usage": usage}
+
+    def _choice(self, index: int, answer: Answer) -> dict[str, Any]:
+        turn = whole_turn(self._talk, answer.text, answer.finish_reason)
+        message: dict[str, Any] = {"role": "assistant", "content": turn.text, "refusal": None}
+        if turn.calls:
+            message["content"] = turn.text or None
+            message["tool_calls"] = [
+                {"id": call_id(), "type": "function", "function": {"name": name, "arguments": arguments}}
+                for name, arguments in turn.calls
+            ]
+        return {
+            "index": index,
+            "message": message,
+            "logprobs": self._logprobs(answer.logprobs),
+            "finish_reason": turn.finish_reason,
+        }
 
     async def chunks(self) -> AsyncGenerator[dict[str, Any], None]:
         """The same in pieces: role first, text, a finish_reason without text, the usage without a choice."""
@@ -97,14 +155,17 @@ class Replies:
                 for piece in self._pieces(delta):
                     yield self._chunk([piece])
         if self._request.wants_usage:
-            yield self._chunk([]) | {"usage": self._work.usage()}
+            yield self._chunk([]) | {"usage": self._work.usage.openai()}
 
     def _pieces(self, delta: Delta) -> Iterator[dict[str, Any]]:
-        text = self._trimmed(delta.index, delta.text)
-        if text or delta.logprobs:
-            yield self._piece(delta.index, {"content": text}, delta.logprobs or ())
+        turn, places = self._turns[delta.index], delta.logprobs or ()
+        pieces = [*turn.push(delta.text), *(turn.finish() if delta.finish_reason else ())]
+        for told in pieces or ([Said("")] if places else []):
+            yield self._piece(delta.index, _delta(told), places)
+            places = ()
         if delta.finish_reason:
-            yield self._piece(delta.index, {"content": ""}) | {"finish_reason": delta.finish_reason}
+            reason = turn.ended(delta.finish_reason)
+            yield self._piece(delta.index, {"content": ""}) | {"finish_reason": reason}
 
     def _piece(
         self, index: int, delta: dict[str, Any], places: Sequence[TokenLogprob] = ()
@@ -117,10 +178,22 @@ class Replies:
         return self._header | {"object": "chat.completion.chunk", "choices": choices} | usage
 
     def _logprobs(self, places: Sequence[TokenLogprob]) -> dict[str, Any] | None:
-        return chat_logprobs(self._tokenizer, places) if places else None
+        return chat_logprobs(self._work.job.backend.tokenizer, places) if places else None
 
-    def _trimmed(self, index: int, text: str) -> str:
-        if not text or not self._at_start[index]:
-            return text
-        self._at_start[index] = False
-        return text.removeprefix(" ")
+
+def call_id() -> str:
+    """A call's name for its result."""
+    return f"call_{uuid4().hex[:24]}"
+
+
+def _delta(piece: Piece) -> dict[str, Any]:
+    match piece:
+        case Said(text):
+            return {"content": text}
+        case CallBegun(index, name):
+            function = {"name": name, "arguments": ""}
+            return {
+                "tool_calls": [{"index": index, "id": call_id(), "type": "function", "function": function}]
+            }
+        case Arguments(index, text):
+            return {"tool_calls": [{"index": index, "function": {"arguments": text}}]}

@@ -1,57 +1,93 @@
-"""OpenAI's `/v1/completions`, with `suffix` for filling in the middle."""
+"""OpenAI's `/completions`, with `suffix` for filling in the middle; under /beta DeepSeek's, with its longer default."""
 
+import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
+from fastapi import FastAPI, Request
+from starlette.responses import Response
+
 from coderv2.engine.request import Delta, TokenLogprob
-from coderv2.errors import InvalidValue, Unsupported
-from coderv2.server.defaults import SamplingDefaults
+from coderv2.errors import InvalidValue
+from coderv2.server.backend import Backend
+from coderv2.server.door import Door, names
 from coderv2.server.generation import Generation, Job
 from coderv2.server.logprobs import CompletionLogprobs
-from coderv2.server.sampling import sampling_params
-from coderv2.server.schema import CompletionRequest
+from coderv2.server.sampling import room_for, sampling_params
+from coderv2.server.schema.openai import CompletionRequest
+from coderv2.server.stream import EVENTS
 from coderv2.text.fim import encode_fim
 from coderv2.text.tokenizer import Tokenizer
 
+_FEW, _MANY = 16, 4096
+"""Tokens of an answer where the request is silent: OpenAI's, and at most DeepSeek's under /beta."""
 
-def job(
-    request: CompletionRequest, tokenizer: Tokenizer, defaults: SamplingDefaults, max_model_len: int
-) -> Job:
-    """Prompts as token ids. Text may hold control tokens; prefix and suffix of a hole may not.
+
+def add_routes(app: FastAPI, door: Door) -> None:
+    """`POST /completions`."""
+
+    @app.post("/completions")
+    async def post_completions(body: CompletionRequest, request: Request) -> Response:
+        work = await door.start(
+            request,
+            lambda models, caller: job(
+                body, models.called(body.model).text, beta=request.state.beta, control=caller.control_tokens
+            ),
+        )
+        if body.suffix is not None:
+            door.sessions.enter(request, work)
+        header = {
+            "id": names(request, "cmpl-"),
+            "object": "text_completion",
+            "created": int(time.time()),
+            "model": door.served().name,
+        }
+        return await door.reply(request, Replies(header, body, work), EVENTS if body.stream else None)
+
+
+def job(request: CompletionRequest, backend: Backend, *, beta: bool = False, control: bool = True) -> Job:
+    """Prompts as token ids. Text may hold control tokens, with `control`; prefix and suffix of a hole may not.
 
     With a suffix, `max_tokens` is cut to the room that the context leaves.
     """
     _check(request)
-    prompts = _prompts(request, tokenizer)
-    max_tokens = request.max_tokens
-    if request.suffix is not None:
-        max_tokens = max(1, min(max_tokens, max_model_len - len(prompts[0])))
-    params = sampling_params(request, defaults, max_tokens=max_tokens, logprobs=request.logprobs)
-    return Job(prompts, params)
+    prompts = _prompts(request, backend, control)
+    params = sampling_params(
+        request,
+        backend.defaults,
+        max_tokens=_max_tokens(request, max(map(len, prompts)), backend, beta),
+        best_of=request.best_of,
+        logprobs=request.logprobs,
+        prompt_logprobs=request.logprobs if request.echo else None,
+    )
+    return Job(prompts, params, backend, request.priority)
+
+
+def _max_tokens(request: CompletionRequest, prompt_tokens: int, backend: Backend, beta: bool) -> int:
+    if request.max_tokens is None:
+        return room_for(_MANY if beta else _FEW, prompt_tokens, backend.engine.max_model_len)
+    if request.suffix is None:
+        return request.max_tokens
+    return room_for(request.max_tokens, prompt_tokens, backend.engine.max_model_len)
 
 
 def _check(request: CompletionRequest) -> None:
-    if request.best_of not in (None, request.n):
-        raise Unsupported(f"best_of must equal n ({request.n}): there is no ranking", param="best_of")
     if request.suffix is not None and not isinstance(request.prompt, str):
         raise InvalidValue(
             "with suffix, prompt must be one text: what stands before the hole", param="suffix"
         )
     if request.suffix is not None and request.echo:
         raise InvalidValue("echo does not go with suffix", param="echo")
-    if request.echo and request.logprobs is not None:
-        raise Unsupported(
-            "logprobs of an echoed prompt are not computed; drop echo or logprobs", param="echo"
-        )
 
 
-def _prompts(request: CompletionRequest, tokenizer: Tokenizer) -> list[list[int]]:
+def _prompts(request: CompletionRequest, backend: Backend, control: bool) -> list[list[int]]:
     if request.suffix is not None:
         assert isinstance(request.prompt, str)
-        return [encode_fim(tokenizer, request.prompt, request.suffix)]
+        backend.check_infill()
+        return [encode_fim(backend.tokenizer, request.prompt, request.suffix)]
     return [
-        tokenizer.encode(prompt, bos=True, control=True) if isinstance(prompt, str) else prompt
+        backend.tokenizer.encode(prompt, bos=True, control=control) if isinstance(prompt, str) else prompt
         for prompt in _listed(request)
     ]
 
@@ -65,22 +101,24 @@ def _listed(request: CompletionRequest) -> list[str] | list[list[int]]:
 class Replies:
     """Deltas in the shape of this API."""
 
-    def __init__(
-        self, header: dict[str, Any], request: CompletionRequest, tokenizer: Tokenizer, work: Generation
-    ) -> None:
-        self._header = {**header, "object": "text_completion"}
+    def __init__(self, header: dict[str, Any], request: CompletionRequest, work: Generation) -> None:
+        self._header = header
         self._request = request
         self._work = work
+        tokenizer = work.job.backend.tokenizer
         self._echoed = _echoes(request, tokenizer)
         self._logprobs = [CompletionLogprobs(tokenizer) for _ in range(work.choices)]
 
     async def whole(self) -> dict[str, Any]:
         """The answer to a request without `stream`."""
+        answers = await self._work.answers()
         choices = [
-            self._choice(index, self._echo(index) + answer.text, answer.finish_reason, answer.logprobs)
-            for index, answer in enumerate(await self._work.answers())
+            self._choice(
+                index, self._echo(index) + answer.text, answer.finish_reason, self._places(answers, index)
+            )
+            for index, answer in enumerate(answers)
         ]
-        return self._header | {"choices": choices, "usage": self._work.usage()}
+        return self._header | {"choices": choices, "usage": self._work.usage.openai()}
 
     async def chunks(self) -> AsyncGenerator[dict[str, Any], None]:
         """The same in pieces; the piece with a finish_reason has no text, and the usage no choice."""
@@ -92,11 +130,12 @@ class Replies:
                 for choice in self._pieces(delta):
                     yield self._chunk([choice])
         if self._request.wants_usage:
-            yield self._header | {"choices": [], "usage": self._work.usage()}
+            yield self._header | {"choices": [], "usage": self._work.usage.openai()}
 
     def _pieces(self, delta: Delta) -> Iterator[dict[str, Any]]:
-        if delta.text or delta.logprobs:
-            yield self._choice(delta.index, delta.text, None, delta.logprobs or ())
+        places = [*self._echoed_places(delta.index, delta.prompt_logprobs), *(delta.logprobs or ())]
+        if delta.text or places:
+            yield self._choice(delta.index, delta.text, None, places)
         if delta.finish_reason:
             yield self._choice(delta.index, "", delta.finish_reason)
 
@@ -109,10 +148,23 @@ class Replies:
         index: int,
         text: str,
         finish_reason: str | None = None,
-        places: Sequence[TokenLogprob] = (),
+        places: "Sequence[TokenLogprob | int]" = (),
     ) -> dict[str, Any]:
         logprobs = self._logprobs[index].add(places) if places else None
         return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}
+
+    def _places(self, answers: Sequence[Any], index: int) -> "list[TokenLogprob | int]":
+        of_prompt = answers[index - index % self._request.n].prompt_logprobs or None
+        return [*self._echoed_places(index, of_prompt), *answers[index].logprobs]
+
+    def _echoed_places(
+        self, index: int, places: Sequence[TokenLogprob] | None
+    ) -> "Sequence[TokenLogprob | int]":
+        """The prompt's, whose first token has no probability: nothing precedes it."""
+        if not self._echoed or places is None:
+            return ()
+        first = self._work.job.prompts[index // self._request.n][0]
+        return [first, *places]
 
     def _echo(self, index: int) -> str:
         return self._echoed[index // self._request.n] if self._echoed else ""

@@ -111,7 +111,7 @@ def test_an_empty_prefix_is_a_plain_question(nothing: str) -> None:
         ([{"role": "assistant", "content": "a", "prefix": True}, HI], "messages[0].prefix"),
         ([HI | {"prefix": True}], "messages[0].prefix"),
         ([HI, {"role": "robot", "content": "a"}], "messages[1].role"),
-        ([{"role": "user"}], "messages[0].content"),
+        ([{"role": "user"}], "messages[0]"),
         ([], "messages"),
     ],
 )
@@ -140,9 +140,9 @@ def test_log_probabilities_as_a_list_of_tokens() -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("tools", [{"type": "function"}]),
-        ("response_format", {"type": "json_object"}),
-        ("tool_choice", "required"),
+        ("functions", [{"name": "f"}]),
+        ("modalities", ["audio"]),
+        ("web_search_options", {}),
     ],
 )
 def test_what_is_not_honoured_is_refused_by_name(field: str, value: Any) -> None:

@@ -1,0 +1,279 @@
+"""`coderv2 eval`: any benchmark on any model, and what came of it."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from coderv2 import paths
+from coderv2.cli import loading, options
+from coderv2.errors import InvalidValue
+
+if TYPE_CHECKING:
+    from coderv2.evaluation.asking import Generator
+    from coderv2.evaluation.data import Data
+    from coderv2.evaluation.run import Settings
+    from coderv2.evaluation.task import Task
+    from coderv2.evaluation.toolbox import Toolbox
+    from coderv2.text.tokenizer import Tokenizer
+
+_DATA = click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Benchmark files.  [default: CODERV2_DATA, else fetched from their public places]",
+)
+_STORED = ("canonical", "empty")
+
+
+class _RunByDefault(click.Group):
+    """`eval humaneval` is `eval run humaneval`."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """A word that is no command is a task."""
+        if args and args[0] not in self.commands:
+            args = ["run", *args]
+        return super().resolve_command(ctx, args)
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """With the short form."""
+        formatter.write_usage(ctx.command_path, "TASK... [OPTIONS]")
+
+
+@click.group(cls=_RunByDefault, context_settings={"ignore_unknown_options": True})
+def eval() -> None:  # noqa: A001  the command's name
+    """Run benchmarks on a model, and report.
+
+    \b
+    coderv2 eval humaneval mbpp --out scores
+    coderv2 eval all --endpoint http://localhost:8000/v1 -m MODEL --limit 50
+    coderv2 eval list
+    coderv2 eval report scores
+    """
+
+
+@eval.command()
+@click.argument("tasks", nargs=-1, required=True, metavar="TASK...")
+@options.model
+@options.dtype
+@click.option(
+    "--endpoint", metavar="URL", help="Measure an OpenAI-compatible endpoint; MODEL is its name there."
+)
+@click.option(
+    "--answers",
+    metavar="FILE",
+    help="Judge these replies (JSON lines of task_id and reply), or those called canonical or empty; no model runs.",
+)
+@click.option("--limit", type=int, metavar="N", help="N problems of each task, spread over all.")
+@click.option(
+    "--samples", type=int, default=1, show_default=True, metavar="N", help="Replies to each problem."
+)
+@click.option("--temperature", type=float, metavar="X", help="Randomness.  [default: the protocol's]")
+@click.option(
+    "--top-p", type=float, metavar="X", help="Choose among the fewest tokens that hold this probability."
+)
+@click.option(
+    "--max-tokens", type=int, metavar="N", help="Tokens of a reply at most.  [default: the protocol's]"
+)
+@click.option(
+    "--prompt", type=click.Choice(["chat", "base"]), help="How to ask.  [default: as was published]"
+)
+@click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of random replies.")
+@click.option("--in-flight", type=int, default=64, show_default=True, metavar="N", help="Samples at a time.")
+@click.option(
+    "--tokenizer", metavar="MODEL", help="The endpoint's tokenizer, where prompts are cut by tokens."
+)
+@click.option("--judge", metavar="URL", help="An endpoint whose model judges answers.")
+@click.option("--judge-model", metavar="NAME", help="That model's name there.")
+@click.option("--unprotected", is_flag=True, help="Run programs with your own rights where no sandbox works.")
+@_DATA
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default="eval",
+    show_default=True,
+    metavar="DIR",
+    help="Records of all samples, and summary.json; given again, a run goes on where it was.",
+)
+def run(tasks: Sequence[str], data: Path | None, out: Path, **values: Any) -> None:
+    """Run tasks; `all` runs what is ready here and lists the rest.
+
+    Keys of endpoints are read from CODERV2_API_KEY and CODERV2_JUDGE_KEY.
+    """
+    from coderv2.evaluation import suite
+    from coderv2.evaluation import tasks as registry
+    from coderv2.evaluation.run import Settings
+
+    every = "all" in tasks
+    chosen = list(registry.TASKS.values()) if every else registry.named(tuple(tasks))
+    names = ("limit", "samples", "temperature", "top_p", "max_tokens", "seed", "in_flight")
+    settings = Settings(style=values["prompt"], **{name: values[name] for name in names})
+    bench = _Bench(chosen, data, settings, values)
+    with bench.open() as (files, generator, toolbox):
+        found = asyncio.run(
+            _closing(
+                [generator, toolbox.referee],
+                suite.run_all(chosen, files, generator, out, settings, toolbox, skip_missing=every),
+            )
+        )
+    for line in _table({task.name: found[task.name] for task in chosen}):
+        click.echo(line)
+    click.echo(
+        f"\nRecords and summary.json are in {out}; coderv2 eval report {out} makes a page of them.", err=True
+    )
+
+
+async def _closing(generators: "list[Generator | None]", work: Any) -> Any:
+    try:
+        return await work
+    finally:
+        for generator in filter(None, generators):
+            await generator.close()
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """What a run works with, made from the command's options."""
+
+    tasks: "Sequence[Task]"
+    folder: Path | None
+    settings: "Settings"
+    values: dict[str, Any]
+
+    @contextmanager
+    def open(self) -> "Iterator[tuple[Data, Generator, Toolbox]]":
+        """The data, who replies, the sandbox and the judge."""
+        from coderv2.evaluation.data import Data
+        from coderv2.evaluation.toolbox import Toolbox
+        from coderv2.sandbox.judge import Judge
+        from coderv2.sandbox.run import best_sandbox
+
+        generator = self._generator()
+        with Judge(best_sandbox(self.values["unprotected"])) as judge:
+            toolbox = Toolbox(judge, self._referee())
+            try:
+                tokenizer = generator.tokenizer or self._tokenizer()
+                yield Data(self.folder, tokenizer=tokenizer, context=generator.context), generator, toolbox
+            finally:
+                toolbox.close()
+
+    def _generator(self) -> "Generator":
+        from coderv2.evaluation import endpoint, generate
+
+        answers, url = self.values["answers"], self.values["endpoint"]
+        if answers is not None and (url or self.values["model"]):
+            raise InvalidValue(
+                "--answers judges replies that are there: it goes with neither -m nor --endpoint"
+            )
+        if answers == "canonical":
+            by_name = {task.name: task for task in self.tasks}
+            return generate.canonical(by_name, lambda name: self.settings.chosen_style(by_name[name]))
+        if answers is not None:
+            return generate.empty() if answers == "empty" else generate.from_file(Path(answers))
+        if url:
+            return endpoint.Endpoint(
+                url, self.values["model"], key=paths.api_key(), in_flight=self.settings.in_flight
+            )
+        loaded = loading.load(
+            self.values["model"], dtype=self.values["dtype"], max_num_seqs=self.settings.in_flight
+        )
+        return generate.EngineGenerator(loaded.engine, loaded.name)
+
+    def _referee(self) -> "Generator | None":
+        from coderv2.evaluation.endpoint import Endpoint
+
+        url, model = self.values["judge"], self.values["judge_model"]
+        return Endpoint(url, model, key=paths.judge_key()) if url else None
+
+    def _tokenizer(self) -> "Tokenizer | None":
+        from coderv2.model import hub
+        from coderv2.model.loading import open_tokenizer
+
+        name = self.values["tokenizer"]
+        if name is None and self.values["answers"] is None:
+            return None
+        return open_tokenizer(hub.resolve(name))
+
+
+@eval.command("list")
+@_DATA
+def list_tasks(data: Path | None) -> None:
+    """What there is, what each task needs, and what is ready here."""
+    from coderv2.evaluation import suite, tasks
+    from coderv2.evaluation.data import Data
+
+    files = Data(data)
+    width = max(map(len, tasks.TASKS))
+    for task in tasks.TASKS.values():
+        needs = suite.lacks(task, files, refereed=False)
+        click.echo(f"{task.name:{width}}  {task.title} ({task.metric}): {'; '.join(needs) or 'ready'}")
+
+
+def _table(summary: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """One line for each task."""
+    width = max(map(len, summary))
+    for name, figures in summary.items():
+        if figures["value"] is None:
+            yield f"{name:{width}}  not run: {figures['not_run']}"
+        else:
+            yield (
+                f"{name:{width}}  {figures['metric']} {_shown(figures['value'])} ± {_shown(figures['stderr'])} "
+                f"({figures['n']} problems)"
+            )
+
+
+def _shown(value: float) -> str:
+    return f"{value:.2f}" if value > 1 else f"{100 * value:.1f} %"
+
+
+@eval.command()
+@click.argument("run_dir", metavar="DIR", type=click.Path(path_type=Path))
+def report(run_dir: Path) -> None:
+    """Write report.md, report.json, report.html and its plots into DIR, a run's --out."""
+    from coderv2.evaluation.report import write
+
+    for path in write(run_dir):
+        click.echo(path)
+
+
+@eval.command()
+@click.argument("first", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("second", metavar="DIR", type=click.Path(path_type=Path))
+def diff(first: Path, second: Path) -> None:
+    """Compare two runs problem by problem."""
+    from coderv2.evaluation.compare import differences
+
+    for one in differences(first, second):
+        click.echo(
+            f"{one.task}: {_shown(one.first)} → {_shown(one.second)} on {one.both} problems; "
+            f"{len(one.better)} better, {len(one.worse)} worse (p = {one.chance:.3g})"
+        )
+        for sign, names in (("+", one.better), ("-", one.worse)):
+            for name in names:
+                click.echo(f"  {sign} {name}")
+
+
+@eval.command()
+@click.argument("corpus", type=click.Path(path_type=Path))
+@click.argument("tasks", nargs=-1, required=True, metavar="TASK...")
+@_DATA
+def contamination(corpus: Path, tasks: Sequence[str], data: Path | None) -> None:
+    """Find problems of TASKs whose words stand in CORPUS: a folder of texts, or JSON lines with text or content."""
+    from coderv2.evaluation import contamination
+    from coderv2.evaluation import tasks as registry
+    from coderv2.evaluation.data import Data
+    from coderv2.evaluation.run import problems
+
+    files = Data(data)
+    asked = {task.name: problems(task, files) for task in registry.named(tuple(tasks))}
+    hits = 0
+    for hit in contamination.find(asked, corpus):
+        hits += 1
+        click.echo(f"{hit.task} {hit.problem}: {hit.document}: {hit.words}")
+    click.echo(f"{hits} of {sum(map(len, asked.values()))} problems stand in {corpus}", err=True)

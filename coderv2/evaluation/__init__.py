@@ -1,0 +1,1 @@
+"""Benchmarks, run against any model: problems → prompts → replies → verdicts → scores → a report."""

@@ -1,0 +1,53 @@
+"""Two runs side by side, problem by problem."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from coderv2.errors import BadData
+from coderv2.evaluation import records, suite
+from coderv2.evaluation.score import Item, mcnemar
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One task in two runs, over the problems that both have."""
+
+    task: str
+    first: float
+    second: float
+    both: int
+    """Problems in both runs."""
+    better: tuple[str, ...]
+    """Problems that the second run does better, by id."""
+    worse: tuple[str, ...]
+    chance: float
+    """That two equally good models would differ so much (McNemar's exact test over the problems that differ)."""
+
+
+def differences(first: Path, second: Path) -> Iterator[Difference]:
+    """For each task that both runs have. Raises BadData when there is none."""
+    shared = [name for name in suite.read(first) if _has(first, name) and _has(second, name)]
+    if not shared:
+        raise BadData(f"{first} and {second} have no task in common")
+    return (_difference(name, _values(first, name), _values(second, name)) for name in shared)
+
+
+def _has(run: Path, task: str) -> bool:
+    return (run / f"{task}.jsonl").exists()
+
+
+def _values(run: Path, task: str) -> dict[str, float]:
+    """The mean over each problem's samples."""
+    by_problem: dict[str, list[Item]] = {}
+    for record in records.read(run / f"{task}.jsonl").samples:
+        by_problem.setdefault(record["problem"], []).append(records.item(record))
+    return {problem: sum(i.value for i in items) / len(items) for problem, items in by_problem.items()}
+
+
+def _difference(task: str, first: Mapping[str, float], second: Mapping[str, float]) -> Difference:
+    both = [problem for problem in first if problem in second]
+    better = tuple(problem for problem in both if second[problem] > first[problem])
+    worse = tuple(problem for problem in both if second[problem] < first[problem])
+    means = [sum(run[problem] for problem in both) / max(len(both), 1) for run in (first, second)]
+    return Difference(task, means[0], means[1], len(both), better, worse, mcnemar(len(worse), len(better)))

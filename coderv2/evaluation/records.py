@@ -1,0 +1,125 @@
+"""One line of JSON for each sample, on disk before the next begins: a run that was killed goes on where it was.
+
+The first line says what the run is; samples of another model, prompt or data are never mixed in.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from coderv2.errors import BadData, InvalidValue, ServiceError
+from coderv2.evaluation.score import Item
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Log:
+    """A records file as it was read."""
+
+    header: Record
+    samples: list[Record]
+    sound_bytes: int
+    """Up to the last whole line."""
+
+
+def read(path: Path) -> Log:
+    """Raises BadData for a file that is damaged elsewhere than in its last line, which a kill may have torn."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    whole = lines[:-1] if lines and not lines[-1].endswith(b"\n") else lines
+    parsed = [_parse(line, f"{path}:{number}") for number, line in enumerate(whole, 1)]
+    if parsed and "coderv2" not in parsed[0]:
+        raise BadData(f"{path}: not a file of `coderv2 eval` (its first line is no header)")
+    return Log(parsed[0] if parsed else {}, parsed[1:], sum(map(len, whole)))
+
+
+def item(record: Mapping[str, Any]) -> Item:
+    """A record as far as the numbers go."""
+    verdict = record["verdict"]
+    return Item(
+        record["problem"], record["sample"], record["group"], verdict["value"], verdict["reason"],
+        record["finish_reason"], verdict["others"], verdict["kept"],
+    )  # fmt: skip
+
+
+class Records:
+    """A records file that grows. Use as a context manager."""
+
+    def __init__(self, path: Path, header: Record) -> None:
+        """Takes up what is there. Raises InvalidValue when that belongs to another run."""
+        self.path = path
+        self.samples: dict[tuple[str, int], Record] = {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            self._size = self._take_up(header)
+        except BaseException:
+            os.close(self._file)
+            raise
+
+    def __enter__(self) -> "Records":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.fsync(self._file)
+        os.close(self._file)
+
+    def append(self, record: Record) -> None:
+        """Raises ServiceError, and leaves only whole lines, when the disk takes no more."""
+        self._write(record)
+        self.samples[record["problem"], record["sample"]] = record
+
+    def items(self) -> Iterator[Item]:
+        """What was recorded so far."""
+        return map(item, self.samples.values())
+
+    def _take_up(self, header: Record) -> int:
+        log = read(self.path)
+        os.ftruncate(self._file, log.sound_bytes)
+        os.lseek(self._file, 0, os.SEEK_END)
+        self._size = log.sound_bytes
+        if log.header:
+            _check_same(self.path, log.header, header)
+        else:
+            self._write(header)
+        self.samples.update({(record["problem"], record["sample"]): record for record in log.samples})
+        return self._size
+
+    def _write(self, record: Record) -> None:
+        line = json.dumps(record, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
+        rest = memoryview(line)
+        try:
+            while rest:
+                rest = rest[os.write(self._file, rest) :]
+        except OSError as error:
+            os.ftruncate(self._file, self._size)
+            raise ServiceError(
+                f"{self.path}: {error.strerror}; the {len(self.samples)} samples so far are safe there: make room and "
+                "give the same command again, and it goes on"
+            ) from None
+        self._size += len(line)
+
+
+def _parse(line: bytes, name: str) -> Record:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise BadData(f"{name}: damaged ({error}); move the file away to begin anew") from None
+    if not isinstance(record, dict):
+        raise BadData(f"{name}: damaged, not an object; move the file away to begin anew")
+    return record
+
+
+def _check_same(path: Path, old: Record, new: Record) -> None:
+    for name in old.keys() | new.keys():
+        if old.get(name) != new.get(name):
+            raise InvalidValue(
+                f"{path} holds a run with {name} {old.get(name)!r:.120}, and this one has {new.get(name)!r:.120}: "
+                "choose another --out, or the same settings to go on"
+            )

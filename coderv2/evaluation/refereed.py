@@ -1,0 +1,36 @@
+"""Answers judged by another model, which sits behind an endpoint of its own.
+
+Scores depend on the judge as much as on the judged: the report names it, and numbers of two judges are not to be
+compared.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from coderv2.evaluation.asking import Chat, Decoding
+from coderv2.evaluation.task import Task, Tools
+from coderv2.text.chat import Message
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refereed(Task):
+    """What these tasks share: a chat model answers, a judging model is needed."""
+
+    refereed: bool = True
+    styles: tuple = ("chat",)  # type: ignore[type-arg]
+
+
+def judgement(system: str, text: str, *, max_tokens: int = 4096) -> Chat:
+    """What the judging model is asked, greedily."""
+    start = [Message("system", system)] if system else []
+    return Chat((*start, Message("user", text)), Decoding(max_tokens))
+
+
+async def last_match(tools: Tools, ask: Chat, patterns: Sequence[str]) -> tuple[str, str]:
+    """The judge's reply, and what the first pattern that matches found last in it; nothing where none does."""
+    reply = (await tools.referee(ask)).text
+    for pattern in patterns:
+        if found := re.findall(pattern, reply):
+            return reply, str(found[-1])
+    return reply, ""

@@ -1,0 +1,174 @@
+"""A run as a page: our column beside the published tables, in Markdown, JSON and HTML with plots."""
+
+import base64
+import html
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coderv2.evaluation import plots, records, suite
+from coderv2.evaluation.published import FULL, LITE, TABLES, Table, in_table_units
+from coderv2.evaluation.tasks import TASKS
+
+Cells = list[list[str]]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with a table below it."""
+
+    title: str
+    cells: Cells
+    """The first row names the columns."""
+    notes: tuple[str, ...] = ()
+
+
+def write(run: Path) -> list[Path]:
+    """report.md, report.json and report.html beside the summary; returns them."""
+    summary = suite.read(run)
+    sections = list(_sections(summary))
+    pictures = _pictures(run, summary)
+    made = {
+        "report.md": markdown(sections, list(pictures)),
+        "report.json": json.dumps(as_json(summary), indent=2, ensure_ascii=False) + "\n",
+        "report.html": page(sections, pictures),
+    }
+    for name, text in made.items():
+        (run / name).write_text(text, "utf-8")
+    for name, image in pictures.items():
+        (run / name).write_bytes(image)
+    return [run / name for name in (*made, *pictures)]
+
+
+def as_json(summary: suite.Summary) -> dict[str, Any]:
+    """Each task's figures with the published ones, and what is comparable."""
+    return {name: {**figures, "published": _published(name)} for name, figures in summary.items()}
+
+
+def markdown(sections: Sequence[Section], pictures: Sequence[str]) -> str:
+    """The report as Markdown."""
+    lines = ["# Evaluation", ""]
+    for section in sections:
+        head, *rows = section.cells
+        lines += [f"## {section.title}", "", _row(head), _row(["---"] * len(head)), *map(_row, rows), ""]
+        lines += [f"- {note}" for note in section.notes] + [""] * bool(section.notes)
+    return "\n".join(lines + [f"![{name}]({name})\n" for name in pictures])
+
+
+def page(sections: Sequence[Section], pictures: Mapping[str, bytes]) -> str:
+    """The report as one HTML file that needs nothing else."""
+    body = "".join(
+        f"<h2>{html.escape(s.title)}</h2>{_html_table(s.cells)}{_html_notes(s.notes)}" for s in sections
+    )
+    images = "".join(
+        f'<img alt="{name}" src="data:image/png;base64,{base64.b64encode(image).decode()}">'
+        for name, image in pictures.items()
+    )
+    return f"<!doctype html><meta charset=utf-8><title>Evaluation</title>{_STYLE}<h1>Evaluation</h1>{body}{images}\n"
+
+
+_STYLE = (
+    "<style>body{font:15px/1.5 system-ui;max-width:70em;margin:2em auto;padding:0 1em}table{border-collapse:collapse}"
+    "td,th{padding:.2em .7em;border-bottom:1px solid "
+    "#ddd;text-align:right}td:first-child,th:first-child{text-align:left}"
+    "img{max-width:100%}</style>"
+)
+
+
+def _sections(summary: suite.Summary) -> Iterator[Section]:
+    yield Section("All tasks", _overview(summary), tuple(_notes(summary)))
+    for table in TABLES:
+        if any(task in summary for task in table.tasks):
+            yield Section(table.title, _beside(table, summary))
+    missing = [[name, figures["not_run"]] for name, figures in summary.items() if figures["value"] is None]
+    if missing:
+        yield Section("Not run", [["task", "it needs"], *missing])
+
+
+def _overview(summary: suite.Summary) -> Cells:
+    head = [
+        "task",
+        "metric",
+        "score",
+        "95 % interval",
+        "problems",
+        "samples",
+        "prompt",
+        "cut off",
+        "failures",
+    ]
+    rows = [
+        [
+            figures["title"], figures["metric"], shown(name, figures["value"]),
+            f"{shown(name, figures['low'])} to {shown(name, figures['high'])}", str(figures["n"]),
+            str(figures["samples"]), figures["prompt"], str(figures["truncated"]), _reasons(figures["reasons"]),
+        ]
+        for name, figures in summary.items()
+        if figures["value"] is not None
+    ]  # fmt: skip
+    return [head, *rows]
+
+
+def _notes(summary: suite.Summary) -> Iterator[str]:
+    models = {figures["model"] for figures in summary.values() if figures["value"] is not None}
+    yield f"Model: {', '.join(sorted(models)) or 'none'}."
+    for figures in summary.values():
+        if figures["value"] is not None and figures["limit"]:
+            yield f"{figures['title']}: {figures['n']} problems of more (--limit); not comparable item by item."
+        if figures["value"] is not None and figures["note"]:
+            yield f"{figures['title']}: {figures['note']}"
+
+
+def _beside(table: Table, summary: suite.Summary) -> Cells:
+    """A published table with a row of ours below."""
+    titles = [TASKS[task].title for task in table.tasks]
+    ours = [shown(task, summary[task]["value"]) if task in summary else "" for task in table.tasks]
+    rows = [[model, *map(_published_cell, numbers)] for model, numbers in table.rows.items()]
+    return [["model", *titles], *rows, ["this run", *ours]]
+
+
+def shown(task: str, value: float | None) -> str:
+    """A value as the published table writes it."""
+    return "not run" if value is None else f"{in_table_units(task, value):.1f}"
+
+
+def _published_cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:g}"
+
+
+def _published(task: str) -> dict[str, float | None]:
+    for table in TABLES:
+        if task in table.tasks:
+            column = table.tasks.index(task)
+            return {model: numbers[column] for model, numbers in table.rows.items() if model in (LITE, FULL)}
+    return {}
+
+
+def _reasons(reasons: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in reasons.items() if name != "passed")
+
+
+def _pictures(run: Path, summary: suite.Summary) -> dict[str, bytes]:
+    made = {"performance.png": plots.bars(summary)}
+    for name in ("needle", "needle-code"):
+        if (path := run / f"{name}.jsonl").exists():
+            made[f"{name}.png"] = plots.grid(list(map(records.item, records.read(path).samples)))
+    return made
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+
+
+def _html_table(cells: Cells) -> str:
+    rows = [[html.escape(cell) for cell in row] for row in cells]
+    head, *body = rows
+    lines = [f"<tr>{''.join(f'<th>{cell}</th>' for cell in head)}</tr>"]
+    lines += [f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in body]
+    return f"<table>{''.join(lines)}</table>"
+
+
+def _html_notes(notes: Sequence[str]) -> str:
+    return f"<ul>{''.join(f'<li>{html.escape(note)}</li>' for note in notes)}</ul>" if notes else ""

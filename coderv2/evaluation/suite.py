@@ -1,0 +1,91 @@
+"""Several tasks, one after another: what is missing is said, what is done is in summary.json."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from coderv2.errors import BadData
+from coderv2.evaluation.asking import Generator
+from coderv2.evaluation.data import Data
+from coderv2.evaluation.run import Settings, run
+from coderv2.evaluation.task import Task
+from coderv2.evaluation.toolbox import Toolbox
+
+SUMMARY = "summary.json"
+Summary = dict[str, dict[str, Any]]
+
+
+def lacks(task: Task, data: Data, *, refereed: bool) -> list[str]:
+    """What a task needs and has not got here, each with the way to get it."""
+    found = [f"{data.folder / s.path}: {s.hint}" for s in task.sources if not data.has(s)]
+    if (tool := task.lacks()) is not None:
+        found.append(tool)
+    if task.refereed and not refereed:
+        found.append("a judging model: name one with --judge URL and --judge-model NAME")
+    return found
+
+
+async def run_all(
+    tasks: Iterable[Task],
+    data: Data,
+    generator: Generator,
+    out: Path,
+    settings: Settings,
+    toolbox: Toolbox,
+    *,
+    skip_missing: bool,
+) -> Summary:
+    """Runs each task and adds it to `out`/summary.json. A task that lacks something is listed there as not run.
+
+    Unless `skip_missing`, that is an error, before anything runs.
+    """
+    needed = {task.name: lacks(task, data, refereed=toolbox.referee is not None) for task in tasks}
+    missing = {name: "; ".join(needs) for name, needs in needed.items() if needs}
+    if missing and not skip_missing:
+        raise BadData("cannot run " + "; ".join(f"{name} without {needs}" for name, needs in missing.items()))
+    for task in tasks:
+        if task.name in missing:
+            write(out, {task.name: not_run(task, missing[task.name])})
+            continue
+        figures = await run(task, data, generator, out, settings, toolbox)
+        style = settings.chosen_style(task)
+        limited = settings.limit if figures.n == settings.limit else None
+        facts = {"title": task.title, "model": generator.name, "prompt": style, "limit": limited}
+        write(out, {task.name: {**figures.as_json(), **facts, "seed": settings.seed, "note": task.note}})
+    return read(out)
+
+
+def not_run(task: Task, reason: str) -> dict[str, Any]:
+    """A task without a number: none, never zero."""
+    return {
+        "metric": task.metric,
+        "value": None,
+        "n": 0,
+        "stderr": None,
+        "title": task.title,
+        "not_run": reason,
+    }
+
+
+def read(out: Path) -> Summary:
+    """The summary of a run. Raises BadData where there is none."""
+    path = out / SUMMARY
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise BadData(f"{out} holds no {SUMMARY}: it is written by coderv2 eval … --out {out}") from None
+    except ValueError as error:
+        raise BadData(f"{path}: damaged ({error})") from None
+    if not isinstance(found, dict):
+        raise BadData(f"{path}: damaged, not an object")
+    return found
+
+
+def write(out: Path, news: Mapping[str, Mapping[str, Any]]) -> None:
+    """Adds to the summary, all at once, so that it is never half written."""
+    old = read(out) if (out / SUMMARY).exists() else {}
+    out.mkdir(parents=True, exist_ok=True)
+    part = out / (SUMMARY + ".part")
+    part.write_text(json.dumps({**old, **news}, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    part.replace(out / SUMMARY)

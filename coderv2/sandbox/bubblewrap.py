@@ -1,0 +1,129 @@
+"""The driver that lets bubblewrap build the box."""
+
+import json
+import os
+import secrets
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import cached_property
+
+from coderv2.errors import SandboxFailed
+from coderv2.sandbox import seccomp, wrapping
+from coderv2.sandbox.files import contents, inner_folders
+from coderv2.sandbox.limits import DEFAULTS, Limits, Outcome, Status, ending
+from coderv2.sandbox.view import BOX, NOBODY, folders
+from coderv2.sandbox.watch import resident_bytes, watch
+
+
+class Bubblewrap:
+    """Runs each program in a box that `bwrap` makes and that ends with it. Keeps nothing running."""
+
+    name = "bubblewrap"
+
+    def run(
+        self,
+        command: Sequence[str],
+        *,
+        files: Mapping[str, str | bytes] = {},
+        stdin: bytes = b"",
+        limits: Limits = DEFAULTS,
+    ) -> Outcome:
+        with ExitStack() as fds:
+            report, reporting = os.pipe()
+            fds.callback(os.close, report)
+            inside = {path: _in_memory(fds, data) for path, data in contents(files).items()}
+            filtered = _in_memory(fds, seccomp.program())
+            wrapped = [
+                *self._room,
+                *_writable(limits),
+                *_files(inside),
+                *("--json-status-fd", str(reporting), "--seccomp", str(filtered), "--"),
+                *_limited(limits),
+                *command,
+            ]
+            try:
+                process = subprocess.Popen(
+                    wrapped,
+                    stdin=_in_memory(fds, stdin),
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    pass_fds=[*inside.values(), filtered, reporting],
+                )
+            finally:
+                os.close(reporting)
+            with process:
+                return _outcome(process, report, limits)
+
+    def close(self) -> None:
+        """Nothing is kept."""
+
+    @cached_property
+    def _room(self) -> list[str]:
+        return ["bwrap", "--die-with-parent", *wrapping.apart(), *_rights(), *wrapping.view()]
+
+
+def _rights() -> list[str]:
+    if os.getuid() == 0:  # bwrap keeps what it needs to become nobody, see `_limited`
+        return ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+    return ["--unshare-user", "--uid", str(NOBODY), "--gid", str(NOBODY)]
+
+
+def _writable(limits: Limits) -> list[str]:
+    options = []
+    for path in folders():
+        options += ["--perms", "0777", "--size", str(limits.folder_bytes), "--tmpfs", path]
+    return [*options, "--remount-ro", "/", "--chdir", BOX]
+
+
+def _files(inside: Mapping[str, int]) -> Iterable[str]:
+    for folder in inner_folders(inside):
+        yield from ("--perms", "0777", "--dir", f"{BOX}/{folder}")
+    for path, fd in inside.items():
+        yield from ("--perms", "0777", "--file", str(fd), f"{BOX}/{path}")
+
+
+def _limited(limits: Limits) -> list[str]:
+    command = ["prlimit", *(f"--{name}={value}" for name, value in limits.resources().items())]
+    if os.getuid() == 0:  # a user that nobody else is, for the kernel counts processes by user
+        someone = str((1 << 30) + secrets.randbelow(1 << 30))
+        command += ["setpriv", "--reuid", someone, "--regid", someone, "--clear-groups", "--inh-caps=-all"]
+    return command
+
+
+def _in_memory(fds: ExitStack, data: bytes) -> int:
+    fd = os.memfd_create("file")
+    fds.callback(os.close, fd)
+    with os.fdopen(os.dup(fd), "wb") as file:
+        file.write(data)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def _outcome(process: subprocess.Popen[bytes], report: int, limits: Limits) -> Outcome:
+    assert process.stdout
+    assert process.stderr
+    pid = process.pid
+    ended = os.pidfd_open(pid)
+
+    def end() -> None:  # the kernel then kills the first process inside, and so all of them
+        process.kill()
+        process.wait()
+
+    try:
+        pipes = process.stdout.fileno(), process.stderr.fileno()
+        seen = watch(*pipes, ended, lambda: resident_bytes(pid), end, limits)
+    finally:
+        os.close(ended)
+    if seen.limit:
+        return Outcome(seen.limit, None, seen.stdout, seen.stderr, seen.seconds)
+    return Outcome(*_ending(report, seen.stderr), seen.stdout, seen.stderr, seen.seconds)
+
+
+def _ending(report: int, stderr: bytes) -> tuple[Status, int]:
+    """bwrap tells its program's exit status in a second line of JSON, if it came to start it."""
+    lines = os.read(report, 1 << 16).decode().splitlines()
+    code = next((found["exit-code"] for line in lines if "exit-code" in (found := json.loads(line))), None)
+    if code is None:
+        raise SandboxFailed(f"bubblewrap made no box: {stderr.decode(errors='replace').strip()}")
+    return ending(code)

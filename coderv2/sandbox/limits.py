@@ -1,0 +1,65 @@
+"""What is run, what it may take, and how it ended."""
+
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+Status = Literal["exited", "killed", "timeout", "memory", "output"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one program may take."""
+
+    seconds: float = 10.0  # on the wall
+    cpu_seconds: int | None = None  # of each process
+    memory_bytes: int = 1 << 30  # of each process's writable memory, and of all resident together
+    processes: int = 64  # threads count
+    output_bytes: int = 1 << 20  # of standard output and of standard error, each
+    file_bytes: int = 16 << 20
+
+    @property
+    def folder_bytes(self) -> int:
+        """What all files of one folder may take together; they lie in memory."""
+        return 4 * self.file_bytes
+
+    def resources(self) -> dict[str, int]:
+        """The limits that the kernel keeps for each process, by the names of `getrlimit`, in small letters."""
+        limits = {
+            "core": 0,
+            "data": self.memory_bytes,  # not the address space: Java, .NET and Node reserve far more than they use
+            "fsize": self.file_bytes,
+            "nofile": 1024,
+            "nproc": self.processes,
+        }
+        return limits if self.cpu_seconds is None else {**limits, "cpu": self.cpu_seconds}
+
+
+DEFAULTS = Limits()
+
+
+@dataclass(frozen=True)
+class Job:
+    """What `Sandbox.run` was asked."""
+
+    command: Sequence[str]
+    files: Mapping[str, bytes]
+    stdin: bytes
+    limits: Limits
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a program ended. `code` is its exit status, or minus the signal that killed it, or None: a limit did."""
+
+    status: Status
+    code: int | None
+    stdout: bytes = field(repr=False)
+    stderr: bytes = field(repr=False)
+    seconds: float
+
+
+def ending(code: int) -> tuple[Status, int]:
+    """A shell's exit status as an outcome's: above 128 it tells a signal."""
+    return ("killed", 128 - code) if code > 128 and code - 128 in set(signal.Signals) else ("exited", code)

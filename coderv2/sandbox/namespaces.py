@@ -1,0 +1,100 @@
+"""The driver that builds its boxes itself: namespaces, Landlock, a filter of system calls, limits of resources."""
+
+import multiprocessing
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from coderv2.errors import SandboxFailed
+from coderv2.sandbox import wrapping
+from coderv2.sandbox.files import contents
+from coderv2.sandbox.limits import DEFAULTS, Job, Limits, Outcome
+
+_PACKAGE = Path(__file__).parent.parent
+
+
+class Namespaces:
+    """Keeps a warden process for each thread that runs programs side by side; each program gets a fresh box."""
+
+    def __init__(self, *, within_bubblewrap: bool = False) -> None:
+        """`within_bubblewrap`: the wardens' room is made by `bwrap`: two walls around each program."""
+        self.name = "bubblewrap and namespaces" if within_bubblewrap else "namespaces"
+        self._within = wrapping.room(_PACKAGE) if within_bubblewrap else []
+        self._idle: list[_Warden] = []
+        self._lock = threading.Lock()
+
+    def run(
+        self,
+        command: Sequence[str],
+        *,
+        files: Mapping[str, str | bytes] = {},
+        stdin: bytes = b"",
+        limits: Limits = DEFAULTS,
+    ) -> Outcome:
+        job = Job(tuple(command), contents(files), stdin, limits)
+        with self._lock:
+            warden = self._idle.pop() if self._idle else None
+        warden = warden or _Warden(self._within)
+        outcome = warden.run(job)
+        with self._lock:
+            self._idle.append(warden)
+        if isinstance(outcome, str):
+            raise SandboxFailed(f"no box could be made: {outcome}")
+        return outcome
+
+    def close(self) -> None:
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for warden in idle:
+            warden.close()
+
+
+class _Warden:
+    """One warden process and the line to it."""
+
+    def __init__(self, within: Sequence[str]) -> None:
+        """`within` is the start of a command that makes a room; without it the warden makes its own."""
+        self._line, theirs = multiprocessing.Pipe()
+        with tempfile.TemporaryDirectory(prefix="coderv2-room-") as empty, theirs:
+            command = [
+                sys.executable,
+                "-m",
+                "coderv2.sandbox.warden",
+                str(theirs.fileno()),
+                "" if within else empty,
+            ]
+            self._process = subprocess.Popen(
+                [*within, *command],
+                cwd=_PACKAGE.parent,  # where Python looks for what it runs by its module's name
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+            theirs.close()
+            trouble = self._received()
+        if trouble:
+            self.close()
+            raise SandboxFailed(f"no room could be made for programs: {trouble}")
+
+    def run(self, job: Job) -> Outcome | str:
+        """Raises SandboxFailed when the warden is gone."""
+        with suppress(BrokenPipeError):
+            self._line.send(job)
+        return self._received()
+
+    def close(self) -> None:
+        """The end of the line ends the warden."""
+        self._line.close()
+        self._process.wait()
+
+    def _received(self) -> Outcome | str:
+        try:
+            outcome: Outcome | str = self._line.recv()
+            return outcome
+        except (EOFError, ConnectionError) as error:
+            self.close()
+            raise SandboxFailed(f"a warden died (status {self._process.returncode})") from error

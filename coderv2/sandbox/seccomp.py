@@ -1,0 +1,115 @@
+"""The filter of system calls, as a classic BPF program that `prctl(PR_SET_SECCOMP)` and bubblewrap both take.
+
+What ordinary programs never need and what reaches beyond the box fails with EPERM; what has a fallback in every C
+library or runtime (`clone3`, `memfd_create`) with ENOSYS. Sockets are local or internet ones,
+not those of the machine that hosts this one, nor the kernel's own.
+"""
+
+import struct
+from collections.abc import Iterator
+
+from coderv2.sandbox.syscalls import arch, number
+
+_FORBIDDEN = (
+    "acct",
+    "add_key",
+    "adjtimex",
+    "bpf",
+    "chroot",
+    "clock_settime",
+    "delete_module",
+    "fanotify_init",
+    "finit_module",
+    "fsconfig",
+    "fsmount",
+    "fsopen",
+    "fspick",
+    "init_module",
+    "io_uring_enter",
+    "io_uring_register",
+    "io_uring_setup",
+    "ioperm",
+    "iopl",
+    "kcmp",
+    "kexec_file_load",
+    "kexec_load",
+    "keyctl",
+    "lookup_dcookie",
+    "mount",
+    "mount_setattr",
+    "move_mount",
+    "move_pages",
+    "msgget",
+    "name_to_handle_at",
+    "open_by_handle_at",
+    "open_tree",
+    "perf_event_open",
+    "personality",
+    "pidfd_getfd",
+    "pivot_root",
+    "process_vm_readv",
+    "process_vm_writev",
+    "ptrace",
+    "quotactl",
+    "reboot",
+    "request_key",
+    "semget",
+    "setns",
+    "settimeofday",
+    "shmget",
+    "swapoff",
+    "swapon",
+    "syslog",
+    "umount2",
+    "unshare",
+    "userfaultfd",
+    "vhangup",
+)
+_ABSENT = ("clone3", "memfd_create", "memfd_secret")
+
+_NEW_NAMESPACES = 0x7E020080  # every CLONE_NEW* flag
+_FAMILIES = (1, 2, 10)  # AF_UNIX, AF_INET, AF_INET6
+_X32 = 0x40000000  # x86-64's second set of calls
+
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_NUMBER, _ARCH, _FIRST = 0, 4, 16  # offsets in struct seccomp_data; the first argument's low half
+_ALLOW, _KILL, _FAIL = 0x7FFF0000, 0x80000000, 0x00050000
+_EPERM, _ENOSYS, _EAFNOSUPPORT = 1, 38, 97
+
+Step = tuple[int, int, int, int]  # operation, jump if true, jump if false, operand
+
+
+def program() -> bytes:
+    """The filter for this machine, an array of struct sock_filter."""
+    return b"".join(struct.pack("<HBBI", *step) for step in _steps())
+
+
+def _steps() -> Iterator[Step]:
+    yield from [(_LOAD, 0, 0, _ARCH), (_EQUAL, 1, 0, arch()), (_RETURN, 0, 0, _KILL)]
+    yield from [(_LOAD, 0, 0, _NUMBER), (_AT_LEAST, 0, 1, _X32), (_RETURN, 0, 0, _FAIL | _ENOSYS)]
+    for names, error in ((_FORBIDDEN, _EPERM), (_ABSENT, _ENOSYS)):
+        for call in filter(None, map(number, names)):
+            yield from [(_EQUAL, 0, 1, call), (_RETURN, 0, 0, _FAIL | error)]
+    yield from _clone(number("clone") or 0)
+    yield from _socket(number("socket") or 0)
+    yield (_RETURN, 0, 0, _ALLOW)
+
+
+def _clone(call: int) -> list[Step]:
+    return [
+        (_EQUAL, 0, 4, call),
+        (_LOAD, 0, 0, _FIRST),
+        (_ANY_BIT, 0, 1, _NEW_NAMESPACES),
+        (_RETURN, 0, 0, _FAIL | _EPERM),
+        (_RETURN, 0, 0, _ALLOW),
+    ]
+
+
+def _socket(call: int) -> list[Step]:
+    known = [(_EQUAL, len(_FAMILIES) - i, 0, family) for i, family in enumerate(_FAMILIES)]
+    return [
+        (_EQUAL, 0, len(_FAMILIES) + 2, call),
+        (_LOAD, 0, 0, _FIRST),
+        *known,
+        (_RETURN, 0, 0, _FAIL | _EAFNOSUPPORT),
+    ]

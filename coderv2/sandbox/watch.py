@@ -1,0 +1,113 @@
+"""Watches a started program: gathers its output, keeps its limits, says how it ended."""
+
+import os
+import selectors
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from coderv2.sandbox.limits import Limits, Status
+
+LOOK_SECONDS = 0.02
+_CHUNK = 1 << 16
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What the watch saw until the program ended by itself (`limit` is None) or a limit was passed."""
+
+    limit: Status | None
+    stdout: bytes
+    stderr: bytes
+    seconds: float
+
+
+def watch(
+    stdout: int, stderr: int, ended: int, resident: Callable[[], int], end: Callable[[], None], limits: Limits
+) -> Watched:
+    """Reads both pipes until `ended` becomes readable or a limit is passed, then calls `end`, then reads what is left.
+
+    `end` must leave no process alive that could still write, or not for long.
+    """
+    start = time.monotonic()
+    output = {stdout: bytearray(), stderr: bytearray()}
+    with selectors.DefaultSelector() as selector:
+        for fd in (*output, ended):
+            os.set_blocking(fd, False)
+            selector.register(fd, selectors.EVENT_READ)
+        limit = _until_the_end(selector, output, ended, resident, limits, start)
+        seconds = time.monotonic() - start
+        end()
+        selector.unregister(ended)
+        _read_the_rest(selector, output, limits.output_bytes)
+    if limit is None and _too_long(output, limits):
+        limit = "output"
+    out, err = (bytes(part[: limits.output_bytes]) for part in output.values())
+    return Watched(limit, out, err, seconds)
+
+
+def _until_the_end(
+    selector: selectors.BaseSelector,
+    output: dict[int, bytearray],
+    ended: int,
+    resident: Callable[[], int],
+    limits: Limits,
+    start: float,
+) -> Status | None:
+    look = start + LOOK_SECONDS
+    while True:
+        now = time.monotonic()
+        if now - start >= limits.seconds:
+            return "timeout"
+        if now >= look:
+            if resident() > limits.memory_bytes:
+                return "memory"
+            look = now + LOOK_SECONDS
+        ready = {key.fd for key, _ in selector.select(min(look, start + limits.seconds) - now)}
+        _read(selector, output, ready)
+        if _too_long(output, limits):
+            return "output"
+        if ended in ready:
+            return None
+
+
+def _read(selector: selectors.BaseSelector, output: dict[int, bytearray], ready: set[int]) -> None:
+    for fd in ready & output.keys():
+        if chunk := os.read(fd, _CHUNK):
+            output[fd] += chunk
+        else:
+            selector.unregister(fd)
+
+
+def _read_the_rest(selector: selectors.BaseSelector, output: dict[int, bytearray], most: int) -> None:
+    deadline = time.monotonic() + 1.0
+    while selector.get_map() and time.monotonic() < deadline and max(map(len, output.values())) <= most:
+        _read(selector, output, {key.fd for key, _ in selector.select(LOOK_SECONDS)})
+
+
+def _too_long(output: dict[int, bytearray], limits: Limits) -> bool:
+    return max(map(len, output.values())) > limits.output_bytes
+
+
+def resident_bytes(pid: int) -> int:
+    """Resident memory of a process and all that it started; what ends meanwhile counts nothing."""
+    return sum(map(_resident_pages, _tree(pid))) * _PAGE
+
+
+def _tree(pid: int) -> Iterator[int]:
+    yield pid
+    try:
+        children = [file.read_text() for file in Path(f"/proc/{pid}/task").glob("*/children")]
+    except OSError:
+        return
+    for child in " ".join(children).split():
+        yield from _tree(int(child))
+
+
+def _resident_pages(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except OSError:
+        return 0

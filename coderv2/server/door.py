@@ -1,0 +1,101 @@
+"""What all routes share: who is let in, which models answer, and how an answer goes out."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from fastapi import Request
+from starlette.responses import Response
+
+from coderv2.server import errors
+from coderv2.server.caller import Accounts, Caller
+from coderv2.server.errors import Refused
+from coderv2.server.generation import Generation, Job
+from coderv2.server.metrics import Metrics
+from coderv2.server.models import Models
+from coderv2.server.sessions import Sessions
+from coderv2.server.stream import EventStream, Framing, encode_json, framed, unless_gone
+
+
+class Replies(Protocol):
+    """A dialect's way to tell an answer."""
+
+    async def whole(self) -> Any:
+        """At once."""
+
+    def chunks(self) -> AsyncGenerator[Any, None]:
+        """In pieces."""
+
+
+@dataclass
+class Door:
+    """One server's state. It loads until `models` is set, and drains once `draining` is."""
+
+    models: Models | None = None
+    accounts: Accounts = field(default_factory=Accounts)
+    draining: bool = False
+    metrics: Metrics = field(default_factory=Metrics)
+    sessions: Sessions = field(default_factory=Sessions)
+
+    @property
+    def state(self) -> str:
+        """loading, ready, draining, or stopped."""
+        if self.draining:
+            return "draining"
+        if self.models is None:
+            return "loading"
+        return "ready" if all(b.engine.healthy() for b in self.models.backends) else "stopped"
+
+    def admit(self, request: Request) -> Caller:
+        """Who asks. Raises Refused."""
+        return self.accounts.recognise(request)
+
+    def served(self) -> Models:
+        """The models. Raises Refused while there are none."""
+        if self.models is None:
+            raise _unavailable("loading", "the model is being loaded; try again soon")
+        return self.models
+
+    async def start(self, request: Request, translate: Callable[[Models, Caller], Job]) -> Generation:
+        """Sets off what a dialect made of the request. Raises Refused, and what the engine refuses."""
+        models = self.served()
+        if self.draining:
+            raise _unavailable("draining", "the server is shutting down")
+        caller: Caller = request.state.caller
+        if caller.account is not None:
+            caller.account.begin()
+            request.state.account = caller.account
+        # In a thread: a prompt of megabytes takes the tokenizer seconds, and other streams must go on.
+        job = await asyncio.to_thread(translate, models, caller)
+        work = Generation(job, tenant=caller.tenant, deadline=caller.deadline)
+        request.state.work = work
+        self.metrics.begin(work)
+        return work
+
+    async def reply(self, request: Request, replies: Replies, framing: Framing | None) -> Response:
+        """The answer, in pieces where there is a framing."""
+        path, request_id = request.url.path, request.state.request_id
+
+        def tell(error: Exception) -> Any:
+            return errors.failure(error, request_id).body(path, request_id)
+
+        if framing is not None:
+            return EventStream(framed(replies.chunks(), framing, tell), framing.media_type)
+        whole = await unless_gone(request, replies.whole())
+        return json_response(whole) if whole is not None else Response(status_code=499)
+
+
+def _unavailable(code: str, message: str) -> Refused:
+    return Refused(503, code, message, type="server_error")
+
+
+def json_response(value: Any, status: int = 200) -> Response:
+    """JSON as we write it."""
+    return Response(encode_json(value), status, media_type="application/json")
+
+
+def names(request: Request, prefix: str) -> str:
+    """The id of what answers this request, after the request's own."""
+    request_id: str = request.state.request_id
+    return request_id.replace("req_", prefix)

@@ -1,0 +1,99 @@
+"""One other server: what it has, whether it lives, and the answers that it streams."""
+
+import json
+import time
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+import httpx
+
+from coderv2.errors import InvalidValue, ServiceError
+from coderv2.server.upstream.flavour import Flavour, flavour
+
+CONNECT_SECONDS, SILENT_SECONDS = 5.0, 600.0
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+"""Seconds for which a server that failed is left alone, doubling."""
+
+
+class Unreachable(Exception):
+    """It did not begin to answer; another may."""
+
+
+class Client:
+    """One server."""
+
+    def __init__(self, url: str, key: str | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.url = url.rstrip("/").removesuffix("/v1")
+        self.model = ""
+        self.flavour: Flavour = flavour("")
+        self.max_model_len: int | None = None
+        self.running = 0
+        self.known = False
+        """Whether it has told what it has."""
+        self._options: dict[str, Any] = {
+            "headers": {"authorization": f"Bearer {key}"} if key else {},
+            "timeout": httpx.Timeout(SILENT_SECONDS, connect=CONNECT_SECONDS),
+            "limits": httpx.Limits(max_connections=None),
+            "trust_env": False,
+        }
+        self._http = httpx.AsyncClient(**self._options)
+        self._clock = clock
+        self._pause = FIRST_PAUSE
+        self._rests_until = 0.0
+
+    @property
+    def alive(self) -> bool:
+        """Whether it is worth a try now."""
+        return self._clock() >= self._rests_until
+
+    def failed(self) -> None:
+        """Leaves it alone for a while."""
+        self._rests_until = self._clock() + self._pause
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+
+    async def look(self) -> None:
+        """Asks what it has. Raises Unreachable."""
+        try:
+            # Connections belong to one event loop, and this may be asked from another.
+            async with httpx.AsyncClient(**self._options) as http:
+                response = await http.get(f"{self.url}/v1/models", timeout=CONNECT_SECONDS)
+            response.raise_for_status()
+            card = response.json()["data"][0]
+            self.model, self.flavour = str(card["id"]), flavour(str(card.get("owned_by")))
+            self.max_model_len = card.get("max_model_len")
+        except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
+            raise Unreachable(f"{self.url}: {error!r}") from None
+        self.known = True
+
+    async def events(self, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        """What `/v1/completions` streams.
+
+        Raises Unreachable before it began to answer, InvalidValue for a request that it refuses, ServiceError later.
+        """
+        begun = False
+        self.running += 1
+        try:
+            async with self._http.stream("POST", f"{self.url}/v1/completions", json=body) as response:
+                await _check(response)
+                async for line in response.aiter_lines():
+                    if line.startswith("data: ") and line != "data: [DONE]":
+                        event = json.loads(line.removeprefix("data: "))
+                        if "error" in event:
+                            raise ServiceError(f"{self.url}: {event['error']!r:.300}")
+                        begun, self._pause = True, FIRST_PAUSE
+                        yield event
+        except (httpx.HTTPError, ValueError) as error:
+            if begun:
+                raise ServiceError(f"{self.url}: {error!r}") from None
+            raise Unreachable(f"{self.url}: {error!r}") from None
+        finally:
+            self.running -= 1
+
+
+async def _check(response: httpx.Response) -> None:
+    if response.status_code == 200:
+        return
+    text = (await response.aread())[:2000].decode("utf-8", "replace")
+    if response.status_code in (400, 413, 422):
+        raise InvalidValue(f"the server behind this one refuses it: {text[:300]}")
+    raise Unreachable(f"{response.url}: {response.status_code} {text[:200]}")

@@ -1,0 +1,146 @@
+"""Answers that a model judges, against replies that a judge gave."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from coderv2.errors import Unsupported
+from coderv2.evaluation.asking import Chat, Exchange, Place, Problem, Reply
+from coderv2.evaluation.data import Data
+from coderv2.evaluation.score import Figures, Item
+from coderv2.evaluation.task import Attempt
+from coderv2.evaluation.tasks import TASKS
+from coderv2.evaluation.tasks.alpaca_eval import at_equal_length
+from coderv2.evaluation.toolbox import Toolbox
+from tests.evaluation.fakes import FakeTools
+from tests.evaluation.tasks import invented
+
+A_BETTER = "Both greet. Assistant A is warmer.\n\nMy final verdict is: [[A>>B]]"
+B_BETTER = "Assistant B is a little better. [[B>A]]"
+RATED = 'The answer is short. Rating: [[7.5]], on a scale where "[[10]]" would be perfect? No: [[8]]'
+CHINESE = "回答正确。\n{'事实正确性': 9, '满足用户需求': 8, '综合得分': 8.5}"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    return invented.data(tmp_path_factory.mktemp("data"))
+
+
+def attempt(
+    name: str, data: Data, replies: list[str], judgements: list[str], number: int = 0
+) -> tuple[Attempt, FakeTools]:
+    task, tools = TASKS[name], FakeTools(replies, judgements)
+    problem = list(task.problems(data))[number]
+    return asyncio.run(task.attempt(Place(name, problem), "chat", tools)), tools
+
+
+def figures(name: str, *attempts: Attempt) -> Figures:
+    items = [
+        Item(
+            str(n),
+            0,
+            "数学计算" if n == 0 else "文本写作",
+            a.score.value,
+            a.score.reason,
+            "stop",
+            a.score.others,
+            a.score.kept,
+        )
+        for n, a in enumerate(attempts)
+    ]
+    return TASKS[name].figures(items)
+
+
+def test_arena_hard_plays_both_sides_and_weighs_strong_verdicts(data: Data) -> None:
+    found, tools = attempt("arena-hard", data, ["hello"], [A_BETTER, B_BETTER])
+    # The baseline won the first game strongly (as A), and the second weakly (as B).
+    assert (found.score.value, found.score.reason) == (0.0, "lost")
+    assert found.score.kept["games"] == [[0.0, 3], [0.0, 1]]
+    assert [m.content for m in tools.judged[0].messages] == ['Judge "them".\nWell.', "Say hi.\nhi\nhello"]
+    assert tools.judged[1].messages[1].content == "Say hi.\nhello\nhi"
+    won, _ = attempt("arena-hard", data, ["hello"], [B_BETTER, A_BETTER])
+    assert won.score.reason == "won"
+    assert figures("arena-hard", found, won).value == pytest.approx(0.5)
+
+
+def test_arena_hard_asks_once_more_and_drops_what_has_no_verdict(data: Data) -> None:
+    found, tools = attempt("arena-hard", data, ["hello"], ["Hm.", "[[A=B]]", "[[A>B]] or [[B>A]]"])
+    assert len(tools.judged) == 3
+    assert found.score.kept["games"] == [[0.5, 1]]
+    assert figures("arena-hard", found).others["games without a verdict"] == 1
+
+
+def test_the_baseline_against_itself_is_a_draw(data: Data) -> None:
+    found, _ = attempt("arena-hard", data, ["hi"], [A_BETTER, A_BETTER])
+    assert found.score.value == 0.5
+
+
+def test_mt_bench_goes_on_from_the_models_own_answer_and_takes_the_last_rating(data: Data) -> None:
+    found, tools = attempt("mt-bench", data, ["first", "second"], [RATED, "no number at all"])
+    ask = tools.asked[1]
+    assert isinstance(ask, Chat)
+    assert [m.content for m in ask.messages] == ["Write.", "first", "Again."]
+    assert ask.decoding.temperature == 0.7
+    assert tools.judged[1].messages[-1].content == "Q Write. A first Q Again. A second"
+    assert found.score.others == {"turn 1": 8.0}
+    other, tools = attempt("mt-bench", data, ["2", "3"], ["Rating: [[4]]", "[6]"], number=1)
+    assert tools.judged[0].messages[-1].content == "Q Add. R 2 A 2"
+    total = figures("mt-bench", found, other)
+    assert total.value == pytest.approx((8 + 4 + 6) / 3)
+    assert total.others["without a rating"] == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"), [("m", {"won", "lost"}), ("M", {"won", "lost"}), ("both", {"no verdict"})]
+)
+def test_alpaca_eval_reads_which_output_was_named(data: Data, said: str, reason: set[str]) -> None:
+    found, _ = attempt("alpaca-eval", data, ["hello there"], [said])
+    assert found.score.reason in reason
+    assert found.score.kept["longer"] == len("hello there") - len("hi")
+
+
+def test_alpaca_eval_places_are_fixed_and_the_other_name_is_the_other_verdict(data: Data) -> None:
+    verdicts = {attempt("alpaca-eval", data, ["hello"], [said])[0].score.value for said in ("m", "M")}
+    assert verdicts == {0.0, 1.0}
+
+
+def test_equal_length_takes_away_what_length_won() -> None:
+    def item(n: int, longer: int, value: float) -> Item:
+        return Item(str(n), 0, "", value, "won", kept={"longer": longer, "difficulty": 0.0})
+
+    wordy = [item(n, 900 if n % 2 else -900, float(n % 2)) for n in range(200)]
+    assert at_equal_length(wordy) == pytest.approx(0.5, abs=0.02)
+    even = [item(n, (n % 5 - 2) * 100, float(n % 4 != 0)) for n in range(200)]
+    assert at_equal_length(even) == pytest.approx(0.75, abs=0.03)
+    alike = [item(n, 0, 0.5) for n in range(5)]
+    assert at_equal_length(alike) == pytest.approx(0.5)
+
+
+def test_alignbench_reads_the_total_and_averages_two_halves(data: Data) -> None:
+    mathematics, tools = attempt("alignbench", data, ["2"], [CHINESE])
+    assert mathematics.score.value == 8.5
+    assert "[参考答案]\n2" in tools.judged[0].messages[0].content
+    writing, _ = attempt("alignbench", data, ["诗"], ['{"综合得分": "5"}'], number=1)
+    total = figures("alignbench", mathematics, writing)
+    assert total.value == pytest.approx(6.75)
+    assert (total.others["reasoning"], total.others["language"]) == (8.5, 5.0)
+
+
+def test_without_a_judge_the_task_says_what_it_needs(data: Data) -> None:
+    box = Toolbox()
+    exchange = Exchange(Chat.of("x"), Reply("y"))
+    problem: Problem = next(iter(TASKS["arena-hard"].problems(data)))
+
+    async def never(ask, place):  # type: ignore[no-untyped-def]
+        raise AssertionError
+
+    with pytest.raises(Unsupported, match="--judge"):
+        asyncio.run(TASKS["arena-hard"].score(problem, exchange, box.over(never)))
+    box.close()
+
+
+def test_canonical_answers_exist(data: Data, tmp_path: Path) -> None:
+    for name in ("arena-hard", "mt-bench", "alpaca-eval", "alignbench"):
+        for problem in TASKS[name].problems(data):
+            assert TASKS[name].canonical(problem, "chat")

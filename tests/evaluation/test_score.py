@@ -1,0 +1,69 @@
+"""Numbers from samples."""
+
+import math
+from itertools import combinations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coderv2.evaluation.score import Item, bootstrap, macro, mcnemar, mean, pass_at_k, pass_rate, wilson
+
+
+def items(values: dict[str, list[float]], groups: dict[str, str] | None = None) -> list[Item]:
+    return [
+        Item(problem, index, (groups or {}).get(problem, ""), value, "passed" if value else "wrong")
+        for problem, samples in values.items()
+        for index, value in enumerate(samples)
+    ]
+
+
+@given(st.integers(1, 9), st.data())
+def test_pass_at_k_is_the_share_of_draws_that_hold_a_right_sample(n: int, data: st.DataObject) -> None:
+    correct, k = data.draw(st.integers(0, n)), data.draw(st.integers(1, n))
+    draws = list(combinations(range(n), k))
+    share = sum(any(sample < correct for sample in draw) for draw in draws) / len(draws)
+    assert math.isclose(pass_at_k(n, correct, k), share, abs_tol=1e-12)
+
+
+def test_pass_rate_gives_every_k_that_the_fewest_samples_allow() -> None:
+    figures = pass_rate(items({"a": [1, 0, 0, 0, 0], "b": [0] * 5}))
+    assert figures.value == pytest.approx(0.1)
+    assert figures.others["pass@5"] == pytest.approx(0.5)
+    assert figures.others["pass@5 stderr"] == pytest.approx(0.5)
+    assert "pass@10" not in figures.others
+
+
+def test_the_mean_is_over_problems_and_not_over_samples() -> None:
+    figures = mean(items({"a": [1], "b": [0, 0, 0]}), "accuracy")
+    assert (figures.value, figures.n, figures.samples) == (0.5, 2, 4)
+    assert figures.reasons == {"wrong": 3, "passed": 1}
+
+
+def test_wilson_knows_that_three_of_three_is_not_certain() -> None:
+    low, high = wilson(1.0, 3)
+    assert low == pytest.approx(0.438, abs=1e-3)
+    assert high == 1.0
+
+
+def test_macro_weighs_groups_alike_and_keeps_the_mean_over_items() -> None:
+    found = macro(
+        items({"a": [1], "b": [1], "c": [1], "d": [0]}, {"a": "x", "b": "x", "c": "x", "d": "y"}), "em"
+    )
+    assert (found.value, found.others["over items"]) == (0.5, 0.75)
+    assert found.groups == {"x": 1.0, "y": 0.0}
+
+
+def test_bootstrap_finds_the_error_of_a_mean() -> None:
+    values = [0.0, 1.0] * 200
+    value, error, low, high = bootstrap({"": values}, lambda groups: float(groups[""].mean()))
+    assert value == 0.5
+    assert error == pytest.approx(0.5 / math.sqrt(400), rel=0.15)
+    assert low < 0.5 < high
+
+
+@pytest.mark.parametrize(
+    ("worse", "better", "chance"), [(0, 0, 1.0), (0, 5, 0.0625), (5, 5, 1.0), (1, 9, 0.021484375)]
+)
+def test_mcnemar_is_exact(worse: int, better: int, chance: float) -> None:
+    assert mcnemar(worse, better) == pytest.approx(chance)

@@ -1,0 +1,53 @@
+# ruff: noqa: E501  programs as they are
+"""Chat replies in other languages, fitted between prompt and tests."""
+
+import pytest
+
+from coderv2.evaluation import translated
+from tests.evaluation.tasks.invented import translated as row
+
+JAVA = row("java", "java")
+REPLIES = {
+    "the whole class": "import java.util.*;\nclass Problem {\n    public static long twice(long x) {\n        return 2 * x;\n    }\n}\n",
+    "the method at the margin": "public static long twice(long x) {\n    return 2 * x;\n}\n",
+    "another class": "public class Solution {\n    public static long twice(long x) {\n        return 2 * x;\n    }\n}\n",
+    "the body": "        return 2 * x;\n    }\n}\n",
+}
+
+
+@pytest.mark.parametrize("reply", REPLIES.values(), ids=REPLIES.keys())
+def test_a_method_comes_back_as_the_prompt_began_it(reply: str) -> None:
+    found = translated.program(JAVA["prompt"], reply, tuple(JAVA["stop_tokens"]))
+    assert found.rstrip() == (JAVA["prompt"] + "        return 2 * x;").rstrip()
+
+
+def test_helpers_come_before_the_function_and_imports_before_everything() -> None:
+    prompt = "#include<assert.h>\n// Twice x.\nlong twice(long x) {\n"
+    block = "#include <vector>\n\nlong add(long a, long b) {\n    return a + b;\n}\n\nlong twice(long x) {\n    return add(x, x);\n}\n\nint main() {\n    return 0;\n}\n"
+    found = translated.program(prompt, block, ("\n}",))
+    assert found.startswith("#include <vector>\n#include<assert.h>\n")
+    assert found.index("long add") < found.index("long twice")
+    assert found.endswith("    return add(x, x);")
+    assert "main" not in found
+
+
+def test_the_first_line_of_a_script_stays_first() -> None:
+    found = translated.program(
+        "<?php\nfunction f($x) {\n", "<?php\nuse A;\nfunction f($x) {\n    return 1;\n}\n", ("\nfunction",)
+    )
+    assert found.splitlines()[:3] == ["<?php", "use A;", "function f($x) {"]
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("long twice(long x) {", "twice"),
+        ("(define (twice x)", "twice"),
+        ("twice <- function(x) {", "twice"),
+        ("twice() {", "twice"),
+        ("// twice(3)", ""),
+        ("", ""),
+    ],
+)
+def test_the_head_of_a_function_is_known_in_every_language(line: str, name: str) -> None:
+    assert translated.function_name(line) == name

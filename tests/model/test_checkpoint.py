@@ -1,0 +1,174 @@
+"""FP8 checkpoints in the published layouts: the numbers are codes times scales, exactly, and the codes stay codes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from coderv2.errors import BadCheckpoint, Unsupported
+from coderv2.kernels.packing import unpack
+from coderv2.model import weights
+from coderv2.model.batch import Batch
+from coderv2.model.checkpoint import SINGLE
+from coderv2.model.loading import open_model
+from coderv2.model.parallel import Split, Team
+from tests.parity import relative_error, sample_ids
+from tests.tiny import tiny_config, tiny_model
+
+# Heads of 128 and widths that blocks of 128 do not divide.
+CONFIG: dict[str, Any] = {
+    "hidden_size": 160, "qk_nope_head_dim": 128, "v_head_dim": 128, "kv_lora_rank": 192, "moe_intermediate_size": 144,
+    "num_attention_heads": 2, "torch_dtype": "bfloat16", "num_hidden_layers": 2, "n_routed_experts": 8,
+}  # fmt: skip
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "block": {
+        "quant_method": "fp8",
+        "fmt": "e4m3",
+        "weight_block_size": [128, 128],
+        "activation_scheme": "dynamic",
+    },
+    "tensor": {"quant_method": "fp8", "activation_scheme": "static"},
+    "row": {"quant_method": "compressed-tensors", "format": "float-quantized"},
+}
+WIDE = ("embed_tokens", "lm_head", "norm", "mlp.gate.")
+
+
+def _quantised(x_OI: Tensor, layout: str) -> tuple[Tensor, Tensor]:
+    """Codes, and scales as that layout has them."""
+    O, I = x_OI.shape
+    if layout == "tensor":
+        scale = x_OI.abs().max() / 448
+        return (x_OI / scale).to(torch.float8_e4m3fn), scale.reshape(1)
+    if layout == "row":
+        scale = x_OI.abs().amax(1, keepdim=True) / 448
+        return (x_OI / scale).to(torch.float8_e4m3fn), scale
+    padded = torch.nn.functional.pad(x_OI, (0, -I % 128, 0, -O % 128))
+    blocks = padded.unflatten(0, (-1, 128)).unflatten(2, (-1, 128))
+    scale = blocks.abs().amax((1, 3)) / 448
+    wide = scale.repeat_interleave(128, 0)[:O].repeat_interleave(128, 1)[:, :I]
+    return (x_OI / wide).to(torch.float8_e4m3fn), scale
+
+
+def _fp8_folder(folder: Path, layout: str) -> dict[str, Tensor]:
+    """A checkpoint in that layout; what its numbers are."""
+    folder.mkdir()
+    weights.save(tiny_model(tiny_config(**CONFIG)).bfloat16(), folder)
+    exact, stored = {}, {}
+    for name, tensor in load_file(folder / SINGLE).items():
+        if any(word in name for word in WIDE):
+            exact[name] = stored[name] = tensor
+            continue
+        codes, scale = _quantised(tensor.float(), layout)
+        stem = name.removesuffix("weight")
+        stored[name] = codes
+        stored[stem + ("weight_scale_inv" if layout == "block" else "weight_scale")] = scale
+        if layout == "tensor":
+            stored[stem + "input_scale"] = torch.tensor([0.5])
+        O, I = codes.shape
+        wide = (
+            scale.repeat_interleave(128, 0)[:O].repeat_interleave(128, 1)[:, :I]
+            if layout == "block"
+            else scale
+        )
+        exact[name] = codes.float() * wide
+    save_file(stored, folder / SINGLE)
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    (folder / "config.json").write_text(
+        json.dumps(config | {"quantization_config": LAYOUTS[layout]}), "utf-8"
+    )
+    return exact
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_written_out_the_numbers_are_codes_times_scales(layout: str, tmp_path: Path) -> None:
+    exact = _fp8_folder(tmp_path / "fp8", layout)
+    model = weights.load(tmp_path / "fp8", dtype=torch.float32)
+    for name, tensor in weights.published_tensors(model):
+        assert torch.equal(tensor, exact[name].float()), name
+    assert "quantization_config" not in model.config.to_dict()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_each_rank_has_its_part_of_codes_times_scales(layout: str, tmp_path: Path) -> None:
+    exact = _fp8_folder(tmp_path / "fp8", layout)
+    for rank in range(2):
+        split = Split(rank, 2)
+        model = weights.load(tmp_path / "fp8", dtype=torch.float32, team=Team(split))
+        for name, tensor in weights.published_tensors(model):
+            assert torch.equal(tensor, split.part(name, exact[name].float())), name
+        packed = weights.load(tmp_path / "fp8", packed=True, team=Team(split))
+        experts = model.layers[1].mlp.experts
+        assert torch.equal(
+            unpack(packed.layers[1].mlp.experts.down_proj), experts.down_proj.bfloat16().float()
+        )
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_run_on_the_cpu_the_codes_stay_codes(layout: str, tmp_path: Path) -> None:
+    exact = _fp8_folder(tmp_path / "fp8", layout)
+    model = weights.load(tmp_path / "fp8", packed=True)
+    attention, experts = model.layers[1].self_attn, model.layers[1].mlp.experts
+    assert (
+        experts.gate_proj.format.name == attention.o_proj.format.name == attention.key_up.format.name == "fp8"
+    )
+    assert model.layers[1].mlp.gate.format.name == "f32"
+    stacked = torch.stack([exact[f"model.layers.1.mlp.experts.{e}.down_proj.weight"] for e in range(8)])
+    assert torch.equal(unpack(experts.down_proj), stacked)
+    key_HNC = exact["model.layers.1.self_attn.kv_b_proj.weight"].unflatten(0, (2, 256))[:, :128]
+    assert torch.equal(unpack(attention.key_up), key_HNC)
+    # Turned, a head's rows must share their scales for that to be exact: blocks of 128 and whole tensors do.
+    assert attention.key_absorb.format.name == ("bf16" if layout == "row" else "fp8")
+    torch.testing.assert_close(unpack(attention.key_absorb), key_HNC.transpose(1, 2), rtol=2**-8, atol=0)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_packed_and_plain_give_the_same_logits(layout: str, tmp_path: Path) -> None:
+    _fp8_folder(tmp_path / "fp8", layout)
+    batch = Batch.packed([sample_ids(40)])
+    with torch.inference_mode():
+        plain = weights.load(tmp_path / "fp8", dtype=torch.float32)(batch)
+        packed = open_model(tmp_path / "fp8")(batch)
+    assert relative_error(packed, plain) < 0.02
+
+
+def _changed(folder: Path, change: Any) -> None:
+    tensors = load_file(folder / SINGLE)
+    change(tensors)
+    save_file(tensors, folder / SINGLE)
+
+
+DOWN = "model.layers.1.mlp.experts.3.down_proj."
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop(DOWN + "weight_scale_inv"), "needs one of"),
+        (lambda t: t.update({DOWN + "weight_scale_inv": torch.ones(3, 3)}), r"call for \[2, 2\]"),
+        (lambda t: t.update({DOWN + "weight_scale": torch.ones(1)}), "needs one of"),
+        (lambda t: t.update({DOWN + "weight_scale_inv": torch.full((2, 2), torch.nan)}), "NaN"),
+        (lambda t: t[DOWN + "weight"].view(torch.uint8).fill_(0x7F), "NaN"),
+        (lambda t: t.update({"model.norm.weight_scale": torch.ones(1)}), "not a tensor of this model"),
+    ],
+)
+def test_scales_that_do_not_fit_are_named(change: Any, message: str, tmp_path: Path) -> None:
+    _fp8_folder(tmp_path / "fp8", "block")
+    _changed(tmp_path / "fp8", change)
+    for packed in (False, True):
+        with pytest.raises(BadCheckpoint, match=message):
+            weights.load(tmp_path / "fp8", packed=packed)
+
+
+@pytest.mark.parametrize(
+    "found", [{"quant_method": "gptq", "bits": 4}, {"quant_method": "fp8", "weight_block_size": [64, 64]}]
+)
+def test_other_quantisations_are_refused_by_name(found: dict[str, Any], tmp_path: Path) -> None:
+    _fp8_folder(tmp_path / "fp8", "block")
+    path = tmp_path / "fp8" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {"quantization_config": found}), "utf-8")
+    with pytest.raises(Unsupported, match=r"gptq|64"):
+        weights.load(tmp_path / "fp8")

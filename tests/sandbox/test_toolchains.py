@@ -1,0 +1,49 @@
+"""What compiles and runs a language."""
+
+import pytest
+
+from coderv2.errors import InvalidValue
+from coderv2.sandbox import toolchains, view
+from coderv2.sandbox.languages import language
+from coderv2.sandbox.limits import Limits
+
+
+@pytest.mark.parametrize(
+    ("short", "name"), [("C++", "cpp"), ("cs", "csharp"), ("sh", "bash"), ("TypeScript", "typescript")]
+)
+def test_short_names(short: str, name: str) -> None:
+    assert language(short).name == name
+
+
+def test_a_missing_program_means_no_toolchain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toolchains, "PATH", "/nonexistent")
+    toolchains.find.cache_clear()
+    try:
+        assert toolchains.find("cpp") is None
+    finally:
+        toolchains.find.cache_clear()
+    assert view.PATH != "/nonexistent"
+
+
+def test_the_proof_stands_after_the_last_test_and_within_main() -> None:
+    tests = '}\nint main() {\n    assert(f() == "}");\n}\n'
+    assert toolchains.with_proof("cpp", tests, "word").endswith('__builtin_puts("word");\n}\n')
+    with pytest.raises(InvalidValue, match="must close"):
+        toolchains.with_proof("java", "}", "word")
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("class A { }\npublic class B { public static void main(String[] a) { } }", "B"),
+        ("class A { static void main(String[] a) { } class B { } }", "A"),
+        ("void main() { }", "Main"),
+    ],
+)
+def test_the_class_that_holds_main(source: str, name: str) -> None:
+    assert toolchains.main_class(source) == name
+
+
+def test_runtimes_are_told_to_stay_within_the_limit() -> None:
+    java = toolchains.Toolchain(language("java"))
+    assert "-Xmx384m" in java.run("class A { static void main() }", Limits(memory_bytes=512 << 20))

@@ -1,0 +1,60 @@
+"""X3: a newer hole of a session takes the place of an older one that still waits."""
+
+import threading
+import time
+from typing import Any
+
+import httpx
+
+from coderv2.engine.worker import Worker
+from coderv2.server.app import simple_app
+from tests.engine.fakes import FakeModel, fake_engine
+from tests.server.running import eventually, running
+
+HOLE: dict[str, Any] = {"prompt": "a", "suffix": "b", "max_tokens": 5000, "temperature": 0}
+
+
+def test_x3_the_older_one_is_closed_and_gone_and_others_stay() -> None:
+    """All places are taken by a long answer, so that holes wait."""
+    engine = fake_engine(FakeModel(context=20_000), cache_tokens=50_000, max_running=1, max_batch_tokens=64)
+    worker = Worker(engine)
+    worker.start()
+    replies: dict[str, httpx.Response] = {}
+    with running(simple_app(worker, engine.tokenizer, "tiny")) as url:
+
+        def ask(name: str, session: str) -> threading.Thread:
+            def send() -> None:
+                headers = {"x-session-id": session}
+                replies[name] = httpx.post(f"{url}/v1/completions", json=HOLE, headers=headers, timeout=120)
+
+            thread = threading.Thread(target=send)
+            thread.start()
+            return thread
+
+        with httpx.stream(
+            "POST", f"{url}/v1/completions", json={"prompt": "z", "max_tokens": 15_000, "stream": True}
+        ) as long:
+            next(long.iter_bytes(10))
+            older, other = ask("older", "one"), ask("other", "two")
+            eventually(lambda: worker.stats().waiting == 2)
+            newer = ask("newer", "one")
+            older.join(60)
+            assert replies["older"].status_code == 499
+            time.sleep(0.1)
+            assert worker.stats().waiting == 2
+            assert set(replies) == {"older"}
+        for thread in (newer, other):
+            thread.join(120)
+        assert {replies[name].status_code for name in ("newer", "other")} == {200}
+    worker.stop()
+    engine.check()
+
+
+def test_without_a_session_nobody_gives_way() -> None:
+    engine = fake_engine()
+    worker = Worker(engine)
+    worker.start()
+    with running(simple_app(worker, engine.tokenizer, "tiny")) as url:
+        body = HOLE | {"max_tokens": 5}
+        assert [httpx.post(f"{url}/v1/completions", json=body).status_code for _ in range(3)] == [200] * 3
+    worker.stop()

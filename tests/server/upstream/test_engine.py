@@ -1,0 +1,160 @@
+"""Other servers as one engine."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from coderv2.engine.params import SamplingParams
+from coderv2.engine.request import Delta
+from coderv2.errors import ContextTooLong, InvalidValue, QueueFull, ServiceError
+from coderv2.server.app import create_app
+from coderv2.server.backend import Backend, tokens_of
+from coderv2.server.door import Door
+from coderv2.server.models import Models
+from coderv2.server.upstream.engine import Upstreams, check_urls, wait_for_one
+from tests.server.conftest import Served
+from tests.server.fakes import events_of, post
+from tests.server.running import running
+from tests.server.upstream.standin import StandIn
+from tests.tiny_tokenizer import tiny_tokenizer
+
+PROMPT = list(range(10, 210))
+NOBODY = "http://127.0.0.1:9"
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def _upstreams(stack: ExitStack, *servers: StandIn, dead: int = 0, key: str | None = None) -> Upstreams:
+    urls = [NOBODY] * dead + [stack.enter_context(running(server.app)) for server in servers]
+    return Upstreams(urls, tiny_tokenizer(), 1000, key)
+
+
+def _deltas(upstreams: Upstreams, prompt: list[int] = PROMPT, **params: Any) -> list[Delta]:
+    async def collect() -> list[Delta]:
+        stream = upstreams.stream(prompt, SamplingParams(**{"max_tokens": 9} | params))
+        return [delta async for delta in stream]
+
+    return asyncio.run(collect())
+
+
+def test_deltas_tell_the_text_and_the_counts_of_the_other_server(stack: ExitStack) -> None:
+    server = StandIn()
+    deltas = _deltas(_upstreams(stack, server, key="theirs"), temperature=0, top_k=5)
+    assert "".join(delta.text for delta in deltas) == "ab"
+    assert deltas[0].token_ids == (65,)
+    assert sum(map(tokens_of, deltas)) == 7
+    assert (deltas[-1].finish_reason, deltas[-1].num_cached_tokens) == ("stop", 4)
+    (body,) = server.bodies
+    assert (body["prompt"], body["model"], body["top_k"]) == (PROMPT, "their-model", 5)
+    assert body["stream_options"] == {"include_usage": True}
+    assert server.keys == ["Bearer theirs"]
+
+
+def test_without_their_counts_the_text_is_counted(stack: ExitStack) -> None:
+    deltas = _deltas(
+        _upstreams(stack, StandIn("me", texts=("def ", "f"), usage=False)), tiny_tokenizer().encode("a")
+    )
+    assert sum(map(tokens_of, deltas)) == len(tiny_tokenizer().encode("def f"))
+
+
+def test_dead_servers_are_skipped_before_the_first_byte_and_left_alone(stack: ExitStack) -> None:
+    server = StandIn()
+    upstreams = _upstreams(stack, server, dead=2)
+    for _ in range(3):
+        assert _deltas(upstreams)[-1].finish_reason == "stop"
+    assert [client.alive for client in upstreams.clients] == [False, False, True]
+    assert len(server.bodies) == 3
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_server_that_cannot_now_is_passed_over(stack: ExitStack, status: int) -> None:
+    sick, well = StandIn(), StandIn()
+    sick.status = status
+    assert _deltas(_upstreams(stack, sick, well))[-1].finish_reason == "stop"
+    assert (len(sick.bodies), len(well.bodies)) == (1, 1)
+
+
+def test_when_none_answers_it_is_said_to_pass(stack: ExitStack) -> None:
+    with pytest.raises(QueueFull, match="none of the servers"):
+        _deltas(_upstreams(stack, dead=2))
+
+
+def test_what_a_server_refuses_is_the_callers_fault_and_not_tried_again(stack: ExitStack) -> None:
+    picky, other = StandIn(), StandIn()
+    picky.status = 400
+    with pytest.raises(InvalidValue, match="refuses it"):
+        _deltas(_upstreams(stack, picky, other))
+    assert not other.bodies
+
+
+def test_a_failure_after_the_first_byte_is_not_tried_again(stack: ExitStack) -> None:
+    breaking, other = StandIn(), StandIn()
+    breaking.breaks_after = 1
+    with pytest.raises(ServiceError, match="out of memory"):
+        _deltas(_upstreams(stack, breaking, other))
+    assert not other.bodies
+
+
+def test_prompts_that_start_alike_go_to_the_same_server(stack: ExitStack) -> None:
+    servers = [StandIn(), StandIn(), StandIn()]
+    upstreams = _upstreams(stack, *servers)
+    upstreams.clients[0].running += 1  # so that the first prompt goes elsewhere
+    _deltas(upstreams, [7] * 130)
+    upstreams.clients[0].running -= 1
+    for _ in range(3):
+        _deltas(upstreams, [7] * 130 + [8])
+    assert sorted(len(server.bodies) for server in servers) == [0, 0, 4]
+    upstreams.clients[1].running += 100  # too many others there
+    _deltas(upstreams, [7] * 130 + [9])
+    assert len(servers[0].bodies) == 1
+
+
+def test_a_prompt_that_is_too_long_is_refused_here(stack: ExitStack) -> None:
+    with pytest.raises(ContextTooLong, match=r"This model's maximum context length is 1000 tokens"):
+        Upstreams([NOBODY], tiny_tokenizer(), 1000).stream([1] * 1000, SamplingParams())
+
+
+def test_one_that_answers_is_enough_to_start(stack: ExitStack) -> None:
+    upstreams = _upstreams(stack, StandIn(), dead=1)
+    asyncio.run(wait_for_one(upstreams, 5))
+    assert upstreams.max_model_len == 1000
+    with pytest.raises(InvalidValue, match="no upstream answers"):
+        asyncio.run(wait_for_one(Upstreams([NOBODY], tiny_tokenizer(), 1000), 0))
+    with pytest.raises(InvalidValue, match="must begin with http"):
+        check_urls(["localhost:8000"])
+
+
+def test_every_dialect_works_over_another_server_of_ours(served: Served) -> None:
+    tokenizer = served.offline.engine.tokenizer
+    upstreams = Upstreams([served.url], tokenizer, 256)
+    models = Models.of("front", Backend(upstreams, tokenizer))
+    hole = {"prompt": "def f(", "suffix": "):\n", "max_tokens": 9, "temperature": 0}
+    chat = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 9, "temperature": 0}
+    with running(create_app(Door(models))) as url, served.client() as direct:
+        front = served.client().with_options(base_url=f"{url}/v1")
+        with front:
+            ours = front.completions.create(model="front", **hole)
+            theirs = direct.completions.create(model="tiny", **hole)
+            assert ours.choices == theirs.choices
+            assert ours.usage is not None
+            assert theirs.usage is not None
+            assert ours.usage.completion_tokens == theirs.usage.completion_tokens
+            talked = front.chat.completions.create(model="front", **chat)
+            assert talked.choices == direct.chat.completions.create(model="tiny", **chat).choices
+
+
+def test_a_stream_through_the_door_has_the_counts(stack: ExitStack) -> None:
+    upstreams = _upstreams(stack, StandIn())
+    app = create_app(Door(Models.of("front", Backend(upstreams, tiny_tokenizer()))))
+    options = {"stream": True, "stream_options": {"include_usage": True}}
+    *_, usage, done = events_of(post(app, "/v1/completions", prompt=PROMPT, **options))
+    assert done == "[DONE]"
+    assert usage["usage"]["completion_tokens"] == 7
+    assert usage["usage"]["prompt_cache_hit_tokens"] == 4
