@@ -5,7 +5,6 @@ names the folder of the data. What evalplus works out once (the reference's answ
 """
 
 import os
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -66,4 +65,4 @@ def _short(folder: Path, judge: Judge) -> tuple[list[Completion], list[Program]]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

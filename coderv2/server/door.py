@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 from fastapi import Request
 from starlette.responses import Response
@@ -16,6 +17,10 @@ from coderv2.server.metrics import Metrics
 from coderv2.server.models import Models
 from coderv2.server.sessions import Sessions
 from coderv2.server.stream import EventStream, Framing, encode_json, framed, unless_gone
+
+T = TypeVar("T")
+_SHORT = 4096
+"""Bytes of a body whose tokens are counted in less than a millisecond or two."""
 
 
 class Replies(Protocol):
@@ -66,9 +71,12 @@ class Door:
         if caller.account is not None:
             caller.account.begin()
             request.state.account = caller.account
-        # In a thread: a prompt of megabytes takes the tokenizer seconds, and other streams must go on.
-        job = await asyncio.to_thread(translate, models, caller)
-        work = Generation(job, tenant=caller.tenant, deadline=caller.deadline)
+        # A prompt of megabytes takes the tokenizer seconds, and a grammar the compiler: other streams must go on.
+        job = await _somewhere(_is_long(request), translate, models, caller)
+        work = await _somewhere(
+            job.params.structured_outputs is not None,
+            partial(Generation, job, tenant=caller.tenant, deadline=caller.deadline),
+        )
         request.state.work = work
         self.metrics.begin(work)
         return work
@@ -84,6 +92,16 @@ class Door:
             return EventStream(framed(replies.chunks(), framing, tell), framing.media_type)
         whole = await unless_gone(request, replies.whole())
         return json_response(whole) if whole is not None else Response(status_code=499)
+
+
+async def _somewhere(takes_long: bool, work: Callable[..., T], *arguments: Any) -> T:
+    """Here, or in a thread; a thread costs more than a short piece of work."""
+    return await asyncio.to_thread(work, *arguments) if takes_long else work(*arguments)
+
+
+def _is_long(request: Request) -> bool:
+    length = request.headers.get("content-length", "")
+    return not length.isdigit() or int(length) > _SHORT
 
 
 def _unavailable(code: str, message: str) -> Refused:

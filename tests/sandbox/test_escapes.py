@@ -84,7 +84,7 @@ def test_processes_and_threads_are_counted(sandbox: Sandbox) -> None:
         "import threading\nn = 0\ntry:\n    while True:\n"
         "        if os.fork() == 0:\n            time.sleep(9)\n            os._exit(0)\n        n += 1\n"
         "except OSError:\n    print(n, flush=True)\n"
-        "try:\n    threading.Thread(target=print).start()\nexcept RuntimeError:\n    print('no thread', flush=True)\nos._exit(0)\n"  # noqa: E501
+        "try:\n    threading.Thread(target=print).start()\nexcept RuntimeError:\n    print('no thread', flush=True)\nos._exit(0)\n"
     )
     outcome = python(sandbox, code, processes=20)
     count, thread = outcome.stdout.decode().splitlines()
@@ -93,7 +93,7 @@ def test_processes_and_threads_are_counted(sandbox: Sandbox) -> None:
 
 
 def test_two_boxes_do_not_share_their_count_of_processes(sandbox: Sandbox) -> None:
-    code = "import threading\nfor _ in range(25):\n    threading.Thread(target=time.sleep, args=(1.0,)).start()\nprint('all')\n"  # noqa: E501
+    code = "import threading\nfor _ in range(25):\n    threading.Thread(target=time.sleep, args=(1.0,)).start()\nprint('all')\n"
     outcomes: list[Outcome] = []
     command = [sys.executable, "program.py"]
     files = {"program.py": f"import time\n{code}"}
@@ -165,12 +165,12 @@ def test_ptrace_and_its_like_are_denied(sandbox: Sandbox) -> None:
     ],
 )
 def test_no_right_of_root_is_left(sandbox: Sandbox, attempt: str) -> None:
-    code = f"result = ctypes.CDLL(None, use_errno=True).{attempt}; raise OSError if result == -1 else SystemExit('done')"  # noqa: E501
+    code = f"result = ctypes.CDLL(None, use_errno=True).{attempt}; raise OSError if result == -1 else SystemExit('done')"
     denied(sandbox, code)
 
 
 def test_the_program_is_nobody_without_capabilities(sandbox: Sandbox) -> None:
-    code = "print(os.getuid(), *[l.split()[1] for l in open('/proc/self/status') if l[:6] in ('CapPrm', 'CapEff', 'CapAmb', 'NoNewP', 'Seccom')][:5])"  # noqa: E501
+    code = "print(os.getuid(), *[l.split()[1] for l in open('/proc/self/status') if l[:6] in ('CapPrm', 'CapEff', 'CapAmb', 'NoNewP', 'Seccom')][:5])"
     user, *capabilities, alone, seccomp = python(sandbox, code).stdout.decode().split()
     assert int(user) >= 65534
     assert {int(word, 16) for word in capabilities} == {0}
@@ -205,7 +205,7 @@ def test_endless_output_is_cut(sandbox: Sandbox, stream: str) -> None:
 def test_signals_reach_nobody_else(sandbox: Sandbox) -> None:
     code = (
         "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nfor pid in (1, os.getppid(), -1, 2**15):\n"
-        "    try:\n        os.kill(pid, signal.SIGTERM if pid == -1 else signal.SIGKILL)\n    except OSError:\n        pass\n"  # noqa: E501
+        "    try:\n        os.kill(pid, signal.SIGTERM if pid == -1 else signal.SIGKILL)\n    except OSError:\n        pass\n"
         "print('alive')\n"
     )
     outcome = python(sandbox, code)
@@ -241,7 +241,7 @@ def test_a_daemon_that_holds_the_output_open_delays_nothing(sandbox: Sandbox) ->
     [
         "x = bytearray(2 << 30)",
         "import mmap\nx = mmap.mmap(-1, 2 << 30)\nfor i in range(0, 2 << 30, 4096):\n    x[i] = 1",
-        "for _ in range(9):\n    if os.fork() == 0:\n        x = bytearray(b'x') * (100 << 20)\n        time.sleep(9)\ntime.sleep(9)",  # noqa: E501
+        "for _ in range(9):\n    if os.fork() == 0:\n        x = bytearray(b'x') * (100 << 20)\n        time.sleep(9)\ntime.sleep(9)",
     ],
 )
 def test_memory_is_bounded(sandbox: Sandbox, greed: str) -> None:

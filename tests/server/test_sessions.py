@@ -34,7 +34,8 @@ def test_x3_the_older_one_is_closed_and_gone_and_others_stay() -> None:
         with httpx.stream(
             "POST", f"{url}/v1/completions", json={"prompt": "z", "max_tokens": 15_000, "stream": True}
         ) as long:
-            next(long.iter_bytes(10))
+            chunks = long.iter_bytes(10)  # kept: an iterator that goes takes its connection along
+            next(chunks)
             older, other = ask("older", "one"), ask("other", "two")
             eventually(lambda: worker.stats().waiting == 2)
             newer = ask("newer", "one")

@@ -33,7 +33,7 @@ class Client:
         self._options: dict[str, Any] = {
             "headers": {"authorization": f"Bearer {key}"} if key else {},
             "timeout": httpx.Timeout(SILENT_SECONDS, connect=CONNECT_SECONDS),
-            "limits": httpx.Limits(max_connections=None),
+            "limits": httpx.Limits(max_connections=None, max_keepalive_connections=0),
             "trust_env": False,
         }
         self._http = httpx.AsyncClient(**self._options)
