@@ -35,9 +35,9 @@ def test_no_step_waits_for_a_number(family: str, B: int, monkeypatch: pytest.Mon
     for kernel in (InterpretedFunction, JITFunction):
         monkeypatch.setattr(kernel, "run", lambda *a, **k: launches.append(k["grid"]))
     monkeypatch.setattr(batch, "pick", lambda **_: GpuOps)
-    logits_BW, choice_3B = _step(family, B)()
+    logits_BW, peaks_2B = _step(family, B)()
     assert logits_BW.shape == (B, 600)
-    assert choice_3B.shape == (3, B)
+    assert peaks_2B.shape == (2, B)
     assert len(launches) > 20
     assert DEVICE.type in ("cpu", "cuda")
 
