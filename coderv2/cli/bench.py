@@ -15,10 +15,15 @@ import click
 from coderv2 import __version__, paths
 from coderv2.cli import options
 from coderv2.cli.doctor import gb
+from coderv2.errors import Unsupported
 
 if TYPE_CHECKING:
     from coderv2.engine.bench import Case, Report
     from coderv2.engine.machine import Machine
+
+
+# Lite's layer: width, width of an expert, experts, experts per token.
+_LITE = (2048, 1408, 64, 6)
 
 
 def _numbers(_: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
@@ -43,6 +48,11 @@ def _numbers(_: click.Context, parameter: click.Parameter, value: str | None) ->
 @click.option(
     "--rounds", type=click.IntRange(1), metavar="N", help="Medians are over N rounds.  [default: 3]"
 )
+@click.option(
+    "--tune",
+    is_flag=True,
+    help="Instead time tile sizes of the GPU kernels on this GPU and keep the best for later runs; alone.",
+)
 @click.option("--quick", is_flag=True, help="One round of the shorter ones.")
 @click.option(
     "--peer", is_flag=True, help="Take turns with llama.cpp (llama-cpp-python) on the same GGUF file."
@@ -52,7 +62,13 @@ def _numbers(_: click.Context, parameter: click.Parameter, value: str | None) ->
     "--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Keep everything in FILE."
 )
 def bench(
-    model: str | None, quick: bool, peer: bool, peer_python: str | None, json_file: Path | None, **given: Any
+    model: str | None,
+    tune: bool,
+    quick: bool,
+    peer: bool,
+    peer_python: str | None,
+    json_file: Path | None,
+    **given: Any,
 ) -> None:
     """Measure how fast MODEL runs on this machine.
 
@@ -64,6 +80,11 @@ def bench(
     coderv2 bench
     coderv2 bench -m model.gguf --peer --json result.json
     """
+    if tune:
+        if any([model, quick, peer, peer_python, json_file, *given.values()]):
+            raise click.UsageError("--tune goes alone")
+        _tune()
+        return
     import torch
 
     from coderv2.engine import machine
@@ -87,6 +108,21 @@ def bench(
     click.echo("\n".join([*heading(report, seen, path), "", *table(report), *remarks(report)]))
     if json_file is not None:
         json_file.write_text(json.dumps(record(report, seen, path, plan), indent=2) + "\n", "utf-8")
+
+
+def _tune() -> None:
+    """At the shapes of DeepSeek-Coder-V2-Lite."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise Unsupported(
+            "no GPU here: tile sizes are timed on one; without --tune the processor is measured"
+        )
+    from coderv2.kernels.gpu import tiles, tuning
+
+    device = torch.device("cuda", torch.cuda.current_device())
+    best, measured = tuning.tune(*_LITE, device)
+    click.echo(f"written: {tiles.write_table(tiles.card(device).name, best, measured)}")
 
 
 def _progress(line: str) -> None:

@@ -66,7 +66,25 @@ if TYPE_CHECKING:
     help="Start this installed engine and serve what it computes.",
 )
 @click.option(
-    "--tensor-parallel", type=click.IntRange(1), default=1, metavar="N", help="With --engine: over N GPUs."
+    "--tensor-parallel",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Cut every weight over N GPUs (here also over N processes of the CPU).",
+)
+@click.option(
+    "--expert-parallel",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="As --tensor-parallel N, but each has some routed experts whole; not with --engine.",
+)
+@click.option(
+    "--no-graphs",
+    is_flag=True,
+    help="On a GPU, run every step anew instead of repeating recorded ones; slower.",
 )
 @click.option("--fp8", is_flag=True, help="With --engine: weights in FP8.")
 @click.option("--fp8-cache", is_flag=True, help="With --engine: the cache in FP8.")
@@ -104,6 +122,8 @@ def serve(
     upstream_key: str | None,
     engine: str,
     tensor_parallel: int,
+    expert_parallel: int,
+    no_graphs: bool,
     fp8: bool,
     fp8_cache: bool,
     torch_compile: bool,
@@ -118,6 +138,9 @@ def serve(
     """
     if model_argument is not None and model is not None:
         raise click.UsageError("Give the model once: as MODEL or with -m.", click.get_current_context())
+    started = None if upstream else engine
+    theirs = fp8 or fp8_cache or torch_compile
+    _check_together(tensor_parallel, expert_parallel, no_graphs, theirs, started, alone=fim_model is None)
     from coderv2.server.app import create_app
     from coderv2.server.caller import Accounts
     from coderv2.server.door import Door
@@ -128,7 +151,14 @@ def serve(
 
     bound = bind(host, port)
     log.to_stderr(logging.DEBUG if verbose else logging.INFO)
-    settings = {"dtype": dtype, "max_model_len": max_model_len, "cache_dir": cache_dir}
+    settings = {
+        "dtype": dtype,
+        "max_model_len": max_model_len,
+        "cache_dir": cache_dir,
+        "tensor_parallel_size": max(tensor_parallel, expert_parallel),
+        "enable_expert_parallel": expert_parallel > 1,
+        "enforce_eager": no_graphs,
+    }
     wanted = model_argument or model
     launch = _launch(engine, wanted, max_model_len, tensor_parallel, fp8, fp8_cache, torch_compile)
     engines: Engines | Others = Engines(wanted, fim_model, name, settings)
@@ -145,6 +175,29 @@ def serve(
         stop=engines.stop,
         on_ready=lambda: _greet(bound, door.served(), keys),
     )
+    engines.check()
+
+
+def _check_together(
+    tensor: int, expert: int, no_graphs: bool, theirs: bool, started: str | None, *, alone: bool
+) -> None:
+    """`theirs`: options of other engines; `started`: the engine, None for servers that run already."""
+    ours, several = started == "coderv2", max(tensor, expert) > 1
+    refused = {
+        "--fp8, --fp8-cache and --torch-compile go with --engine sglang or vllm.": theirs
+        and started in ("coderv2", None),
+        "--tensor-parallel is for what is started here; what --upstream names runs already.": started is None
+        and tensor > 1,
+        "--expert-parallel and --no-graphs are for what is computed here, not for --engine or --upstream.": not ours
+        and (expert > 1 or no_graphs),
+        "--tensor-parallel and --expert-parallel are the same N, or one of them.": 1 != tensor != expert != 1,
+        "--fim-model does not go with --tensor-parallel or --expert-parallel: ranks serve one model.": ours
+        and several
+        and not alone,
+    }
+    for why, wrong in refused.items():
+        if wrong:
+            raise click.UsageError(why, click.get_current_context())
 
 
 def _launch(
@@ -156,13 +209,8 @@ def _launch(
     fp8_cache: bool,
     torch_compile: bool,
 ) -> "Launch | None":
-    """None: the engine is ours, which has none of these."""
+    """None: the engine is ours, or runs elsewhere already."""
     if engine == "coderv2":
-        if tensor_parallel > 1 or fp8 or fp8_cache or torch_compile:
-            raise click.UsageError(
-                "--tensor-parallel, --fp8, --fp8-cache and --torch-compile go with --engine sglang or vllm.",
-                click.get_current_context(),
-            )
         return None
     from coderv2.model import hub
     from coderv2.server.upstream.launch import Launch

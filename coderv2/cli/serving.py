@@ -1,13 +1,17 @@
 """What `coderv2 serve` puts behind the door: engines of ours, or other servers; started and stopped together."""
 
 import asyncio
+import os
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from coderv2.cli import loading
+from coderv2.errors import EngineStopped
 
 if TYPE_CHECKING:
+    from coderv2.engine.ranks import Ranks
     from coderv2.server.backend import Backend
     from coderv2.server.models import Models
     from coderv2.server.upstream.launch import Launch
@@ -25,6 +29,7 @@ class Engines:
     name: str | None
     settings: dict[str, Any]
     _stops: list[Callable[[], None]] = field(default_factory=list)
+    _ranks: "Ranks | None" = None
 
     def load(self) -> "Models":
         """Starts them. Raises what a checkpoint does not allow."""
@@ -39,6 +44,11 @@ class Engines:
         for stop in self._stops:
             stop()
 
+    def check(self) -> None:
+        """EngineStopped with the reason when another rank died."""
+        if self._ranks is not None and self._ranks.failure is not None:
+            raise EngineStopped(self._ranks.failure)
+
     def _start(self, model: str | None) -> "tuple[Backend, str]":
         from coderv2.engine.worker import Worker
         from coderv2.server.backend import Backend, why_no_infill
@@ -48,10 +58,18 @@ class Engines:
         worker = Worker(loaded.engine)
         worker.start()
         self._stops.append(worker.stop)
+        if (ranks := loaded.engine.ranks) is not None:
+            self._follow(ranks)
         tokenizer, defaults = loaded.engine.tokenizer, SamplingDefaults.from_folder(loaded.folder)
         return Backend(
             worker, tokenizer, defaults, why_no_infill(tokenizer, loaded.engine.config)
         ), loaded.name
+
+    def _follow(self, ranks: "Ranks") -> None:
+        """A rank that dies ends the server; the server's end is theirs."""
+        ranks.on_failure = lambda: os.kill(os.getpid(), signal.SIGTERM)
+        self._ranks = ranks
+        self._stops.append(ranks.stop)
 
 
 @dataclass
@@ -89,6 +107,9 @@ class Others:
         """Ends what was started here."""
         for stop in self._stops:
             stop()
+
+    def check(self) -> None:
+        """Nothing: an upstream that is gone is told to each request."""
 
     def _launched(self) -> list[str]:
         from coderv2.server.upstream.launch import Running

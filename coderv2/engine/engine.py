@@ -15,14 +15,16 @@ from coderv2.engine.choosing import Turn, take
 from coderv2.engine.contest import Contest, through
 from coderv2.engine.deadlines import Deadlines, check_deadline
 from coderv2.engine.disk import DiskTier, fingerprint
+from coderv2.engine.graphs import DecodeGraphs, Recorder, recorder_for
 from coderv2.engine.pages import Pages
+from coderv2.engine.ranks import Ranks
 from coderv2.engine.request import Delta, Request, SamplingParams
 from coderv2.engine.runner import Model, Runner, Weights
 from coderv2.engine.scheduler import Chunk, Scheduler
 from coderv2.engine.settings import EngineSettings, longest_context, page_count
 from coderv2.engine.shifted import Suffixes
 from coderv2.engine.speculation import Drafting
-from coderv2.errors import BadCheckpoint, InvalidValue, QueueFull, ServiceError
+from coderv2.errors import BadCheckpoint, EngineStopped, InvalidValue, QueueFull, ServiceError, Unsupported
 from coderv2.log import logger
 from coderv2.model.cache import LatentCache
 from coderv2.model.config import ModelConfig
@@ -65,25 +67,41 @@ class Engine:
         settings: EngineSettings | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
+        ranks: Ranks | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         """Takes the cache's memory. Raises InvalidValue when the wanted context does not fit it.
 
-        `clock` gives seconds, for deadlines and for the order of arrival.
+        `clock` gives seconds, for deadlines and for the order of arrival; `ranks` hold the rest of a model of which
+        `model` is the first's part; `recorder` records decode steps, by default where the device can.
         """
         self.settings = settings = settings or EngineSettings()
+        self.ranks = ranks
         self.tokenizer = tokenizer
         self.config = config = model.config
         _check_vocabularies(tokenizer, config)
+        if ranks is not None:
+            _check_ranks(settings)
         if settings.deterministic:
             determinism.prove(model)
         dtype = settings.cache_dtype or model.cache_dtype
         pages = page_count(config, settings, dtype, model.device)
         self.max_model_len = longest_context(config, settings, pages * settings.page_size)
-        cache = LatentCache(config, pages, settings.page_size, dtype, model.device)
-        self._runner = Runner(model, cache, deterministic=settings.deterministic)
+        recorder = recorder or recorder_for(model.device)
+        recorded = recorder is not None and settings.graphs and ranks is None and not settings.deterministic
+        make_cache = LatentCache if ranks is None else ranks.cache
+        # One page more, for the rows that fill up a recorded step.
+        cache = make_cache(config, pages + recorded, settings.page_size, dtype, model.device)
+        graphs = None
+        if recorder is not None and recorded:
+            longest = min(-(-self.max_model_len // settings.page_size), pages)
+            graphs = DecodeGraphs(
+                model, cache, most=settings.max_running, pages=longest, nobody=pages, recorder=recorder
+            )
+        self._runner = Runner(model, cache, deterministic=settings.deterministic, ranks=ranks, graphs=graphs)
         self._model, self._cache = model, cache
         self._pages = Pages(pages, settings.page_size, self._tier())
-        self._suffixes = Suffixes(cache, config, self._pages, tokenizer.fim, seam=settings.fim_seam)
+        self._suffixes = Suffixes(cache, self._pages, tokenizer.fim, seam=settings.fim_seam)
         budget = settings.max_batch_tokens
         self._scheduler = Scheduler(
             self._pages,
@@ -260,7 +278,10 @@ class Engine:
 
     def _advance(self, chunks: Sequence[Chunk]) -> list[Delta]:
         try:
-            turns = take(self._runner.run(chunks), chunks)
+            logits_RW, peaks = self._runner.step(chunks)
+            turns = take(logits_RW, chunks, peaks)
+        except EngineStopped:
+            raise
         except Exception as error:  # whatever a model may raise, out of memory included
             logger.exception("a forward pass of %d sequences failed", len(chunks))
             return [self._fail(chunk.request, f"the forward pass failed: {error!r}") for chunk in chunks]
@@ -296,6 +317,18 @@ def _check_vocabularies(tokenizer: Tokenizer, config: ModelConfig) -> None:
         raise BadCheckpoint(
             f"the tokenizer has {tokenizer.vocab_size} tokens, but the model only {config.vocab_size}: "
             "they do not belong together"
+        )
+
+
+def _check_ranks(settings: EngineSettings) -> None:
+    if settings.deterministic:
+        raise Unsupported(
+            "deterministic: the order in which ranks add up depends on the company; use one rank",
+            param="deterministic",
+        )
+    if settings.cache_dir is not None:
+        raise Unsupported(
+            "cache_dir is filled by one rank only; leave it out with several", param="cache_dir"
         )
 
 

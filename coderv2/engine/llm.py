@@ -16,11 +16,14 @@ import torch
 from tqdm import tqdm
 
 from coderv2.engine.engine import Engine, EngineSettings
+from coderv2.engine.ranks import Ranks
 from coderv2.engine.request import Delta, SamplingParams, TokenLogprob
 from coderv2.engine.vllm_names import check_names
 from coderv2.errors import ContextTooLong, InvalidValue, ServiceError, Unsupported
+from coderv2.kernels.scaled import Kind
 from coderv2.model import hub
 from coderv2.model.loading import open_model, open_tokenizer
+from coderv2.model.parallel import Split
 from coderv2.text.chat import Message, encode_chat
 from coderv2.text.fim import encode_fim
 from coderv2.text.tokenizer import Tokenizer
@@ -97,6 +100,7 @@ class LLM:
         seed: int | None = 0,
         deterministic: bool = False,
         tensor_parallel_size: int = 1,
+        enable_expert_parallel: bool = False,
         trust_remote_code: bool = False,
         enforce_eager: bool = False,
         **others: Any,
@@ -106,29 +110,37 @@ class LLM:
         `dtype` "auto" is float32 for a small model on a CPU, else the checkpoint's own. `seed` fixes what requests
         without a seed draw; `deterministic` makes an answer bitwise independent of what else runs (see
         `EngineSettings`); sizes that are None take the engine's defaults. `trust_remote_code` may be True: no code of a
-        checkpoint is run either way. So may `enforce_eager`: there is no graph capture to leave out. Raises Unsupported
+        checkpoint is run either way. `enforce_eager` leaves out CUDA graphs. `tensor_parallel_size` cuts every weight
+        over so many GPUs or processes; with `enable_expert_parallel` each has some experts whole. Raises Unsupported
         for names of vLLM's that cannot be honoured, TypeError for names that vLLM does not have either.
         """
-        check_names(others | {"tensor_parallel_size": tensor_parallel_size})
+        check_names(others)
+        scaled: Kind | None = others.get("quantization")
+        split = _split(tensor_parallel_size, enable_expert_parallel)
         weights_dtype = _dtype(dtype, "dtype")
+        place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         settings = EngineSettings(
             max_model_len=max_model_len,
             max_batch_tokens=_given(max_num_batched_tokens, EngineSettings.max_batch_tokens),
             max_running=_given(max_num_seqs, EngineSettings.max_running),
             cache_tokens=cache_tokens,
             page_size=_given(block_size, EngineSettings.page_size),
-            cache_dtype=_dtype(kv_cache_dtype, "kv_cache_dtype"),
+            cache_dtype=_cache_dtype(kv_cache_dtype, torch.device(place).type),
             cache_dir=None if cache_dir is None else Path(cache_dir),
             draft_tokens=draft_tokens,
             prefix_caching=enable_prefix_caching is not False,
             seed=seed,
             deterministic=deterministic,
+            graphs=not enforce_eager,
         )
         folder = hub.resolve(model)
         vocabulary = open_tokenizer(folder if tokenizer is None else hub.resolve(tokenizer))
-        place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        loaded = open_model(folder, dtype=weights_dtype, device=place, progress=True)
-        self._use(Engine(loaded, vocabulary, settings))
+        if split.size == 1:
+            loaded = open_model(folder, dtype=weights_dtype, device=place, progress=True, scaled=scaled)
+            self._use(Engine(loaded, vocabulary, settings))
+        else:
+            ranks = Ranks(folder, split, dtype=weights_dtype, device=place, scaled=scaled)
+            self._use(Engine(ranks.model, vocabulary, settings, ranks=ranks))
 
     @classmethod
     def from_engine(cls, engine: Engine) -> "LLM":
@@ -292,6 +304,14 @@ class LLM:
         }
 
 
+def _split(size: int, dealt: bool) -> Split:
+    if size < 1:
+        raise InvalidValue(
+            f"tensor_parallel_size must be at least 1, not {size}", param="tensor_parallel_size"
+        )
+    return Split(size=size, experts="dealt" if dealt else "cut")
+
+
 def _given(value: int | None, default: int) -> int:
     return default if value is None else value
 
@@ -348,6 +368,17 @@ _DTYPES = {
     "half": torch.float16,
     "float16": torch.float16,
 }
+
+
+_FP8 = {"fp8": torch.float8_e4m3fn, "fp8_e4m3": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2}
+
+
+def _cache_dtype(name: str, device: str) -> torch.dtype | None:
+    if name in _FP8 and device == "cuda":
+        return _FP8[name]
+    if name in _FP8:
+        raise Unsupported(f"kv_cache_dtype {name} needs a GPU; here auto or bfloat16", param="kv_cache_dtype")
+    return _dtype(name, "kv_cache_dtype")
 
 
 def _dtype(name: str | torch.dtype, param: str) -> torch.dtype | None:

@@ -2,13 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
+from coderv2.engine.graphs import DecodeGraphs
 from coderv2.engine.machine import free_bytes
+from coderv2.engine.ranks import Ranks
+from coderv2.engine.sampler import Peaks
 from coderv2.engine.scheduler import Chunk
+from coderv2.errors import Unsupported
 from coderv2.model.batch import Batch
 from coderv2.model.cache import LatentCache, bytes_per_token
 from coderv2.model.config import ModelConfig
@@ -40,28 +44,53 @@ class Model(Named, Protocol):
 class Runner:
     """Runs a model over its cache; the chunks bring the page tables."""
 
-    def __init__(self, model: Model, cache: LatentCache, *, deterministic: bool = False) -> None:
+    def __init__(
+        self,
+        model: Model,
+        cache: LatentCache,
+        *,
+        deterministic: bool = False,
+        ranks: Ranks | None = None,
+        graphs: DecodeGraphs | None = None,
+    ) -> None:
+        self._ranks, self._graphs = ranks, graphs
         self._model = model
         self._cache = cache
         self._deterministic = deterministic
 
     def update(self, source: Weights) -> None:
         """New values for the model's weights; nothing has changed when it raises."""
+        if self._ranks is not None:
+            raise Unsupported("weights that are cut over several ranks cannot be changed in place")
         update(self._model, source)
+
+    @torch.inference_mode()
+    def step(self, chunks: Sequence[Chunk]) -> tuple[Tensor, Peaks | None]:
+        """Logits as `run` gives them, and with them their peaks where a recorded step has found them already."""
+        if self._graphs is not None and self._graphs.takes(chunks):
+            return self._graphs.run(chunks)
+        return self.run(chunks), None
 
     @torch.inference_mode()
     def run(self, chunks: Sequence[Chunk]) -> Tensor:
         """Logits after the last `rows` tokens of each chunk, [R, W]; the chunks' tokens are then in the cache."""
-        batch = Batch.cached(
-            self._cache,
+        step = (
             [[*chunk.token_ids, *chunk.draft] for chunk in chunks],
             [chunk.context for chunk in chunks],
-            [chunk.request.pages for chunk in chunks],
-            wanted=[chunk.rows for chunk in chunks],
-            deterministic=self._deterministic,
+            [list(chunk.request.pages) for chunk in chunks],
         )
-        logits_RW: Tensor = self._model(batch)
-        return logits_RW
+        wanted = [chunk.rows for chunk in chunks]
+        if self._ranks is not None:
+            return self._together(self._ranks, step, wanted)
+        return self._model(Batch.cached(self._cache, *step, wanted=wanted, deterministic=self._deterministic))
+
+    def _together(self, ranks: Ranks, step: tuple[Any, ...], wanted: list[int]) -> Tensor:
+        """The same with others, which wait in sums: a pass that fails here leaves them there, so it ends everything."""
+        ranks.tell("step", *step, wanted)
+        try:
+            return self._model(Batch.cached(self._cache, *step, wanted=wanted))
+        except Exception as error:
+            raise ranks.stopped(f"the first rank failed: {error!r}") from error
 
 
 def affordable_tokens(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> int:

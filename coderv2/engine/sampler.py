@@ -15,6 +15,9 @@ from coderv2.engine.request import MOST_LOGPROBS, Choice, Request, TokenLogprob
 from coderv2.kernels import sampling
 from coderv2.kernels.drawing import Rule
 
+Peaks = tuple[Sequence[int], Sequence[bool]]
+"""Of each row the likeliest token, and whether all its numbers are finite."""
+
 _LARGEST = torch.finfo(torch.float32).max
 
 
@@ -27,9 +30,10 @@ def sample(logits_BW: Tensor, requests: Sequence[Request]) -> list[Choice]:
 class Sampler:
     """The float32 logits of one forward pass, and choices from its rows."""
 
-    def __init__(self, logits_RW: Tensor) -> None:
+    def __init__(self, logits_RW: Tensor, peaks: Peaks | None = None) -> None:
+        """`peaks` where the pass has found them already."""
         self._logits_RW = logits_RW
-        self._likeliest, self.finite = sampling.peaks(logits_RW)
+        self._likeliest, self.finite = peaks or sampling.peaks(logits_RW)
         """`finite`: of each row, whether all its numbers are."""
 
     def choose(self, rows: Sequence[int], requests: Sequence[Request]) -> list[Choice]:

@@ -40,6 +40,8 @@ class EngineSettings:
     """Fixes the seeds of requests that bring none; None: they differ from run to run."""
     fim_seam: int = 64
     """Suffix tokens next to the hole that a request with fim_reuse="shifted" computes anew."""
+    graphs: bool = True
+    """On a GPU, decode steps are recorded and repeated as CUDA graphs. Answers are the same without; slower."""
     deterministic: bool = False
     """Tokens and log-probabilities are bitwise the same alone or in a crowd, on a cache hit or miss, for any chunk size
     and order of arrival; slower. A request without a seed gets one from its prompt and `seed`."""

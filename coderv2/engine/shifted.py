@@ -14,15 +14,10 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from coderv2.engine.pages import Pages
 from coderv2.engine.request import Request
-from coderv2.kernels.ops import Ops
 from coderv2.model.cache import LatentCache
-from coderv2.model.config import ModelConfig
-from coderv2.model.rope import inverse_frequencies, turning_table
 from coderv2.text.tokenizer import FimIds
 
 NEEDLE = 16
@@ -54,16 +49,12 @@ class Run:
 class Suffixes:
     """The newest infilling prompts of each owner, and how to take over their suffixes."""
 
-    def __init__(
-        self, cache: LatentCache, config: ModelConfig, pages: Pages, fim: FimIds | None, *, seam: int
-    ) -> None:
+    def __init__(self, cache: LatentCache, pages: Pages, fim: FimIds | None, *, seam: int) -> None:
         """`seam` tokens after the hole are computed in any case."""
         self._cache = cache
-        self._config = config
         self._pages = pages
         self._hole = None if fim is None else fim.hole
         self._seam = seam
-        self._inv_freq = inverse_frequencies(config, cache.latent_LPSC.device)
         self._donors: OrderedDict[bytes, deque[Donor]] = OrderedDict()
 
     def take_over(self, request: Request, found: int) -> range | None:
@@ -104,24 +95,8 @@ class Suffixes:
         if end - begin < LEAST:
             return None
         self._pages.touch(pages)
-        self._copy(pages, range(begin - shift, end - shift), request.pages, range(begin, end))
+        self._cache.move(pages, range(begin - shift, end - shift), request.pages, range(begin, end))
         return range(begin, end)
-
-    @torch.inference_mode()
-    def _copy(self, source: Sequence[int], old: range, target: Sequence[int], new: range) -> None:
-        """Latents as they are, rotary numbers turned from their old positions to the new."""
-        old_S, new_S = (
-            torch.arange(places.start, places.stop, device=self._inv_freq.device) for places in (old, new)
-        )
-        old_slots_S, new_slots_S = self._slots(source, old_S), self._slots(target, new_S)
-        cos_SR2, sin_SR2 = turning_table(old_S, new_S, self._inv_freq)
-        for latent_PSC, k_rope_PSR in zip(self._cache.latent_LPSC, self._cache.k_rope_LPSR, strict=True):
-            latents, keys = latent_PSC.flatten(0, 1), k_rope_PSR.flatten(0, 1)
-            latents[new_slots_S] = latents[old_slots_S]
-            keys[new_slots_S] = Ops.rope(keys[old_slots_S], cos_SR2, sin_SR2)
-
-    def _slots(self, table: Sequence[int], places_S: Tensor) -> Tensor:
-        return self._cache.slots(torch.tensor(table, device=places_S.device))[places_S]
 
 
 def common_run(new: "array[int]", old: "array[int]", *, start: int) -> Run | None:

@@ -7,13 +7,11 @@ from coderv2.errors import Unsupported
 
 # Each name with those of its values that say what happens here anyway.
 _ALLOWED: dict[str, tuple[Any, ...]] = {
-    "tensor_parallel_size": (1,),
     "pipeline_parallel_size": (1,),
     "data_parallel_size": (1,),
-    "enable_expert_parallel": (False,),
     "distributed_executor_backend": (None, "uni"),
     "disable_custom_all_reduce": (True, False),
-    "quantization": (None,),
+    "quantization": (None, "fp8", "int4"),
     "load_format": ("auto", "safetensors"),
     "tokenizer_mode": ("auto",),
     "skip_tokenizer_init": (False,),

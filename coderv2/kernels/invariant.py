@@ -64,8 +64,8 @@ def experts(
     """Sum over each token's K experts of weight times expert, in float32 and best expert first, shape [T, D]."""
     T, K = experts_TK.shape
     chosen = experts_TK.flatten()
-    out_nD = x_TD.new_empty(T * K, x_TD.shape[1])
-    for expert in chosen.unique().tolist():
+    out_nD = x_TD.new_zeros(T * K, x_TD.shape[1])
+    for expert in chosen[chosen >= 0].unique().tolist():
         rows = (chosen == expert).nonzero().flatten()
         out_nD[rows] = swiglu(x_TD[rows // K], gate_EFD[expert], up_EFD[expert], down_EDF[expert])
     weighted_TKD = out_nD.unflatten(0, (T, K)).float() * weights_TK[..., None]

@@ -1,20 +1,23 @@
 """The operations of a forward pass. The model calls these names only; this file picks who computes them.
 
 Packed weights go to `native`, plain tensors to `reference`, or to `invariant` where no row's bits may depend on the
-rows beside it.
+rows beside it; what lies on a GPU goes to the Triton kernels of `gpu`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from coderv2.kernels import invariant, native, native_attention, reference
+from coderv2.kernels import gpu, invariant, native, native_attention, reference
 from coderv2.kernels.formats import Weight
+from coderv2.kernels.routing import Routing, choose
+from coderv2.kernels.scaled import Scaled
 
-Operand = Tensor | Weight
-"""A weight: plain or packed."""
+Operand = Tensor | Weight | Scaled
+"""A weight: plain, packed for the CPU, or in fewer bits for a GPU."""
 
 
 def _by_weight(plain: Callable[..., Tensor], packed: Callable[..., Tensor]) -> Any:
@@ -74,6 +77,41 @@ class Ops:
         out_TD: Tensor = cls.experts(x_TD, weights_TK, experts_TK, *routed) + cls.swiglu(x_TD, *shared)
         return out_TD
 
+    @classmethod
+    def route(cls, x_TD: Tensor, weight: Operand, routing: Routing) -> tuple[Tensor, Tensor, Tensor]:
+        """Affinities [T, E], and weights and ids of each token's experts, [T, K]."""
+        scores_TE: Tensor = cls.router(x_TD, weight)
+        return scores_TE, *choose(scores_TE, routing)
+
+    @classmethod
+    def cache_latents(
+        cls,
+        raw_TX: Tensor,
+        weight_C: Tensor,
+        eps: float,
+        cos_TR2: Tensor,
+        sin_TR2: Tensor,
+        latent_PSC: Tensor,
+        k_rope_PSR: Tensor,
+        slots_T: Tensor,
+    ) -> None:
+        """Norm of the latents, rotation of the keys that lie beside them in `raw_TX`, and both into their slots."""
+        latent_TC, k_rope_TR = raw_TX.split([latent_PSC.shape[-1], k_rope_PSR.shape[-1]], -1)
+        latent_TC = cls.rms_norm(latent_TC, weight_C, eps)
+        cls.cache_write(latent_PSC, k_rope_PSR, slots_T, latent_TC, cls.rope(k_rope_TR, cos_TR2, sin_TR2))
+
+    @classmethod
+    def spans(
+        cls, starts: Sequence[int], lengths: Sequence[int], page_tables: Sequence[Tensor]
+    ) -> dict[str, Any]:
+        """Sequences as `mla_decode` takes them; made once for all layers of a pass."""
+        return {"starts": starts, "lengths": lengths, "page_tables": page_tables}
+
+    @classmethod
+    def spans_over(cls, starts_B1: Tensor, lengths_B: Tensor, table_BP: Tensor, most: int) -> dict[str, Any]:
+        """The same from tensors, int32, of which the longest sequence has `most` queries."""
+        return cls.spans(starts_B1.tolist(), lengths_B.tolist(), table_BP.long().unbind())
+
 
 class InvariantOps(Ops):
     """The same, each row bitwise alike whatever the others are; attention has the absorbed form only.
@@ -89,6 +127,11 @@ class InvariantOps(Ops):
     swiglu = _by_weight(invariant.swiglu, native.swiglu)
 
 
-def pick(*, deterministic: bool) -> type[Ops]:
-    """Who computes a forward pass."""
-    return InvariantOps if deterministic else Ops
+def pick(*, deterministic: bool, device: torch.device) -> type[Ops]:
+    """Who computes a forward pass on `device`; gradients only the plain operations have."""
+    if deterministic:
+        return InvariantOps
+    if device.type == "cuda" and not torch.is_grad_enabled():
+        on_gpu: type[Ops] = gpu.operations(Ops)
+        return on_gpu
+    return Ops

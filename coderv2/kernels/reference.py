@@ -178,11 +178,14 @@ def experts(
     up_EFD: Tensor,
     down_EDF: Tensor,
 ) -> Tensor:
-    """Sum over each token's K experts of weight times expert, accumulated in float32, shape [T, D]."""
+    """Sum over each token's K experts of weight times expert, accumulated in float32, shape [T, D].
+
+    An expert below 0 is another machine's and adds nothing.
+    """
     K = experts_TK.shape[1]
-    order = experts_TK.flatten().argsort(stable=True)
+    foreign, *counts = torch.bincount(experts_TK.flatten() + 1, minlength=gate_EFD.shape[0] + 1).tolist()
+    order = experts_TK.flatten().argsort(stable=True)[foreign:]
     token = order // K
-    counts = torch.bincount(experts_TK.flatten(), minlength=gate_EFD.shape[0]).tolist()
     # Unbound rather than indexed, since the gradient of each index would be a whole stack of zeros.
     weights = zip(gate_EFD.unbind(), up_EFD.unbind(), down_EDF.unbind(), strict=True)
     rows = zip(x_TD[token].split(counts), weights, strict=True)

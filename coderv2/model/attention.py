@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from coderv2.kernels.ops import Ops
 from coderv2.model.batch import Batch, Group
 from coderv2.model.cache import LatentCache
 from coderv2.model.config import ModelConfig
+from coderv2.model.parallel import Team
 from coderv2.model.rope import softmax_scale
 
 # The published code gives the norms inside attention this constant, whatever rms_norm_eps says.
@@ -26,6 +28,11 @@ class AttentionPlan:
     sin_TR2: Tensor
     expanded: Group | None
     absorbed: Group | None
+    spans: dict[str, Any]
+    """The absorbed ones as `mla_decode` takes them."""
+    team: Team
+    counts: tuple[int, ...]
+    """Tokens of each rank, where ranks have tokens of their own."""
 
 
 def split_forms(batch: Batch, config: ModelConfig) -> tuple[Group | None, Group | None]:
@@ -85,18 +92,20 @@ class LatentAttention(nn.Module):
     def forward(self, x_TD: Tensor, batch: Batch, plan: AttentionPlan) -> Tensor:
         """Output for every row, [T, D]; with a cache, the new tokens are written to it first."""
         q_nope_THN, q_rope_THR = self._queries(x_TD, plan)
-        latent_TC, k_rope_TR = self._latents(x_TD, plan)
+        raw_TX = plan.ops.linear(x_TD, self.kv_a_proj_with_mqa)
         if batch.cache is not None and batch.slots_T is not None:
-            plan.ops.cache_write(*self._pages(batch.cache), batch.slots_T, latent_TC, k_rope_TR)
+            tables = (plan.cos_TR2, plan.sin_TR2)
+            weight = (self.kv_a_layernorm, LATENT_NORM_EPS)
+            plan.ops.cache_latents(raw_TX, *weight, *tables, *self._pages(batch.cache), batch.slots_T)
         parts: list[tuple[Group, Tensor]] = []
         if (wide := plan.expanded) is not None:
-            keys = (latent_TC, k_rope_TR) if batch.cache is None else self._gather(batch.cache, wide)
+            keys = self._latents(raw_TX, plan) if batch.cache is None else self._gather(batch.cache, wide)
             parts.append(
                 (wide, self._expanded(plan.ops, wide, q_nope_THN[wide.rows], q_rope_THR[wide.rows], *keys))
             )
         if (narrow := plan.absorbed) is not None and batch.cache is not None:
             queries = q_nope_THN[narrow.rows], q_rope_THR[narrow.rows]
-            parts.append((narrow, self._absorbed(plan.ops, narrow, *queries, *self._pages(batch.cache))))
+            parts.append((narrow, self._absorbed(plan, *queries, *self._pages(batch.cache))))
         out_TD: Tensor = plan.ops.linear(_merge(parts, x_TD.shape[0]).flatten(1), self.o_proj)
         return out_TD
 
@@ -111,10 +120,9 @@ class LatentAttention(nn.Module):
         q_nope_THN, q_rope_THR = q_THX.split([self.config.qk_nope_head_dim, self.config.qk_rope_head_dim], -1)
         return q_nope_THN, ops.rope(q_rope_THR, plan.cos_TR2, plan.sin_TR2)
 
-    def _latents(self, x_TD: Tensor, plan: AttentionPlan) -> tuple[Tensor, Tensor]:
+    def _latents(self, raw_TX: Tensor, plan: AttentionPlan) -> tuple[Tensor, Tensor]:
         ops = plan.ops
-        raw = ops.linear(x_TD, self.kv_a_proj_with_mqa)
-        latent_TC, k_rope_TR = raw.split([self.config.kv_lora_rank, self.config.qk_rope_head_dim], -1)
+        latent_TC, k_rope_TR = raw_TX.split([self.config.kv_lora_rank, self.config.qk_rope_head_dim], -1)
         latent_TC = ops.rms_norm(latent_TC, self.kv_a_layernorm, LATENT_NORM_EPS)
         return latent_TC, ops.rope(k_rope_TR, plan.cos_TR2, plan.sin_TR2)
 
@@ -172,24 +180,17 @@ class LatentAttention(nn.Module):
 
     def _absorbed(
         self,
-        ops: type[Ops],
-        group: Group,
+        plan: AttentionPlan,
         q_nope_THN: Tensor,
         q_rope_THR: Tensor,
         latent_PSC: Tensor,
         k_rope_PSR: Tensor,
     ) -> Tensor:
         """Queries carried into latent space, results carried out of it (spec §4.2), [T, H, V]."""
-        into, out = self._maps()
+        (into, out), ops = self._maps(), plan.ops
+        q_latent_THC = ops.head_linear(q_nope_THN, into)
         out_THC = ops.mla_decode(
-            ops.head_linear(q_nope_THN, into),
-            q_rope_THR,
-            latent_PSC,
-            k_rope_PSR,
-            starts=group.starts,
-            lengths=group.lengths,
-            page_tables=group.page_tables,
-            scale=self.scale,
+            q_latent_THC, q_rope_THR, latent_PSC, k_rope_PSR, **plan.spans, scale=self.scale
         )
         value_THV: Tensor = ops.head_linear(out_THC, out)
         return value_THV

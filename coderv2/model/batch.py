@@ -1,8 +1,9 @@
 """Everything that one forward pass needs to know about its tokens."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,13 +55,15 @@ class Batch:
 
     deterministic: bool = False
     """Every row's bits depend on its own sequence only; with a cache."""
-    watching: type[Ops] | None = field(default=None, compare=False)
-    """Ops that take notes, in place of the usual ones."""
+    computed_by: type[Ops] | None = field(default=None, compare=False)
+    """Ops in place of the usual ones, for example some that take notes; None: whoever is best where the tokens lie."""
+    spans: dict[str, Any] | None = None
+    """All sequences as `mla_decode` takes them, where they are there already: a captured graph has its own."""
 
     @property
     def ops(self) -> type[Ops]:
         """Who computes this pass."""
-        return self.watching or pick(deterministic=self.deterministic)
+        return self.computed_by or pick(deterministic=self.deterministic, device=self.token_ids_T.device)
 
     @classmethod
     def packed(
@@ -119,6 +122,10 @@ class Batch:
             slots_T=torch.tensor(slots, device=device),
             deterministic=deterministic,
         )
+
+    def over(self, spans: dict[str, Any]) -> "Batch":
+        """The same with its sequences as `mla_decode` takes them."""
+        return replace(self, spans=spans)
 
     def group(self, members: Sequence[int]) -> Group:
         """The sequences `members`, in order, as one group."""

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from coderv2.kernels.memory import fresh_bytes
+from coderv2.kernels.ops import Ops
 from coderv2.model.config import ModelConfig
+from coderv2.model.rope import inverse_frequencies, turning_table
 
 
 def bytes_per_token(config: ModelConfig, dtype: torch.dtype = torch.bfloat16) -> int:
@@ -35,6 +37,7 @@ class LatentCache:
         self.k_rope_LPSR = _zeros((*shape, config.qk_rope_head_dim), dtype, torch.device(device))
         self.pages = pages
         self.page_size = page_size
+        self._inv_freq = inverse_frequencies(config, torch.device(device))
 
     def copy_page(self, source: int, target: int) -> None:
         """Copies one page's content over another's, in all layers."""
@@ -45,6 +48,25 @@ class LatentCache:
         """Zeroes pages that may hold NaN."""
         for part in (self.latent_LPSC, self.k_rope_LPSR):
             part[:, list(pages)] = 0
+
+    @torch.inference_mode()
+    def move(self, source: Sequence[int], old: range, target: Sequence[int], new: range) -> None:
+        """Copies a sequence's places `old`, in the pages `source`, to the places `new` in the pages `target`.
+
+        Latents as they are, rotary numbers turned from their old positions to the new.
+        """
+        old_S, new_S = (
+            torch.arange(places.start, places.stop, device=self._inv_freq.device) for places in (old, new)
+        )
+        tables = (torch.tensor(pages, device=old_S.device) for pages in (source, target))
+        old_slots_S, new_slots_S = (
+            self.slots(table)[places] for table, places in zip(tables, (old_S, new_S), strict=True)
+        )
+        cos_SR2, sin_SR2 = turning_table(old_S, new_S, self._inv_freq)
+        for latent_PSC, k_rope_PSR in zip(self.latent_LPSC, self.k_rope_LPSR, strict=True):
+            latents, keys = latent_PSC.flatten(0, 1), k_rope_PSR.flatten(0, 1)
+            latents[new_slots_S] = latents[old_slots_S]
+            keys[new_slots_S] = Ops.rope(keys[old_slots_S], cos_SR2, sin_SR2)
 
     def slots(self, table_P: Tensor) -> Tensor:
         """Every slot of the pages in `table_P`, in order: page · page size + place in the page."""

@@ -14,8 +14,9 @@ from torch import Tensor
 from coderv2.kernels.calibrated import Curvature, calibrated_int4
 from coderv2.kernels.formats import FORMATS, Weight
 from coderv2.kernels.packing import Parts, assemble
+from coderv2.kernels.routing import choose
 from coderv2.model.config import ModelConfig
-from coderv2.model.moe import Experts, MixtureOfExperts, Mlp, choose
+from coderv2.model.moe import Experts, MixtureOfExperts, Mlp, routing
 from coderv2.model.observe import Notes
 from coderv2.model.transformer import Layer
 
@@ -74,7 +75,7 @@ def _experts(
     experts: Experts, x_TD: Tensor, scores_TE: Tensor, config: ModelConfig
 ) -> Iterator[tuple[str, Weight]]:
     stacks = _triple(experts)
-    _, chosen_TK = choose(scores_TE, config)
+    _, chosen_TK = choose(scores_TE, routing(config))
     by_expert = []
     for e in range(config.n_routed_experts):
         rows = rows_for(scores_TE[:, e], (chosen_TK == e).any(-1), _LEAST_PER_COLUMN * x_TD.shape[1])

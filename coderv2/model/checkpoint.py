@@ -7,7 +7,7 @@ Scales of activations are for engines that compute in FP8: here activations stay
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -68,14 +68,16 @@ class Checkpoint:
         """Whether it is codes and scales."""
         return self.entry(name).dtype == FP8
 
-    def read_into(self, name: str, target: Tensor) -> None:
-        """Copies one tensor's numbers into `target`, FP8 ones multiplied with their scales."""
-        self._files[name].read_into(name, target)
+    def read_into(
+        self, name: str, target: Tensor, part: Callable[[Tensor], Tensor] = lambda whole: whole
+    ) -> None:
+        """Copies a tensor's numbers, or a `part` of them, into `target`, FP8 ones multiplied with their scales."""
+        self._files[name].read_into(name, target, part)
         if self.is_fp8(name):
-            scales_OS = self.scales(name)
-            wide_OI = scales_OS.repeat_interleave(FP8_SPAN, 1)[:, : target.shape[1]].to(target.device)
+            columns = self.entry(name).shape[1]
+            wide_OI = self.scales(name).repeat_interleave(FP8_SPAN, 1)[:, :columns]
             # The codes themselves fit any format; the product is rounded once.
-            target.copy_(target.float() * wide_OI)
+            target.copy_(target.float() * part(wide_OI).to(target.device))
 
     def read_codes_into(self, name: str, target: Tensor) -> None:
         """An FP8 tensor's codes as numbers, without their scales."""

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from coderv2.kernels.ops import Operand
+from coderv2.kernels.routing import Routing
 from coderv2.model.batch import Batch, RouterRecord
 from coderv2.model.config import ModelConfig
+from coderv2.model.parallel import Split
 
 Triple = tuple[Operand, Operand, Operand]
 
@@ -33,11 +35,11 @@ class Mlp(nn.Module):
 
 
 class Experts(nn.Module):
-    """All routed experts of a layer, stacked."""
+    """The routed experts of a layer, stacked: all of them, or those of one rank."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, split: Split) -> None:
         super().__init__()
-        E, F, D = config.n_routed_experts, config.moe_intermediate_size, config.hidden_size
+        (E, F), D = split.stack(config), config.hidden_size
         self.gate_proj = nn.Parameter(torch.empty(E, F, D))
         self.up_proj = nn.Parameter(torch.empty(E, F, D))
         self.down_proj = nn.Parameter(torch.empty(E, D, F))
@@ -50,42 +52,35 @@ class Experts(nn.Module):
 class MixtureOfExperts(nn.Module):
     """Shared experts plus each token's best K routed ones."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, split: Split) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.split = config, split
+        self.routing = routing(config)
         self.gate = nn.Parameter(torch.empty(config.n_routed_experts, config.hidden_size))
-        self.experts = Experts(config)
-        self.shared_experts = Mlp(config, config.n_shared_experts * config.moe_intermediate_size)
+        self.experts = Experts(config, split)
+        width = config.n_shared_experts * config.moe_intermediate_size
+        self.shared_experts = Mlp(config, split.share(width, "the shared experts' width"))
 
     def forward(self, x_TD: Tensor, batch: Batch) -> Tensor:
         """[T, D]; the routed factor never touches the shared experts."""
-        scores_TE = batch.ops.router(x_TD, self.gate)
-        weights_TK, experts_TK = choose(scores_TE, self.config)
+        scores_TE, weights_TK, experts_TK = batch.ops.route(x_TD, self.gate, self.routing)
         if batch.router_log is not None:
             batch.router_log.append(RouterRecord(scores_TE, experts_TK))
         routed, shared = self.experts.weights(), self.shared_experts.weights()
+        experts_TK = self.split.own_experts(experts_TK, self.config)
         return batch.ops.mixture(x_TD, weights_TK, experts_TK, routed, shared)
 
 
-def choose(scores_TE: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor]:
-    """Weights and ids of each token's experts, both [T, K]: the softmax scores themselves, scaled (spec §5)."""
-    if config.topk_method == "group_limited_greedy":
-        scores_TE = _best_groups_only(scores_TE, config)
-    weights_TK, experts_TK = scores_TE.topk(config.num_experts_per_tok, dim=-1)
-    # As published: renormalised weights do not also get the factor.
-    if config.norm_topk_prob and config.num_experts_per_tok > 1:
-        return weights_TK / (weights_TK.sum(-1, keepdim=True) + 1e-20), experts_TK
-    return weights_TK * config.routed_scaling_factor, experts_TK
-
-
-def _best_groups_only(scores_TE: Tensor, config: ModelConfig) -> Tensor:
-    """Scores with 0 outside each token's `topk_group` best groups; a group is as good as its best expert."""
-    groups, kept = config.n_group or 1, config.topk_group or 1
-    by_group = scores_TE.unflatten(-1, (groups, -1))
-    best = by_group.amax(-1).topk(kept, dim=-1).indices
-    keep = torch.zeros(by_group.shape[:2], dtype=torch.bool, device=scores_TE.device).scatter_(1, best, True)
-    kept_TE: Tensor = by_group.masked_fill(~keep[..., None], 0.0).flatten(-2)
-    return kept_TE
+def routing(config: ModelConfig) -> Routing:
+    """How this model chooses experts."""
+    limited = config.topk_method == "group_limited_greedy"
+    return Routing(
+        top=config.num_experts_per_tok,
+        groups=config.n_group or 1 if limited else 1,
+        kept=config.topk_group or 1 if limited else 1,
+        scaling=config.routed_scaling_factor,
+        renormalise=config.norm_topk_prob and config.num_experts_per_tok > 1,
+    )
 
 
 def balance_loss(record: RouterRecord, starts: Sequence[int], *, alpha: float) -> Tensor:

@@ -52,7 +52,7 @@ def watched(batch: Batch, notes: Notes) -> Batch:
             notes.network(x_TD, routed[0])
             return Ops.mixture(x_TD, weights_TK, experts_TK, routed, shared)
 
-    return replace(batch, watching=Watching)
+    return replace(batch, computed_by=Watching)
 
 
 def _first(note: Callable[[Tensor, Any], None], operation: Callable[..., Tensor]) -> Callable[..., Tensor]:

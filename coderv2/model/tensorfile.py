@@ -7,6 +7,7 @@ copying it needs both the header and the mapping in its own hands. Files are wri
 import json
 import math
 import mmap
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -116,8 +117,10 @@ class TensorFile:
         if last.end < data_size:
             raise BadCheckpoint(f"{self.path}: {data_size - last.end} bytes after the last tensor {name}")
 
-    def read_into(self, name: str, target: Tensor) -> None:
-        """Copies one tensor into `target` (same shape, any float dtype); refuses NaN and infinities.
+    def read_into(
+        self, name: str, target: Tensor, part: Callable[[Tensor], Tensor] = lambda whole: whole
+    ) -> None:
+        """Copies a tensor, or a `part` of it, into `target` (same shape, any float dtype); refuses NaN and infinities.
 
         The pages read are given back at once, so a load's memory is its weights and not also the file.
         """
@@ -126,7 +129,7 @@ class TensorFile:
             return
         offset = self._start + entry.begin
         source = torch.frombuffer(self._map, dtype=torch.uint8, count=entry.end - entry.begin, offset=offset)
-        target.copy_(_aligned(source, _DTYPES[entry.dtype]).view(entry.shape))
+        target.copy_(part(_aligned(source, _DTYPES[entry.dtype]).view(entry.shape)))
         low, high = (float(bound) for bound in torch.aminmax(target))
         if not (math.isfinite(low) and math.isfinite(high)):
             raise BadCheckpoint(f"{self.path}: {name} holds NaN or infinite values")

@@ -10,44 +10,52 @@ from coderv2.model.attention import AttentionPlan, LatentAttention, split_forms
 from coderv2.model.batch import Batch
 from coderv2.model.config import ModelConfig
 from coderv2.model.moe import MixtureOfExperts, Mlp
+from coderv2.model.parallel import Split, Team
 from coderv2.model.rope import inverse_frequencies, rotary_table
 
 
 class Layer(nn.Module):
     """`x + attention(norm(x))`, then `x + feed-forward(norm(x))`."""
 
-    def __init__(self, config: ModelConfig, index: int) -> None:
+    def __init__(self, config: ModelConfig, index: int, split: Split | None = None) -> None:
+        """Whole, or as one rank of `split` has it."""
         super().__init__()
+        split = split or Split()
         self.eps = config.rms_norm_eps
+        local = split.local(config)
         self.input_layernorm = nn.Parameter(torch.empty(config.hidden_size))
-        self.self_attn = LatentAttention(config, index)
+        self.self_attn = LatentAttention(local, index)
         self.post_attention_layernorm = nn.Parameter(torch.empty(config.hidden_size))
         dense = config.is_dense(index)
-        self.mlp = Mlp(config, config.intermediate_size) if dense else MixtureOfExperts(config)
+        self.mlp = Mlp(config, local.intermediate_size) if dense else MixtureOfExperts(config, split)
 
     def forward(self, x_TD: Tensor, batch: Batch, plan: AttentionPlan) -> Tensor:
         """[T, D]."""
-        ops = batch.ops
-        x_TD = x_TD + self.self_attn(ops.rms_norm(x_TD, self.input_layernorm, self.eps), batch, plan)
+        ops, team = batch.ops, plan.team
+        attended_TD = self.self_attn(ops.rms_norm(x_TD, self.input_layernorm, self.eps), batch, plan)
+        x_TD = x_TD + team.after_attention(attended_TD)
         normed_TD = ops.rms_norm(x_TD, self.post_attention_layernorm, self.eps)
-        out_TD: Tensor = self.mlp(normed_TD, batch)
-        return x_TD + out_TD
+        out_UD = team.sum(self.mlp(team.everyone(normed_TD, plan.counts), batch))
+        return x_TD + team.own(out_UD, plan.counts)
 
 
 class Transformer(nn.Module):
     """The whole model; parameters carry the published names (`weights` stacks the experts).
 
     Made on the meta device under `torch.device("meta")` it costs no memory, which is how a checkpoint is checked
-    before it is read.
+    before it is read. One rank of a `team` has its part of every weight; alone by default.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, team: Team | None = None) -> None:
         super().__init__()
+        self.team = team or Team()
+        split = self.team.split
+        words = split.local(config).vocab_size
         self.config = config
-        self.embed_tokens = nn.Parameter(torch.empty(config.vocab_size, config.hidden_size))
-        self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_hidden_layers))
+        self.embed_tokens = nn.Parameter(torch.empty(words, config.hidden_size))
+        self.layers = nn.ModuleList(Layer(config, i, split) for i in range(config.num_hidden_layers))
         self.norm = nn.Parameter(torch.empty(config.hidden_size))
-        self.lm_head = nn.Parameter(torch.empty(config.vocab_size, config.hidden_size))
+        self.lm_head = nn.Parameter(torch.empty(words, config.hidden_size))
         self._inv_freq: Tensor | None = None
 
     @property
@@ -87,21 +95,30 @@ class Transformer(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Float32 logits of `batch.logits_rows`, or of every row: [rows, W]."""
         plan, ops = self.plan(batch), batch.ops
-        x_TD = ops.embedding(batch.token_ids_T, self.embed_tokens)
+        x_TD = self._embedded(batch)
         for layer in self.layers:
             x_TD = layer(x_TD, batch, plan)
         if batch.logits_rows is not None:
             x_TD = x_TD[batch.logits_rows]
         x_TD = ops.rms_norm(x_TD, self.norm, self.config.rms_norm_eps)
-        logits_RW: Tensor = ops.linear(x_TD, self.lm_head).float()
-        return logits_RW
+        return self.team.all_words(ops.linear(x_TD, self.lm_head).float())
+
+    def _embedded(self, batch: Batch) -> Tensor:
+        own_T, foreign_T = self.team.own_words(batch.token_ids_T, self.embed_tokens.shape[0])
+        x_TD: Tensor = batch.ops.embedding(own_T, self.embed_tokens)
+        return x_TD if foreign_T is None else self.team.sum(x_TD.masked_fill(foreign_T[:, None], 0))
 
     def plan(self, batch: Batch) -> AttentionPlan:
         """What all layers of a pass share."""
         if self._inv_freq is None or self._inv_freq.device != self.device:
             self._inv_freq = inverse_frequencies(self.config, self.device)
         cos_TR2, sin_TR2 = rotary_table(self.config, batch.positions_T, self._inv_freq)
-        return AttentionPlan(batch.ops, cos_TR2, sin_TR2, *split_forms(batch, self.config))
+        wide, narrow = split_forms(batch, self.config)
+        spans = batch.spans
+        if spans is None and narrow is not None:
+            spans = batch.ops.spans(narrow.starts, narrow.lengths, narrow.page_tables)
+        counts = self.team.counts(batch.token_ids_T.shape[0])
+        return AttentionPlan(batch.ops, cos_TR2, sin_TR2, wide, narrow, spans or {}, self.team, counts)
 
     def initialise(self, std: float, seed: int) -> "Transformer":
         """Fills every weight: norms with 1, the rest normal with `std` (V2 report §3.1.2 uses 0.006)."""

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,9 +16,12 @@ from tqdm import tqdm
 
 from coderv2.errors import BadCheckpoint, Unsupported
 from coderv2.kernels.formats import Weight
+from coderv2.kernels.scaled import Kind
 from coderv2.model.checkpoint import INDEX, SINGLE, Checkpoint, quantisation, without_quantisation
 from coderv2.model.config import ModelConfig
 from coderv2.model.pack import exact_format, place, place_fp8, repack, slots, unpacked
+from coderv2.model.parallel import Split, Team
+from coderv2.model.scale import place_scaled
 from coderv2.model.transformer import Transformer
 
 _CPU = torch.device("cpu")
@@ -57,17 +61,21 @@ def load(
     device: torch.device | str = "cpu",
     progress: bool = False,
     packed: bool = False,
+    scaled: Kind | None = None,
+    team: Team | None = None,
 ) -> Transformer:
     """Opens a checkpoint folder; memory at the peak is the weights plus one tensor.
 
-    `packed` brings the weights into kernel order, for running on the CPU and not for training. `dtype` None takes the
-    config's; float16 is refused, and a float16 checkpoint becomes bfloat16, since this model's activations overflow
-    float16 (spec §4.6). FP8 weights are written out in `dtype`; packed with `dtype` None they stay what they are.
-    Raises BadCheckpoint naming file and tensor.
+    `packed` brings the weights into kernel order, for running on the CPU and not for training; `scaled` rounds them to
+    fewer bits, for running on a GPU. Of a `team` every rank reads its own part. `dtype` None takes the config's;
+    float16 is refused, and a float16 checkpoint becomes bfloat16, since this model's activations overflow float16 (spec
+    §4.6). FP8 weights are written out in `dtype`; packed whole with `dtype` None they stay what they are. Raises
+    BadCheckpoint naming file and tensor.
     """
     with ExitStack() as stack:
-        source = FolderSource(Path(folder), stack)
-        model = meta_model(source.config)
+        team = team or Team()
+        source = FolderSource(Path(folder), stack, team.split)
+        model = meta_model(source.config, team)
         wide = dtype or source.dtype
         if wide == torch.float16:
             raise Unsupported(
@@ -80,21 +88,24 @@ def load(
                     source.fill_packed(module, name, ours, dtype)
                 else:
                     source.fill(module, name, ours, wide, torch.device(device))
+                    if scaled is not None:
+                        place_scaled(module, name, module.get_parameter(name).detach(), scaled)
                 bar.update(math.prod(shape) * wide.itemsize)
     return model.eval().requires_grad_(False)
 
 
-def meta_model(config: ModelConfig) -> Transformer:
+def meta_model(config: ModelConfig, team: Team | None = None) -> Transformer:
     """A model of shapes, which costs no memory."""
     with torch.device("meta"):
-        return Transformer(config)
+        return Transformer(config, team)
 
 
 class FolderSource:
     """A checkpoint folder that gives one parameter at a time: as it lies there, or as a plain tensor."""
 
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
-        """Files are closed with `stack`; all of it is checked now."""
+    def __init__(self, folder: Path, stack: ExitStack, split: Split | None = None) -> None:
+        """Files are closed with `stack`; all is checked now. Parameters come as one rank of `split` has them."""
+        self._split = split or Split()
         config = ModelConfig.from_folder(folder)
         shapes = {name: tuple(t.shape) for name, t in published_tensors(meta_model(config))}
         self._checkpoint = Checkpoint(folder, shapes, stack)
@@ -113,14 +124,15 @@ class FolderSource:
     ) -> None:
         """Puts a parameter's values into its module, as a plain tensor."""
         full = torch.empty(module.get_parameter(name).shape, dtype=dtype, device=device)
-        for published, part in _parts(ours, full):
-            self._checkpoint.read_into(published, part)
+        for published, part in _parts(ours, full, self._split.first_expert(self.config)):
+            self._checkpoint.read_into(published, part, partial(self._split.part, published))
         module.register_parameter(name, nn.Parameter(full, requires_grad=False))
 
     def fill_packed(self, module: nn.Module, name: str, ours: str, dtype: torch.dtype | None = None) -> None:
         """The same in kernel order: in `dtype`, or None for as it lies."""
         meta = module.get_parameter(name)
-        if dtype is None and all(self._checkpoint.is_fp8(one) for one, _ in _parts(ours, meta)):
+        whole = self._split.size == 1  # a part of an FP8 tensor need not begin where a scale does
+        if whole and dtype is None and all(self._checkpoint.is_fp8(one) for one, _ in _parts(ours, meta)):
             place_fp8(module, name, *self._codes_and_scales(ours, meta.shape))
             return
         wide = dtype or self.dtype
@@ -250,11 +262,11 @@ def published_tensors(model: Named) -> Iterator[tuple[str, Tensor]]:
         yield from _parts(name, parameter.detach())
 
 
-def _parts(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """One parameter of ours as the published tensors that it is made of."""
+def _parts(name: str, tensor: Tensor, first: int = 0) -> Iterator[tuple[str, Tensor]]:
+    """One parameter of ours as the published tensors that it is made of; `first` is the number of a stack's first."""
     stem, _, last = name.rpartition(".")
     if stem.endswith(".experts"):
-        for expert, weight in enumerate(tensor):
+        for expert, weight in enumerate(tensor, first):
             yield f"model.{stem}.{expert}.{last}.weight", weight
     else:
         yield ("" if name == "lm_head" else "model.") + f"{name}.weight", tensor

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from coderv2.kernels import probe
 from tests.cli.conftest import RunCommand
@@ -62,3 +63,17 @@ def test_what_cannot_be_honoured_is_one_line(
     outcome = command("bench", "-m", tiny_checkpoint, *arguments)
     assert outcome.code == 2
     assert complaint in outcome.err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here is a GPU")
+def test_tune_needs_a_gpu(command: RunCommand) -> None:
+    outcome = command("bench", "--tune")
+    assert outcome.code == 2
+    assert "no GPU here" in outcome.err
+
+
+def test_tune_goes_alone(command: RunCommand, tiny_checkpoint: Path) -> None:
+    for more in (("-m", tiny_checkpoint), ("--quick",), ("--prompts", "8")):
+        outcome = command("bench", "--tune", *more)
+        assert outcome.code == 2
+        assert "--tune goes alone" in outcome.err

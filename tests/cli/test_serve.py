@@ -89,3 +89,22 @@ def test_a_model_that_cannot_infill_is_not_said_to() -> None:
     text = greeting("http://127.0.0.1:8000", "tiny", 64, fim=False)
     bodies = [json.loads(body) for body in re.findall(r"-d '(.*)'", text)]
     assert ["suffix" in body for body in bodies] == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--tensor-parallel", "2", "--expert-parallel", "4"), "are the same N, or one of them"),
+        (("--fim-model", "other", "--expert-parallel", "2"), "--fim-model does not go with"),
+        (("--upstream", "http://127.0.0.1:1", "--tensor-parallel", "2"), "runs already"),
+        (("--upstream", "http://127.0.0.1:1", "--expert-parallel", "2"), "for what is computed here"),
+        (("--engine", "vllm", "--no-graphs"), "for what is computed here"),
+        (("--fp8",), "go with --engine sglang or vllm"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused_before_anything_starts(
+    command: RunCommand, arguments: tuple[str, ...], complaint: str
+) -> None:
+    outcome = command("serve", "--port", "0", *arguments)
+    assert outcome.code == 2
+    assert complaint in " ".join(outcome.err.split())

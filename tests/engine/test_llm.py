@@ -289,7 +289,6 @@ def test_another_tokenizer_folder_may_be_given(tiny_checkpoint: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("tensor_parallel_size", 2),
         ("pipeline_parallel_size", 4),
         ("quantization", "awq"),
         ("dtype", "float16"),
@@ -338,8 +337,8 @@ def test_every_name_of_vllms_takes_what_happens_anyway_and_refuses_all_else(name
 
 
 def test_a_switch_is_not_a_number() -> None:
-    check_names({"swap_space": 0.0, "tensor_parallel_size": 1})
-    for name, value in {"tensor_parallel_size": True, "enable_lora": 0}.items():
+    check_names({"swap_space": 0.0, "pipeline_parallel_size": 1})
+    for name, value in {"pipeline_parallel_size": True, "enable_lora": 0}.items():
         with pytest.raises(Unsupported, match=name):
             check_names({name: value})
 

@@ -15,6 +15,7 @@ from coderv2.model import weights
 from coderv2.model.batch import Batch
 from coderv2.model.checkpoint import SINGLE
 from coderv2.model.loading import open_model
+from coderv2.model.parallel import Split, Team
 from tests.parity import relative_error, sample_ids
 from tests.tiny import tiny_config, tiny_model
 
@@ -89,6 +90,21 @@ def test_written_out_the_numbers_are_codes_times_scales(layout: str, tmp_path: P
     for name, tensor in weights.published_tensors(model):
         assert torch.equal(tensor, exact[name].float()), name
     assert "quantization_config" not in model.config.to_dict()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_each_rank_has_its_part_of_codes_times_scales(layout: str, tmp_path: Path) -> None:
+    exact = _fp8_folder(tmp_path / "fp8", layout)
+    for rank in range(2):
+        split = Split(rank, 2)
+        model = weights.load(tmp_path / "fp8", dtype=torch.float32, team=Team(split))
+        for name, tensor in weights.published_tensors(model):
+            assert torch.equal(tensor, split.part(name, exact[name].float())), name
+        packed = weights.load(tmp_path / "fp8", packed=True, team=Team(split))
+        experts = model.layers[1].mlp.experts
+        assert torch.equal(
+            unpack(packed.layers[1].mlp.experts.down_proj), experts.down_proj.bfloat16().float()
+        )
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from coderv2.kernels.routing import choose
 from coderv2.model.batch import RouterRecord
-from coderv2.model.moe import balance_loss, choose
+from coderv2.model.moe import balance_loss, routing
 from tests.tiny import tiny_config
 
 
@@ -14,14 +15,14 @@ def _scores(tokens: int, experts: int) -> torch.Tensor:
 
 def test_greedy_takes_the_best_and_does_not_renormalise() -> None:
     scores = _scores(9, 16)
-    weights, ids = choose(scores, tiny_config("lite"))
+    weights, ids = choose(scores, routing(tiny_config("lite")))
     torch.testing.assert_close(weights, scores.sort(-1, descending=True).values[:, :6])
     torch.testing.assert_close(scores.gather(1, ids), weights)
 
 
 def test_group_limit_keeps_the_three_groups_with_the_best_single_expert() -> None:
     scores = _scores(50, 40)
-    weights, ids = choose(scores, tiny_config("full"))
+    weights, ids = choose(scores, routing(tiny_config("full")))
     for t in range(50):
         best = [max(scores[t, g * 5 : g * 5 + 5].tolist()) for g in range(8)]
         allowed = sorted(range(8), key=lambda g: -best[g])[:3]
@@ -33,7 +34,7 @@ def test_group_limit_keeps_the_three_groups_with_the_best_single_expert() -> Non
 
 
 def test_renormalised_weights_do_not_also_get_the_factor() -> None:
-    weights, _ = choose(_scores(9, 40), tiny_config("full", norm_topk_prob=True))
+    weights, _ = choose(_scores(9, 40), routing(tiny_config("full", norm_topk_prob=True)))
     torch.testing.assert_close(weights.sum(-1), torch.ones(9))
 
 

@@ -1,0 +1,297 @@
+"""Other ranks follow the first: processes that each hold a part of the model, and do what the first one does.
+
+The first rank is the process that serves; it tells the others every forward pass and every change of the cache, since
+each has the whole latent cache. Then all meet in the sums of `model.parallel`. Nobody can go on without the others:
+when a process dies, `failure` says why, waiting sums are broken off, and `on_failure` is called so that a server can
+leave; what has not left some seconds later is ended. Nothing waits for ever.
+"""
+
+import atexit
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from coderv2 import paths
+from coderv2.errors import CoderV2Error, EngineStopped, InvalidValue, Unsupported
+from coderv2.kernels.scaled import Kind
+from coderv2.log import logger
+from coderv2.model.batch import Batch
+from coderv2.model.cache import LatentCache
+from coderv2.model.config import ModelConfig
+from coderv2.model.loading import open_config, open_model
+from coderv2.model.parallel import Split, Team
+from coderv2.model.transformer import Transformer
+
+GRACE_SECONDS = 15.0
+"""What the first rank gets to leave by itself after another died."""
+REASON_SECONDS = 10.0
+"""What the true reason may take to be known."""
+READY = "ready"
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How a rank comes to its part of the model."""
+
+    folder: Path
+    split: Split
+    dtype: torch.dtype | None
+    device: str
+    """cpu, or cuda: then rank r takes the r-th GPU."""
+    scaled: Kind | None
+    port: int
+
+    def open(self, rank: int) -> Transformer:
+        """Joins the others, which waits for all of them, and loads."""
+        if self.device == "cuda":
+            torch.cuda.set_device(rank)
+        else:
+            torch.set_num_threads(max(paths.threads() // self.split.size, 1))
+        dist.init_process_group(
+            "nccl" if self.device == "cuda" else "gloo",
+            init_method=f"tcp://127.0.0.1:{self.port}",
+            rank=rank,
+            world_size=self.split.size,
+            timeout=timedelta(minutes=10),
+        )
+        place = f"cuda:{rank}" if self.device == "cuda" else "cpu"
+        team = Team(replace(self.split, rank=rank))
+        return open_model(
+            self.folder, dtype=self.dtype, device=place, progress=rank == 0, scaled=self.scaled, team=team
+        )
+
+
+class Ranks:
+    """The first rank's model, and its word to the others."""
+
+    def __init__(
+        self,
+        folder: Path,
+        split: Split,
+        *,
+        dtype: torch.dtype | None = None,
+        device: str = "cpu",
+        scaled: Kind | None = None,
+        on_failure: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Starts the others and loads all parts. Unsupported or InvalidValue for what cannot be cut or is not there."""
+        _check(open_config(folder), split, device)
+        self.failure: str | None = None
+        self.on_failure = on_failure
+        self._stopping = False
+        opening = Opening(folder, split, dtype, device, scaled, _free_port())
+        self._orders, self._processes = _start(opening)
+        threading.Thread(target=self._watch, name="coderv2-ranks", daemon=True).start()
+        atexit.register(self.stop)
+        try:
+            self.model = opening.open(0)
+            for rank, orders in enumerate(self._orders, 1):
+                self._expect_ready(rank, orders)
+        except CoderV2Error:
+            self.stop()
+            raise
+        except Exception as error:
+            stopped = self.stopped(f"the first rank did not start: {error!r}")
+            self.stop()
+            raise stopped from error
+
+    def _expect_ready(self, rank: int, orders: Connection) -> None:
+        try:
+            if (answer := orders.recv()) == READY:
+                return
+        except (EOFError, OSError):
+            answer = "it ended"
+        raise self.stopped(f"rank {rank} did not start: {answer}")
+
+    def tell(self, order: str, *arguments: Any) -> None:
+        """Has every other rank do `Follower.ORDER(*arguments)`; EngineStopped when one is gone."""
+        for orders in self._orders:
+            try:
+                orders.send((order, arguments))
+            except OSError:
+                raise self.stopped() from None
+
+    def stopped(self, why: object = "another rank is gone") -> EngineStopped:
+        """The error that a pass ends with; waits a moment for the true reason, which a process's end brings."""
+        deadline = time.monotonic() + REASON_SECONDS
+        while self.failure is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return EngineStopped(self.failure or str(why))
+
+    def cache(
+        self, config: ModelConfig, pages: int, page_size: int, dtype: torch.dtype, device: torch.device
+    ) -> "MirroredCache":
+        """A cache on every rank."""
+        self.tell("make_cache", config, pages, page_size, dtype)
+        return MirroredCache(self, config, pages, page_size, dtype, device)
+
+    def stop(self) -> None:
+        """Ends the others; again: nothing happens."""
+        if self._stopping:
+            return
+        self._stopping = True
+        for orders in self._orders:
+            with suppress(OSError):
+                orders.send(None)
+        for process in self._processes:
+            process.join(5)
+            if process.is_alive():
+                process.kill()
+                process.join()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        atexit.unregister(self.stop)
+
+    def _watch(self) -> None:
+        sentinels = {process.sentinel: rank for rank, process in enumerate(self._processes, 1)}
+        rank = sentinels[next(iter(wait(list(sentinels))))]
+        if self._stopping:
+            return
+        process, orders = self._processes[rank - 1], self._orders[rank - 1]
+        process.join()
+        self.failure = f"rank {rank} died (exit code {process.exitcode}){_last_words(orders)}"
+        logger.error("%s; the model cannot go on without it", self.failure)
+        for other in self._processes:
+            other.kill()
+        if (group := dist.group.WORLD) is not None and dist.get_backend() == "nccl":
+            group.abort()  # a sum on a GPU waits on, whoever is gone
+        self.on_failure()
+        time.sleep(GRACE_SECONDS)
+        if not self._stopping:
+            print(f"coderv2: {self.failure}", file=sys.stderr, flush=True)
+            os._exit(1)
+
+
+class MirroredCache(LatentCache):
+    """A cache whose every change outside a forward pass is made on all ranks."""
+
+    def __init__(self, ranks: Ranks, *shape: Any) -> None:
+        super().__init__(*shape)
+        self._ranks = ranks
+
+    def copy_page(self, source: int, target: int) -> None:
+        """Everywhere."""
+        self._ranks.tell("copy_page", source, target)
+        super().copy_page(source, target)
+
+    def clear(self, pages: Sequence[int]) -> None:
+        """Everywhere."""
+        self._ranks.tell("clear", list(pages))
+        super().clear(pages)
+
+    def move(self, source: Sequence[int], old: range, target: Sequence[int], new: range) -> None:
+        """Everywhere."""
+        self._ranks.tell("move", list(source), old, list(target), new)
+        super().move(source, old, target, new)
+
+
+class Follower:
+    """What another rank does when it is told."""
+
+    def __init__(self, model: Transformer) -> None:
+        self._model = model
+
+    def make_cache(self, config: ModelConfig, pages: int, page_size: int, dtype: torch.dtype) -> None:
+        """The same as the first rank's."""
+        self._cache = LatentCache(config, pages, page_size, dtype, self._model.device)
+
+    def copy_page(self, source: int, target: int) -> None:
+        """As `LatentCache`."""
+        self._cache.copy_page(source, target)
+
+    def clear(self, pages: Sequence[int]) -> None:
+        """As `LatentCache`."""
+        self._cache.clear(pages)
+
+    def move(self, source: Sequence[int], old: range, target: Sequence[int], new: range) -> None:
+        """As `LatentCache`."""
+        self._cache.move(source, old, target, new)
+
+    def step(self, *step: Any) -> None:
+        """One forward pass; its logits are the first rank's business."""
+        new_tokens, contexts, page_tables, wanted = step
+        self._model(Batch.cached(self._cache, new_tokens, contexts, page_tables, wanted=wanted))
+
+
+@torch.inference_mode()
+def follow(rank: int, opening: Opening, orders: Connection) -> None:
+    """The life of another rank: until it is told to end, or the first rank is gone."""
+    # Ctrl-C reaches every process of a terminal; the first rank says when it is over.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with_the_first, daemon=True).start()
+    try:
+        follower = Follower(opening.open(rank))
+        orders.send(READY)
+        while (order := orders.recv()) is not None:
+            name, arguments = order
+            getattr(follower, name)(*arguments)
+    except EOFError:
+        return
+    except BaseException as error:
+        with suppress(OSError):
+            orders.send(f"{type(error).__name__}: {error}")
+        raise
+    dist.destroy_process_group()
+
+
+def _leave_with_the_first() -> None:
+    """A sum that waits for a process which is gone would wait on."""
+    if (first := multiprocessing.parent_process()) is not None:
+        wait([first.sentinel])
+        os._exit(1)
+
+
+def _start(opening: Opening) -> tuple[list[Connection], list[Any]]:
+    context = multiprocessing.get_context("spawn")
+    orders, processes = [], []
+    for rank in range(1, opening.split.size):
+        ours, theirs = context.Pipe()
+        process = context.Process(
+            target=follow, args=(rank, opening, theirs), name=f"coderv2-rank-{rank}", daemon=True
+        )
+        process.start()
+        theirs.close()
+        orders.append(ours)
+        processes.append(process)
+    return orders, processes
+
+
+def _check(config: ModelConfig, split: Split, device: str) -> None:
+    split.local(config)
+    split.stack(config)
+    if split.attention == "tokens":
+        raise Unsupported("one engine has one cache: attention by tokens is for callers of the model itself")
+    if device == "cuda" and torch.cuda.device_count() < split.size:
+        raise InvalidValue(
+            f"{split.size} ranks need as many GPUs; here are {torch.cuda.device_count()}",
+            param="tensor_parallel_size",
+        )
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def _last_words(orders: Connection) -> str:
+    """What a rank said before it died, if anything."""
+    said = None
+    with suppress(EOFError, OSError):
+        while orders.poll():
+            said = orders.recv()
+    return "" if said in (None, READY) else f": {said}"

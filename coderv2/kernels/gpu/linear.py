@@ -1,0 +1,181 @@
+"""Products with weights in fewer bits, `x · Wᵀ`; plain ones are cuBLAS's, which needs no help from us.
+
+`weight_tile` and `accumulate` are one step along the sum for every kind of weight; the experts use them too.
+"""
+
+import torch
+import torch.nn.functional as F
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from coderv2.kernels.gpu import tiles
+from coderv2.kernels.scaled import BLOCK, LARGEST, Scaled
+
+PLAIN, FP8, INT4 = 0, 1, 2
+KINDS = {"plain": PLAIN, "fp8": FP8, "int4": INT4}
+_LARGEST = tl.constexpr(LARGEST)
+_PLAIN, _FP8, _INT4 = tl.constexpr(PLAIN), tl.constexpr(FP8), tl.constexpr(INT4)
+
+
+def linear(x_TD: Tensor, weight: Tensor | Scaled) -> Tensor:
+    """`x · Wᵀ` with a weight [O, D], shape [T, O]."""
+    if isinstance(weight, Tensor):
+        return F.linear(x_TD, weight)
+    (O, I), T = weight.shape, x_TD.shape[0]
+    tile = tiles.tile("linear", weight.kind, T, O, I, x_TD.device)
+    splits = split(T, O, I, tile, x_TD.device)
+    rows, row_scales = operand(x_TD, weight)
+    out_TO = x_TD.new_empty(T, O)
+    parts_STO = torch.empty(splits, T, O, device=x_TD.device) if splits > 1 else out_TO[None]
+    _linear[(triton.cdiv(O, tile.outs), triton.cdiv(T, tile.rows), splits)](
+        rows, row_scales, row_scales.shape[-1], weight.codes, weight.scales, parts_STO,
+        T, O, I, weight.codes.stride(-2), scale_stride(weight),
+        KIND=KINDS[weight.kind], ROWS=weight.span[0], COLUMNS=weight.span[1], SPLITS=splits,
+        BT=tile.rows, BO=tile.outs, BI=tile.depth, num_warps=tile.warps, num_stages=tile.stages,
+    )  # fmt: skip
+    return out_TO if splits == 1 else parts_STO.sum(0).to(x_TD.dtype)
+
+
+def split(rows: int, O: int, I: int, tile: tiles.Tile, device: torch.device) -> int:
+    """Into how many parts the sum is cut, so that few rows still fill the GPU; each part has 4 steps at least."""
+    programs = triton.cdiv(O, tile.outs) * triton.cdiv(rows, tile.rows)
+    most = max(triton.cdiv(I, tile.depth) // 4, 1)
+    return int(min(max(tiles.card(device).processors // programs, 1), most, 8))
+
+
+def scale_stride(weight: Tensor | Scaled) -> int:
+    """Numbers between the scales of one row, or row of blocks, and the next."""
+    if isinstance(weight, Tensor):
+        return 0
+    return int(weight.scales.stride(-2 if weight.kind == "fp8" else -3))
+
+
+def operand(x_TD: Tensor, weight: Tensor | Scaled) -> tuple[Tensor, Tensor]:
+    """Activations as the kernel for `weight` reads them, and their scales: only fp8 has any."""
+    x_TD = x_TD.contiguous()
+    if isinstance(weight, Scaled) and weight.kind == "fp8":
+        return round_rows(x_TD, weight.input_scale)
+    return x_TD, x_TD.new_empty(1, 1, dtype=torch.float32)
+
+
+def round_rows(x_TD: Tensor, input_scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Activations as e4m3 [T, D] and their scales [T, G]; see `scaled.round_rows`."""
+    T, D = x_TD.shape
+    groups = triton.cdiv(D, BLOCK)
+    codes_TD = torch.empty(T, D, dtype=torch.float8_e4m3fn, device=x_TD.device)
+    scales_TG = torch.empty(T, groups if input_scale is None else 1, device=x_TD.device)
+    _round_rows[(T, groups)](
+        x_TD, codes_TD, scales_TG, scales_TG if input_scale is None else input_scale, D, scales_TG.shape[1],
+        FIXED=input_scale is not None, BI=BLOCK, num_warps=1,
+    )  # fmt: skip
+    return codes_TD, scales_TG
+
+
+@triton.jit
+def _round_rows(x, codes, scales, fixed, D, G, FIXED: tl.constexpr, BI: tl.constexpr):
+    t, g = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    i = g * BI + tl.arange(0, BI)
+    values = tl.load(x + t * D + i, mask=i < D, other=0.0).to(tl.float32)
+    if FIXED:
+        scale = tl.load(fixed)
+        values = tl.minimum(tl.maximum(values / scale, -_LARGEST), _LARGEST)
+        if g == 0:
+            tl.store(scales + t, scale)
+    else:
+        scale = tl.maximum(tl.max(tl.abs(values), 0), 1e-12) / _LARGEST
+        values = values / scale
+        tl.store(scales + t * G + g, scale)
+    tl.store(codes + t * D + i, values.to(tl.float8e4nv), mask=i < D)
+
+
+@triton.jit
+def weight_tile(
+    codes, stride, o, live_o, first, end, dtype: tl.constexpr, KIND: tl.constexpr, BI: tl.constexpr
+):
+    """Columns from `first` on of the rows `o`, as the right side of a product, [BI, BO]; zero from `end` on."""
+    if KIND == _INT4:
+        pair = first // 2 + tl.arange(0, BI // 2)
+        live = live_o[:, None] & (pair < end // 2)[None, :]
+        pairs = tl.load(codes + o[:, None] * stride + pair[None, :], mask=live, other=0)
+        tile = tl.trans(tl.interleave(pairs & 15, pairs >> 4).to(dtype))
+    else:
+        i = first + tl.arange(0, BI)
+        live = live_o[None, :] & (i < end)[:, None]
+        tile = tl.load(codes + o[None, :] * stride + i[:, None], mask=live, other=0.0)
+    return tile
+
+
+@triton.jit
+def row_scale(scales, G, t, live_t, first, KIND: tl.constexpr):
+    """What activations of rows `t` from column `first` on are to be multiplied with; 1 where they are unrounded."""
+    if KIND == _FP8:
+        # One for the whole row, or one for each 128 columns.
+        return tl.load(scales + t * G + tl.where(G == 1, 0, first // 128), mask=live_t, other=0.0)
+    return live_t.to(tl.float32)
+
+
+@triton.jit
+def scaled(
+    part,
+    row_sum,
+    x_scale,
+    scales,
+    stride,
+    o,
+    live_o,
+    first,
+    KIND: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """What `part`, a product with codes, means; everything is [BT, BO], or fits it."""
+    if KIND == _FP8:
+        scale = tl.load(scales + (o // ROWS) * stride + first // COLUMNS, mask=live_o, other=0.0)
+        return part * x_scale * scale
+    if KIND == _INT4:
+        place = scales + o * stride + 2 * (first // COLUMNS)
+        return part * tl.load(place, mask=live_o, other=0.0) + row_sum * tl.load(
+            place + 1, mask=live_o, other=0.0
+        )
+    return part
+
+
+@triton.jit
+def accumulate(
+    total, x, x_scale, codes, stride, scales, scale_stride, o, live_o, first, end,
+    KIND: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BI: tl.constexpr,
+):  # fmt: skip
+    """`total` [BT, BO] plus one step of the product of x [BT, BI] with the weight's columns from `first` on."""
+    w = weight_tile(codes, stride, o, live_o, first, end, x.dtype, KIND, BI)
+    if KIND == _PLAIN:
+        return tl.dot(x, w, total, input_precision="ieee")
+    part = tl.dot(x, w, input_precision="ieee")
+    row_sum = tl.sum(x.to(tl.float32), 1)[:, None] if KIND == _INT4 else 0.0
+    return total + scaled(
+        part, row_sum, x_scale[:, None], scales, scale_stride, o[None, :], live_o[None, :], first,
+        KIND, ROWS, COLUMNS,
+    )  # fmt: skip
+
+
+@triton.jit
+def _linear(
+    x, x_scales, G, codes, scales, parts, T, O, I, stride, scale_stride,
+    KIND: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, SPLITS: tl.constexpr,
+    BT: tl.constexpr, BO: tl.constexpr, BI: tl.constexpr,
+):  # fmt: skip
+    o = tl.program_id(0) * BO + tl.arange(0, BO)
+    t = (tl.program_id(1) * BT + tl.arange(0, BT)).to(tl.int64)
+    part, live_o, live_t = tl.program_id(2), o < O, t < T
+    o_wide = o.to(tl.int64)
+    total = tl.zeros((BT, BO), tl.float32)
+    for step in range(part, tl.cdiv(I, BI), SPLITS):
+        first = step * BI
+        i = first + tl.arange(0, BI)
+        rows = tl.load(x + t[:, None] * I + i[None, :], mask=live_t[:, None] & (i < I)[None, :], other=0.0)
+        total = accumulate(
+            total, rows, row_scale(x_scales, G, t, live_t, first, KIND), codes, stride, scales, scale_stride,
+            o_wide, live_o, first, I, KIND, ROWS, COLUMNS, BI,
+        )  # fmt: skip
+    place = parts + (part * T + t[:, None]) * O + o[None, :]
+    tl.store(place, total.to(parts.dtype.element_ty), mask=live_t[:, None] & live_o[None, :])

@@ -1,0 +1,135 @@
+"""How a kernel cuts its work: tile sizes measured for this GPU where there is a table, else sizes that fit any.
+
+A tile's memory counts most: cards made for desks have 99 KiB of shared memory for a block, data-centre ones 163 to
+227 KiB. `coderv2 bench --tune` measures and writes `tuned/<name of the GPU>.json`.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from coderv2.kernels.scaled import BLOCK, GROUP
+
+TABLES = Path(__file__).parent / "tuned"
+SMALL_MEMORY = 99 << 10
+"""Bytes of shared memory that a block has on every supported card (compute capability 8.6 and 8.9)."""
+INTERPRETED = 8
+"""Programs that fill the machine under Triton's interpreter, which has no machine: small, so that tests see splits."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One program's part: rows of activations, columns of the output, and the depth of one step along the sum."""
+
+    rows: int
+    outs: int
+    depth: int
+    warps: int = 4
+    stages: int = 2
+
+    def bytes(self, itemsize: int) -> int:
+        """Shared memory that its steps in flight take: a tile of activations and one of weights each."""
+        return self.stages * itemsize * self.depth * (self.rows + self.outs)
+
+
+@dataclass(frozen=True)
+class Card:
+    """What the choice of tiles asks of a GPU."""
+
+    name: str
+    processors: int
+    shared: int
+    """Bytes of shared memory for one block."""
+
+
+@cache
+def card(device: torch.device) -> Card:
+    """The GPU that `device` is; for the CPU, a stand-in for the interpreter's tests."""
+    if device.type != "cuda":
+        return Card("interpreter", INTERPRETED, SMALL_MEMORY)
+    properties = torch.cuda.get_device_properties(device)
+    shared = getattr(properties, "shared_memory_per_block_optin", SMALL_MEMORY)
+    return Card(properties.name, properties.multi_processor_count, shared)
+
+
+def table_path(name: str) -> Path:
+    """Where the tuned tiles of a GPU lie."""
+    return TABLES / f"{re.sub(r'[^A-Za-z0-9]+', '_', name).strip('_')}.json"
+
+
+@cache
+def _table(name: str) -> dict[str, Tile]:
+    path = table_path(name)
+    if not path.exists():
+        return {}
+    return {key: Tile(**tile) for key, tile in json.loads(path.read_text("utf-8"))["tiles"].items()}
+
+
+def write_table(name: str, tiles: dict[str, Tile], measured: dict[str, float]) -> Path:
+    """Keeps measured tiles, with the microseconds of each; the path written."""
+    TABLES.mkdir(exist_ok=True)
+    found = {key: asdict(tile) for key, tile in sorted(tiles.items())}
+    path = table_path(name)
+    path.write_text(json.dumps({"gpu": name, "tiles": found, "microseconds": measured}, indent=1) + "\n")
+    _table.cache_clear()
+    return path
+
+
+def key(op: str, kind: str, rows: int, O: int, I: int) -> str:
+    """What a table is looked up by; rows count in powers of two."""
+    return f"{op} {kind} {O}x{I} rows {bucket(rows)}"
+
+
+def bucket(rows: int) -> int:
+    """The power of two that covers `rows`."""
+    return 1 << max(rows - 1, 0).bit_length()
+
+
+def tile(op: str, kind: str, rows: int, O: int, I: int, device: torch.device) -> Tile:
+    """For a product of `rows` rows with a weight [O, I] of a `kind`: plain, fp8 or int4."""
+    here, name = card(device), key(op, kind, rows, O, I)
+    return _FORCED.get(name) or _table(here.name).get(name) or fitting(DEFAULTS, rows, kind, here.shared)
+
+
+_FORCED: dict[str, Tile] = {}
+
+
+@contextmanager
+def forced(chosen: dict[str, Tile]) -> Iterator[None]:
+    """While tiles are tried."""
+    _FORCED.update(chosen)
+    try:
+        yield
+    finally:
+        _FORCED.clear()
+
+
+DEFAULTS = (
+    Tile(16, 32, 128, warps=4, stages=4),
+    Tile(16, 64, 64, warps=4, stages=4),
+    Tile(32, 64, 64, warps=4, stages=3),
+    Tile(64, 64, 64, warps=4, stages=3),
+    Tile(128, 128, 64, warps=8, stages=3),
+    Tile(64, 64, 64, warps=4, stages=2),
+)
+"""Unmeasured, from few rows to many; the last fits everywhere."""
+
+
+DEPTHS = {"plain": (64, 128), "fp8": (BLOCK,), "int4": (GROUP,)}
+"""Of a step: where there are scales, they hold for as many columns."""
+
+
+def fitting(tiles: tuple[Tile, ...], rows: int, kind: str, shared: int) -> Tile:
+    """The largest tile that `rows` fill and that `shared` bytes hold."""
+    itemsize = {"plain": 2, "fp8": 1, "int4": 2}[kind]
+    able = [t for t in tiles if t.bytes(itemsize) <= shared]
+    filled = [t for t in able if t.rows <= max(bucket(rows), 16)]
+    chosen = max(filled, key=lambda t: (t.rows, t.outs))
+    depths = DEPTHS[kind]
+    return chosen if chosen.depth in depths else replace(chosen, depth=depths[0], stages=2)

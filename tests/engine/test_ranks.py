@@ -1,0 +1,115 @@
+"""An engine on two processes: the answers of one, and an end with a reason when a process dies."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from coderv2 import LLM, SamplingParams
+from coderv2.engine.ranks import Ranks
+from coderv2.errors import BadCheckpoint, EngineStopped, InvalidValue, Unsupported
+from coderv2.model.parallel import Split
+
+PROMPTS = ["def add(a, b):", "class Stack:\n    def push(self, x):", "import os\n"]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CODERV2_THREADS", "1")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dealt", [False, True])
+def test_answers_are_those_of_one_process(tiny_checkpoint: Path, dealt: bool) -> None:
+    params = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
+    one = LLM(tiny_checkpoint, cache_tokens=512).generate(PROMPTS, params)
+    llm = LLM(tiny_checkpoint, cache_tokens=512, tensor_parallel_size=2, enable_expert_parallel=dealt)
+    assert llm.engine.ranks is not None
+    try:
+        # Twice: the second time pages are shared, and one of them is copied on both ranks.
+        for _ in range(2):
+            two = llm.generate(PROMPTS, params)
+            assert [r.outputs[0].token_ids for r in two] == [r.outputs[0].token_ids for r in one]
+        with pytest.raises(Unsupported, match="several ranks"):
+            llm.engine.update_weights(tiny_checkpoint)
+    finally:
+        llm.engine.ranks.stop()
+    assert not dist.is_initialized()
+
+
+@pytest.mark.slow
+def test_a_rank_that_dies_ends_the_engine_with_the_reason(tiny_checkpoint: Path) -> None:
+    told: list[str] = []
+    llm = LLM(tiny_checkpoint, cache_tokens=512, tensor_parallel_size=2)
+    ranks = llm.engine.ranks
+    assert ranks is not None
+    ranks.on_failure = lambda: told.append("told")
+    ranks._processes[0].kill()
+    with pytest.raises(EngineStopped, match=r"rank 1 died \(exit code -9\)"):
+        llm.generate(PROMPTS, SamplingParams(temperature=0, max_tokens=400), use_tqdm=False)
+    ranks.stop()
+    assert told == ["told"]
+
+
+@pytest.mark.slow
+def test_a_rank_that_fails_says_why(tiny_checkpoint: Path) -> None:
+    ranks = Ranks(tiny_checkpoint, Split(size=2), dtype=torch.float32)
+    ranks.tell("copy_page", 0, 1)  # there is no cache yet
+    with pytest.raises(EngineStopped, match=r"rank 1 died \(exit code 1\): AttributeError"):
+        raise ranks.stopped()
+    ranks.stop()
+
+
+@pytest.mark.slow
+def test_a_damaged_checkpoint_is_named_and_nobody_is_left_behind(
+    tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    (tmp_path / "config.json").write_bytes((tiny_checkpoint / "config.json").read_bytes())
+    with pytest.raises(BadCheckpoint, match="holds neither"):
+        Ranks(tmp_path, Split(size=2))
+    assert not dist.is_initialized()
+
+
+@pytest.mark.slow
+def test_a_server_whose_rank_dies_exits_with_the_reason(tiny_checkpoint: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "coderv2",
+        "serve",
+        str(tiny_checkpoint),
+        "--port",
+        "0",
+        "--tensor-parallel",
+        "2",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        assert "is ready" in server.stdout.readline()
+        os.kill(_child_of(server.pid), signal.SIGKILL)
+        _, said = server.communicate(timeout=120)
+    assert server.returncode == 1
+    assert "coderv2: rank 1 died (exit code -9)" in said
+
+
+def _child_of(parent: int) -> int:
+    """The process with the longest command line among its children: not multiprocessing's resource tracker."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return max(map(int, children), key=lambda pid: "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text())
+
+
+def test_what_is_not_there_is_refused_before_anything_starts(tiny_checkpoint: Path) -> None:
+    with pytest.raises(Unsupported, match="heads of 4 cannot be cut for 3 ranks"):
+        Ranks(tiny_checkpoint, Split(size=3))
+    if not torch.cuda.is_available():
+        with pytest.raises(InvalidValue, match="2 ranks need as many GPUs; here are 0"):
+            Ranks(tiny_checkpoint, Split(size=2), device="cuda")
+    with pytest.raises(Unsupported, match="one engine has one cache"):
+        Ranks(tiny_checkpoint, Split(size=2, attention="tokens"))
+    with pytest.raises(InvalidValue, match="at least 1, not 0"):
+        LLM(tiny_checkpoint, tensor_parallel_size=0)

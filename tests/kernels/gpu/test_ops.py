@@ -1,0 +1,70 @@
+"""Whole models through the GPU's operations, beside the plain ones: prompt, chunk over a cached prefix, decode."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.kernels.gpu.place import DEVICE, close
+from coderv2.kernels.gpu.ops import GpuOps
+from coderv2.kernels.ops import Ops, pick
+from coderv2.kernels.scaled import Scaled, restore
+from coderv2.model.attention import crossing
+from coderv2.model.batch import Batch
+from coderv2.model.cache import LatentCache
+from coderv2.model.scale import place_scaled
+from coderv2.model.transformer import Transformer
+from tests.tiny import tiny_config, tiny_model
+
+
+def _logits(model: Transformer, ops: type[Ops], cache_dtype: torch.dtype) -> torch.Tensor:
+    """After a prompt of 34 tokens, a chunk of 33 more, and one step of it beside another sequence.
+
+    The first two are more than the crossing's 32, so they take the expanded form.
+    """
+    cache = LatentCache(model.config, 8, 16, cache_dtype, DEVICE)
+    ids = [(7 * i) % 500 + 3 for i in range(80)]
+    tables = [[3, 1, 4, 0, 5], [7, 2]]
+    steps = [([ids[:34]], [0], 1), ([ids[34:67]], [34], 1), ([ids[67:68], ids[:3]], [67, 0], 2)]
+    assert crossing(model.config) == 32
+    found = []
+    for new, contexts, count in steps:
+        batch = Batch.cached(cache, new, contexts, tables[:count])
+        found.append(model(replace(batch, computed_by=ops)))
+    return torch.cat(found)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("family", ["lite", pytest.param("full", marks=pytest.mark.slow)])
+def test_a_model_gives_the_plain_logits(family: str) -> None:
+    # Few layers, since the interpreter is slow.
+    model = tiny_model(tiny_config(family, num_hidden_layers=2)).to(DEVICE)
+    close(_logits(model, GpuOps, torch.float32), _logits(model, Ops, torch.float32), rtol=1e-4, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_a_cache_in_fp8_stays_near() -> None:
+    model = tiny_model(tiny_config("lite", num_hidden_layers=1, first_k_dense_replace=1)).to(DEVICE)
+    exact, rough = (_logits(model, GpuOps, dtype) for dtype in (torch.float32, torch.float8_e4m3fn))
+    assert 0 < (exact - rough).abs().max() < 0.2 * exact.abs().max()
+
+
+@torch.inference_mode()
+def test_int4_weights_give_the_logits_of_what_they_stand_for() -> None:
+    config = tiny_config(num_hidden_layers=2, moe_intermediate_size=64, intermediate_size=128)
+    plain, rounded = tiny_model(config).to(DEVICE), tiny_model(config).to(DEVICE)
+    for (_, ours), (_, theirs) in zip(rounded.named_modules(), plain.named_modules(), strict=True):
+        for name, parameter in list(ours.named_parameters(recurse=False)):
+            place_scaled(ours, name, parameter.detach(), "int4")
+            if isinstance(value := getattr(ours, name), Scaled):
+                theirs.get_parameter(name).copy_(restore(value))
+    wanted = _logits(plain, Ops, torch.float32)
+    close(_logits(rounded, GpuOps, torch.float32), wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_who_computes() -> None:
+    with torch.inference_mode():
+        assert pick(deterministic=False, device=torch.device("cpu")) is Ops
+        assert pick(deterministic=False, device=torch.device("cuda")) is GpuOps
+    # Gradients only the plain operations have.
+    assert pick(deterministic=False, device=torch.device("cuda")) is Ops
