@@ -68,7 +68,9 @@ def test_c13_llm(bundled: Served, program: Program, tmp_path: Path) -> None:
         use_tqdm=False,
     )
     assert said.stdout.strip() == expected.outputs[0].text.strip()
-    made = program("llm", "-m", "coderv2", "--schema", "ok bool", "-o", "max_tokens", "400", "Is it?", env=env)
+    made = program(
+        "llm", "-m", "coderv2", "--schema", "ok bool", "-o", "max_tokens", "400", "Is it?", env=env
+    )
     assert made.returncode == 0, made.stderr[-2000:]
     assert isinstance(json.loads(made.stdout)["ok"], bool)
     completed = program("llm", "-m", "coderv2-completion", "-o", "max_tokens", "8", "def add(", env=env)
