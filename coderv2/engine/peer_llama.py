@@ -5,6 +5,7 @@ It reads one JSON command a line and answers each with one JSON line. `coderv2/e
 
 import ctypes
 import json
+import os
 import random
 import sys
 import time
@@ -100,6 +101,9 @@ def silent(level: int, text: bytes, data: object) -> None:
 
 def main() -> None:
     """Answers commands until there are no more."""
+    # Only answers go to standard output, whatever else the library prints there.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     llama.llama_log_set(silent, ctypes.c_void_p(0))
     session: Session | None = None
     for line in sys.stdin:
@@ -112,7 +116,7 @@ def main() -> None:
             answer = {"value": peak()}
         else:
             answer = {"value": getattr(session, name)(**command)}
-        print(json.dumps(answer), flush=True)
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 if __name__ == "__main__":
