@@ -10,12 +10,15 @@ import pytest
 from gguf import GGMLQuantizationType as Type
 
 from coderv2.errors import BadCheckpoint, CoderV2Error, Unsupported
+from coderv2.kernels import cpu
 from coderv2.model import gguf
 from coderv2.model.gguf_file import GgufFile
 from tests.gguf_pieces import ODD_NUMBERS, Pieces, info, text
 from tests.model.gguf_files import write_gguf
 from tests.tiny import tiny_config, tiny_model
 from tests.tiny_tokenizer import VOCAB_SIZE, tiny_tokenizer_folder
+
+needs_kernels = pytest.mark.skipif(cpu.kernels is None, reason="quants are unpacked by the CPU kernels")
 
 UINT8, UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY, UINT64 = 0, 4, 5, 6, 7, 8, 9, 10
 HEADS = "deepseek2.attention.head_count"
@@ -179,6 +182,7 @@ def test_hostile_file_is_one_error(good: bytes, tmp_path: Path, kind: str) -> No
     assert re.search(message, str(error)), str(error)
 
 
+@needs_kernels
 def test_undamaged_file_is_read(good: bytes, tmp_path: Path) -> None:
     """The cases above fail for what they change."""
     path = tmp_path / "x.gguf"
@@ -204,6 +208,7 @@ def test_file_cut_within_its_tensors_is_one_error(good: bytes, tmp_path: Path) -
         assert "truncated" in str(_refused(tmp_path, good[:end]))
 
 
+@needs_kernels
 @pytest.mark.parametrize("number", ODD_NUMBERS)
 def test_any_number_in_any_field_of_a_tensor_is_read_or_one_error(
     good: bytes, tmp_path: Path, number: int

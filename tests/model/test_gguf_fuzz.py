@@ -10,12 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coderv2.errors import CoderV2Error
+from coderv2.kernels import cpu
 from coderv2.model import gguf
 from coderv2.model.batch import Batch
 from tests.gguf_pieces import damaged
 from tests.model.gguf_files import write_gguf
 from tests.tiny import tiny_config, tiny_model
 from tests.tiny_tokenizer import VOCAB_SIZE, tiny_tokenizer_folder
+
+needs_kernels = pytest.mark.skipif(cpu.kernels is None, reason="quants are unpacked by the CPU kernels")
 
 LONGEST_MESSAGE = 2000
 _MICRO = {"num_hidden_layers": 2, "hidden_size": 32, "vocab_size": VOCAB_SIZE, "intermediate_size": 32}
@@ -57,12 +60,14 @@ def whole() -> list[bytes]:
         return seeds(Path(folder))
 
 
+@needs_kernels
 def test_undamaged_files_are_read(whole: list[bytes], tmp_path: Path) -> None:
     for raw in whole:
         (tmp_path / "x.gguf").write_bytes(raw)
         assert read_all(tmp_path / "x.gguf") == ""
 
 
+@needs_kernels
 @given(which=st.integers(0, 2), seed=st.integers(0, 1 << 32))
 @settings(max_examples=300)
 def test_any_damaged_file_is_read_or_refused(whole: list[bytes], which: int, seed: int) -> None:
