@@ -311,14 +311,19 @@ def verdict(task: dict[str, Any], truth: dict[str, Any], candidates: dict[str, C
     return "passed"
 
 
+def _answered(function: Callable[..., Any], question: list[Any]) -> Any:
+    return shortened(function(*question))
+
+
 def reference(task: dict[str, Any]) -> dict[str, Any]:
     """What the reference answers, and in how many seconds."""
     space: dict[str, Any] = {}
     exec(task["code"], space)
     truth: dict[str, Any] = {}
     for part in PARTS:
-        timed = [_timed(space[task["entry"]], deepcopy(question)) for question in task[part]]
-        answers = [shortened(answer) for answer, _ in timed]
+        # With the time that digesting takes, since a candidate's answer is digested before it comes.
+        timed = [_timed(_answered, [space[task["entry"]], deepcopy(question)]) for question in task[part]]
+        answers = [answer for answer, _ in timed]
         truth[part] = [answer is not None for answer in answers] if task["entry"] in FOUND_OR_NOT else answers
         truth[f"{part}_seconds"] = [seconds for _, seconds in timed]
     return truth
