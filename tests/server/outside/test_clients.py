@@ -68,8 +68,15 @@ def test_c13_llm(bundled: Served, program: Program, tmp_path: Path) -> None:
         use_tqdm=False,
     )
     assert said.stdout.strip() == expected.outputs[0].text.strip()
+    # Closed, since ten million weights do not know when to stop inventing further keys.
+    schema = {
+        "type": "object",
+        "properties": {"ok": {"type": "boolean"}},
+        "required": ["ok"],
+        "additionalProperties": False,
+    }
     made = program(
-        "llm", "-m", "coderv2", "--schema", "ok bool", "-o", "max_tokens", "400", "Is it?", env=env
+        "llm", "-m", "coderv2", "--schema", json.dumps(schema), "-o", "max_tokens", "400", "Is it?", env=env
     )
     assert made.returncode == 0, made.stderr[-2000:]
     assert isinstance(json.loads(made.stdout)["ok"], bool)
