@@ -52,7 +52,7 @@ struct Operands {
 };
 
 // Sums that advance side by side, as many as hide an instruction's latency without spilling registers.
-constexpr int CHAINS = TILE > 4 ? TILE : 4;
+constexpr int CHAINS = SUMS;
 
 template <class Multiply>
 float chains(int64_t turns, const Multiply& multiply) {
@@ -114,11 +114,11 @@ int64_t multiply_adds(int kind, int64_t turns) {
     parallel(threads(), [&](int64_t i, int) {
         results[i] = kind == FP32         ? fp32(turns)
                      : kind == BF16_PAIRS ? bf16(turns)
-                                          : int8(turns, std::make_integer_sequence<int, TILE>());
+                                          : int8(turns, std::make_integer_sequence<int, BLOCKS * TILE>());
     });
     volatile float kept = 0;
     for (float result : results) kept = kept + result;
-    const int64_t per_turn = kind == FP32 ? 8 * 16 * CHAINS : kind == BF16_PAIRS ? 8 * 32 * CHAINS : 8 * 64 * TILE;
+    const int64_t per_turn = kind == FP32 ? 8 * 16 * CHAINS : kind == BF16_PAIRS ? 8 * 32 * CHAINS : 8 * 64 * BLOCKS * TILE;
     return per_turn * turns * threads();
 }
 
