@@ -7,14 +7,18 @@ from typing import Any
 
 import gguf
 import numpy as np
+import pytest
 from gguf import GGMLQuantizationType as Type
 from torch import Tensor
 
+from coderv2.kernels import cpu
 from coderv2.model.config import ModelConfig
 from coderv2.model.gguf_names import ARCHITECTURE, tensor_name
 from coderv2.model.transformer import Transformer
 
 CONTROL, NORMAL = 3, 1
+
+needs_kernels = pytest.mark.skipif(cpu.kernels is None, reason="quants are unpacked by the CPU kernels")
 
 
 def write_gguf(

@@ -8,15 +8,12 @@ import torch
 from gguf import GGMLQuantizationType as Type
 
 from coderv2.errors import BadCheckpoint, Unsupported
-from coderv2.kernels import cpu
 from coderv2.model import gguf, weights
 from coderv2.model.batch import Batch
 from coderv2.model.transformer import Transformer
-from tests.model.gguf_files import write_gguf
+from tests.model.gguf_files import needs_kernels, write_gguf
 from tests.parity import relative_error, sample_ids
 from tests.tiny import tiny_config, tiny_model
-
-needs_kernels = pytest.mark.skipif(cpu.kernels is None, reason="quants are unpacked by the CPU kernels")
 
 GROUPS = {"expert_group_count": 8, "expert_group_used_count": 3}
 # Rows of whole blocks; and every expert takes part, since a rounding may tip a router over.

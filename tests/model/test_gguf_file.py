@@ -10,15 +10,12 @@ import pytest
 from gguf import GGMLQuantizationType as Type
 
 from coderv2.errors import BadCheckpoint, CoderV2Error, Unsupported
-from coderv2.kernels import cpu
 from coderv2.model import gguf
 from coderv2.model.gguf_file import GgufFile
 from tests.gguf_pieces import ODD_NUMBERS, Pieces, info, text
-from tests.model.gguf_files import write_gguf
+from tests.model.gguf_files import needs_kernels, write_gguf
 from tests.tiny import tiny_config, tiny_model
 from tests.tiny_tokenizer import VOCAB_SIZE, tiny_tokenizer_folder
-
-needs_kernels = pytest.mark.skipif(cpu.kernels is None, reason="quants are unpacked by the CPU kernels")
 
 UINT8, UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY, UINT64 = 0, 4, 5, 6, 7, 8, 9, 10
 HEADS = "deepseek2.attention.head_count"

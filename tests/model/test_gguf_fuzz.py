@@ -10,15 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coderv2.errors import CoderV2Error
-from coderv2.kernels import cpu
 from coderv2.model import gguf
 from coderv2.model.batch import Batch
 from tests.gguf_pieces import damaged
-from tests.model.gguf_files import write_gguf
+from tests.model.gguf_files import needs_kernels, write_gguf
 from tests.tiny import tiny_config, tiny_model
 from tests.tiny_tokenizer import VOCAB_SIZE, tiny_tokenizer_folder
-
-needs_kernels = pytest.mark.skipif(cpu.kernels is None, reason="quants are unpacked by the CPU kernels")
 
 LONGEST_MESSAGE = 2000
 _MICRO = {"num_hidden_layers": 2, "hidden_size": 32, "vocab_size": VOCAB_SIZE, "intermediate_size": 32}
