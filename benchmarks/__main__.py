@@ -4,6 +4,7 @@ import sys
 
 from benchmarks import (
     batching,
+    cache_quality,
     cpu_kernels,
     determinism,
     door_overhead,
@@ -22,6 +23,7 @@ from benchmarks import (
 
 BENCHMARKS = {
     "batching": batching.main,
+    "cache_quality": cache_quality.main,
     "cpu_kernels": cpu_kernels.main,
     "determinism": determinism.main,
     "door_overhead": door_overhead.main,

@@ -5,7 +5,6 @@ held out: files of the standard library, which the model was not trained on. Not
 needs llama-cpp-python (`make .venv/installed-llama-cpp`): `python -m benchmarks.gguf_quality`.
 """
 
-import sysconfig
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.held_out import divergence, prompts
 from benchmarks.peer_llama_cpp import LlamaCpp, quantise
 from benchmarks.record import record
 from coderv2.model import gguf
@@ -22,17 +22,6 @@ from coderv2.model.gguf_types import FILE_TYPES
 from coderv2.paths import bundled_model
 from coderv2.text.tokenizer import Tokenizer
 
-TEXTS = (
-    "bisect.py",
-    "heapq.py",
-    "textwrap.py",
-    "queue.py",
-    "shlex.py",
-    "fnmatch.py",
-    "csv.py",
-    "colorsys.py",
-)
-TOKENS = 512
 # File types that we read and do not write, by llama.cpp's numbers.
 READ_ONLY = {
     "q4_0": 2,
@@ -47,12 +36,6 @@ READ_ONLY = {
 }
 
 
-def prompts(tokenizer: Tokenizer) -> list[list[int]]:
-    """The first tokens of each file."""
-    library = Path(sysconfig.get_paths()["stdlib"])
-    return [tokenizer.encode((library / name).read_text("utf-8"), bos=True)[:TOKENS] for name in TEXTS]
-
-
 def ours(path: Path, prompts: list[list[int]]) -> list[Tensor]:
     """Log-probabilities [T, W] of each prompt."""
     model = gguf.load(path)
@@ -64,12 +47,6 @@ def theirs(path: Path, prompts: list[list[int]]) -> list[Tensor]:
     """The same by llama.cpp."""
     with LlamaCpp(path) as peer:
         return [peer.logits(ids).log_softmax(-1) for ids in prompts]
-
-
-def divergence(reference: list[Tensor], other: list[Tensor]) -> tuple[float, float]:
-    """Mean KL of the next token in nats, and how often the likeliest token is the same."""
-    p, q = torch.cat(reference).double(), torch.cat(other).double()
-    return (p.exp() * (p - q)).sum(-1).mean().item(), (p.argmax(-1) == q.argmax(-1)).double().mean().item()
 
 
 def main() -> None:

@@ -53,6 +53,7 @@ def _numbers(_: click.Context, parameter: click.Parameter, value: str | None) ->
     is_flag=True,
     help="Instead time tile sizes of the GPU kernels on this GPU and keep the best for later runs; alone.",
 )
+@options.kv_cache_dtype
 @click.option("--quick", is_flag=True, help="One round of the shorter ones.")
 @click.option(
     "--peer", is_flag=True, help="Take turns with llama.cpp (llama-cpp-python) on the same GGUF file."
@@ -64,6 +65,7 @@ def _numbers(_: click.Context, parameter: click.Parameter, value: str | None) ->
 def bench(
     model: str | None,
     tune: bool,
+    kv_cache_dtype: str,
     quick: bool,
     peer: bool,
     peer_python: str | None,
@@ -81,7 +83,7 @@ def bench(
     coderv2 bench -m model.gguf --peer --json result.json
     """
     if tune:
-        if any([model, quick, peer, peer_python, json_file, *given.values()]):
+        if any([model, quick, peer, kv_cache_dtype != "auto", peer_python, json_file, *given.values()]):
             raise click.UsageError("--tune goes alone")
         _tune()
         return
@@ -89,6 +91,7 @@ def bench(
 
     from coderv2.engine import machine
     from coderv2.engine.bench import QUICK, Bench, Plan
+    from coderv2.engine.llm import cache_dtype
     from coderv2.model import hub
     from coderv2.model.loading import is_gguf, open_config
 
@@ -103,7 +106,14 @@ def bench(
     }
     plan = Plan(**values)
     seen = machine.look()
-    run = Bench(path, plan, paths.threads(), _progress, (peer_python or sys.executable) if peer else None)
+    run = Bench(
+        path,
+        plan,
+        paths.threads(),
+        _progress,
+        (peer_python or sys.executable) if peer else None,
+        cache_dtype=cache_dtype(kv_cache_dtype, "cpu"),
+    )
     report = run.run(open_config(path).max_position_embeddings)
     click.echo("\n".join([*heading(report, seen, path), "", *table(report), *remarks(report)]))
     if json_file is not None:

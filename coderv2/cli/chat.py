@@ -31,7 +31,10 @@ _BLOCK = '"""'
 @options.model
 @options.sampling(max_tokens=1024, temperature=None)
 @options.dtype
-def chat(message: str | None, system: str | None, model: str | None, dtype: str, **values: Any) -> None:
+@options.kv_cache_dtype
+def chat(
+    message: str | None, system: str | None, model: str | None, dtype: str, kv_cache_dtype: str, **values: Any
+) -> None:
     """Chat with the model.
 
     With a MESSAGE (or "-" or a pipe, for standard input) one answer is printed; without, a conversation begins.
@@ -42,7 +45,7 @@ def chat(message: str | None, system: str | None, model: str | None, dtype: str,
     """
     in_terminal = message is None and reading.from_terminal()
     text = "" if in_terminal else reading.argument_or_stdin(message, "MESSAGE")
-    loaded = loading.load_for_one(model, dtype)
+    loaded = loading.load_for_one(model, dtype, kv_cache_dtype)
     conversation = Conversation(loaded.engine, _params(loaded, values), system)
     if in_terminal:
         click.echo(f"{loaded.name}: /help for help, Ctrl-D ends.")

@@ -14,7 +14,10 @@ from coderv2.cli import answering, loading, options, reading
 @options.model
 @options.sampling(max_tokens=256, temperature=0)
 @options.dtype
-def complete(prompt: str | None, echo: bool, model: str | None, dtype: str, **values: Any) -> None:
+@options.kv_cache_dtype
+def complete(
+    prompt: str | None, echo: bool, model: str | None, dtype: str, kv_cache_dtype: str, **values: Any
+) -> None:
     """Complete code or text.
 
     PROMPT is the text to go on with; "-", or none with a pipe, reads standard input. Only the completion is printed,
@@ -26,6 +29,6 @@ def complete(prompt: str | None, echo: bool, model: str | None, dtype: str, **va
     """
     text = reading.argument_or_stdin(prompt, "PROMPT")
     params = options.sampling_params(values)
-    engine = loading.load_for_one(model, dtype).engine
+    engine = loading.load_for_one(model, dtype, kv_cache_dtype).engine
     pieces = answering.answer(engine, engine.tokenizer.encode(text, bos=True), params)
     answering.show(chain([text] * echo, pieces))

@@ -21,6 +21,7 @@ MARKER = "<FILL>"
 @options.model
 @options.sampling(max_tokens=256, temperature=0)
 @options.dtype
+@options.kv_cache_dtype
 def infill(
     file: str | None,
     marker: str,
@@ -29,6 +30,7 @@ def infill(
     whole: bool,
     model: str | None,
     dtype: str,
+    kv_cache_dtype: str,
     **values: Any,
 ) -> None:
     """Fill a hole in code.
@@ -44,7 +46,7 @@ def infill(
 
     prefix, suffix = _parts(file, marker, prefix_file, suffix_file)
     params = options.sampling_params(values)
-    engine = loading.load_for_one(model, dtype).engine
+    engine = loading.load_for_one(model, dtype, kv_cache_dtype).engine
     pieces = answering.answer(engine, encode_fim(engine.tokenizer, prefix, suffix), params)
     answering.show(chain([prefix] * whole, pieces, [suffix] * whole))
 

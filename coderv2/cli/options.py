@@ -26,6 +26,16 @@ dtype: Decorator[Any] = click.option(
     help="Number format of the weights; auto is float32 for a small model on a CPU, else the checkpoint's own.",
 )
 
+CACHE_DTYPES = ("auto", "bfloat16", "float32", "int8", "fp8_e4m3", "fp8_e5m2")
+kv_cache_dtype: Decorator[Any] = click.option(
+    "--kv-cache-dtype",
+    type=click.Choice(CACHE_DTYPES),
+    default="auto",
+    show_default=True,
+    help="Number format of the cache: int8 (CPU) or fp8 (GPU) takes half the memory of bfloat16, and reading a long "
+    "context half the time.",
+)
+
 
 def sampling(*, max_tokens: int, temperature: float | None) -> Decorator[Any]:
     """The sampling options with a command's defaults; a temperature of None leaves it and top_p to the model."""

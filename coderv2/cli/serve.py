@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     help="Keep computed prompt starts here, so that they survive a restart.  [default: in memory only]",
 )
 @options.dtype
+@options.kv_cache_dtype
 @click.option(
     "--fim-model",
     metavar="MODEL",
@@ -117,6 +118,7 @@ def serve(
     max_model_len: int | None,
     cache_dir: str | None,
     dtype: str,
+    kv_cache_dtype: str,
     fim_model: str | None,
     upstream: tuple[str, ...],
     upstream_key: str | None,
@@ -140,7 +142,8 @@ def serve(
         raise click.UsageError("Give the model once: as MODEL or with -m.", click.get_current_context())
     started = None if upstream else engine
     theirs = fp8 or fp8_cache or torch_compile
-    _check_together(tensor_parallel, expert_parallel, no_graphs, theirs, started, alone=fim_model is None)
+    computed = no_graphs or dtype != "auto" or kv_cache_dtype != "auto"
+    _check_together(tensor_parallel, expert_parallel, computed, theirs, started, alone=fim_model is None)
     from coderv2.server.app import create_app
     from coderv2.server.caller import Accounts
     from coderv2.server.door import Door
@@ -153,6 +156,7 @@ def serve(
     log.to_stderr(logging.DEBUG if verbose else logging.INFO)
     settings = {
         "dtype": dtype,
+        "kv_cache_dtype": kv_cache_dtype,
         "max_model_len": max_model_len,
         "cache_dir": cache_dir,
         "tensor_parallel_size": max(tensor_parallel, expert_parallel),
@@ -179,17 +183,20 @@ def serve(
 
 
 def _check_together(
-    tensor: int, expert: int, no_graphs: bool, theirs: bool, started: str | None, *, alone: bool
+    tensor: int, expert: int, computed: bool, theirs: bool, started: str | None, *, alone: bool
 ) -> None:
-    """`theirs`: options of other engines; `started`: the engine, None for servers that run already."""
+    """`computed`: options of computing here; `theirs`: of other engines.
+
+    `started`: the engine, None for servers that run already.
+    """
     ours, several = started == "coderv2", max(tensor, expert) > 1
     refused = {
         "--fp8, --fp8-cache and --torch-compile go with --engine sglang or vllm.": theirs
         and started in ("coderv2", None),
         "--tensor-parallel is for what is started here; what --upstream names runs already.": started is None
         and tensor > 1,
-        "--expert-parallel and --no-graphs are for what is computed here, not for --engine or --upstream.": not ours
-        and (expert > 1 or no_graphs),
+        "--expert-parallel, --no-graphs, --dtype and --kv-cache-dtype are for what is computed here, not for --engine "
+        "or --upstream.": not ours and (expert > 1 or computed),
         "--tensor-parallel and --expert-parallel are the same N, or one of them.": 1 != tensor != expert != 1,
         "--fim-model does not go with --tensor-parallel or --expert-parallel: ranks serve one model.": ours
         and several

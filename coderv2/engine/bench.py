@@ -157,6 +157,8 @@ class Bench:
     threads: int
     progress: Progress
     peer_python: str | None = None
+    cache_dtype: torch.dtype | None = None
+    """Of ours; None: the model's."""
 
     def run(self, longest: int) -> Report:
         """Measures everything; `longest` is the model's limit of tokens."""
@@ -179,7 +181,8 @@ class Bench:
         begin = time.perf_counter()
         model = open_model(self.path)
         report.ours.loads.append(time.perf_counter() - begin)
-        passes = Passes(model, max(case.sequences * (case.longest + 16) for case in report.cases))
+        tokens = max(case.sequences * (case.longest + 16) for case in report.cases)
+        passes = Passes(model, tokens, self.cache_dtype)
         passes.prompt(32)
         for _ in range(rounds):
             self._round(report.cases, passes, report.ours, "")
@@ -200,7 +203,9 @@ class Bench:
 
     def _through_the_engine(self, report: Report, model: Transformer) -> None:
         prompt = min(ENGINE_PROMPT, model.config.max_position_embeddings // 2)
-        settings = EngineSettings(cache_tokens=2048, prefix_caching=False, draft_tokens=0)
+        settings = EngineSettings(
+            cache_tokens=2048, cache_dtype=self.cache_dtype, prefix_caching=False, draft_tokens=0
+        )
         try:
             engine = Engine(model, open_tokenizer(self.path), settings)
         except BadCheckpoint as error:  # a file made for timing has weights, and no vocabulary that works
@@ -213,7 +218,7 @@ class Bench:
         self.progress(f"through the engine: {ENGINE_ANSWER / rest:,.1f} tokens/s of an answer")
 
     def _describe(self, report: Report, model: Transformer) -> None:
-        cost = Cost(model)
+        cost = Cost(model, self.cache_dtype)
         report.work = {case: case.work(cost) for case in report.cases}
         report.formats = _formats(model)
         report.weight_bytes = sum(report.formats.values())

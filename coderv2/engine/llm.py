@@ -125,7 +125,7 @@ class LLM:
             max_running=_given(max_num_seqs, EngineSettings.max_running),
             cache_tokens=cache_tokens,
             page_size=_given(block_size, EngineSettings.page_size),
-            cache_dtype=_cache_dtype(kv_cache_dtype, torch.device(place).type),
+            cache_dtype=cache_dtype(kv_cache_dtype, torch.device(place).type),
             cache_dir=None if cache_dir is None else Path(cache_dir),
             draft_tokens=draft_tokens,
             prefix_caching=enable_prefix_caching is not False,
@@ -370,14 +370,23 @@ _DTYPES = {
 }
 
 
-_FP8 = {"fp8": torch.float8_e4m3fn, "fp8_e4m3": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2}
+_BYTES = {
+    "cuda": {"fp8": torch.float8_e4m3fn, "fp8_e4m3": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2},
+    "cpu": {"int8": torch.int8},
+}
+"""Caches of one byte a number, and where they can be."""
 
 
-def _cache_dtype(name: str, device: str) -> torch.dtype | None:
-    if name in _FP8 and device == "cuda":
-        return _FP8[name]
-    if name in _FP8:
-        raise Unsupported(f"kv_cache_dtype {name} needs a GPU; here auto or bfloat16", param="kv_cache_dtype")
+def cache_dtype(name: str, device: str) -> torch.dtype | None:
+    """By its name, None for "auto"; raises Unsupported for what there is not on `device`."""
+    here = _BYTES.get(device, {})
+    if name in here:
+        return here[name]
+    if any(name in there for there in _BYTES.values()):
+        others = ", ".join(["auto", "bfloat16", "float32", *here])
+        raise Unsupported(
+            f"kv_cache_dtype {name} is not for {device}: there are {others}", param="kv_cache_dtype"
+        )
     return _dtype(name, "kv_cache_dtype")
 
 

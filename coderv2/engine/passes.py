@@ -9,6 +9,7 @@ import time
 
 import torch
 
+from coderv2.kernels.latents import stored
 from coderv2.model.batch import Batch
 from coderv2.model.cache import LatentCache
 from coderv2.model.transformer import Transformer
@@ -19,14 +20,21 @@ PAGE = 16
 class Passes:
     """Room for `tokens` tokens of all sequences together."""
 
-    def __init__(self, model: Transformer, tokens: int) -> None:
+    def __init__(self, model: Transformer, tokens: int, cache_dtype: torch.dtype | None = None) -> None:
+        """Over a cache of the model's own number format unless one is given."""
         self._model = model
         self._random = random.Random(0)
-        self._cache = LatentCache(model.config, -(-tokens // PAGE) + 1, PAGE, model.cache_dtype, model.device)
+        dtype = cache_dtype or model.cache_dtype
+        self._cache = LatentCache(model.config, -(-tokens // PAGE) + 1, PAGE, dtype, model.device)
         self._pages = list(range(self._cache.pages))
         self._random.shuffle(self._pages)
-        for part in (self._cache.latent_LPSC, self._cache.k_rope_LPSR):
-            part[:] = torch.randn(part.shape[1:], device=part.device)
+        config = model.config
+        self._fill(self._cache.latent_LPSC, config.kv_lora_rank)
+        self._fill(self._cache.k_rope_LPSR, config.qk_rope_head_dim)
+
+    @staticmethod
+    def _fill(part: torch.Tensor, width: int) -> None:
+        part[:] = stored(torch.randn(*part.shape[1:3], width, device=part.device), part.dtype)
 
     def prompt(self, tokens: int) -> float:
         """Seconds for a prompt in one pass, and the logits after it."""

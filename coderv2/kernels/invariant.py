@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from coderv2.kernels.latents import widened
+
 PIECES = (256, 64, 16)
 KEYS = 256
 """Keys in a block of attention."""
@@ -90,14 +92,18 @@ def mla_decode(
     out_THC = torch.empty_like(q_latent_THC)
     q_THX = torch.cat((q_latent_THC, q_rope_THR), -1)
     for (first, last), length, table in zip(pairwise(starts), lengths, page_tables, strict=True):
-        keys_SX = _keys(latent_PSC[table], k_rope_PSR[table], length, q_THX.dtype)
+        keys_SX = _keys(
+            widened(latent_PSC[table], q_latent_THC.shape[-1], q_THX.dtype),
+            widened(k_rope_PSR[table], q_rope_THR.shape[-1], q_THX.dtype),
+            length,
+        )
         _attend(q_THX[first:last], keys_SX, length, scale, out_THC[first:last])
     return out_THC
 
 
-def _keys(latent_pSC: Tensor, k_rope_pSR: Tensor, length: int, dtype: torch.dtype) -> Tensor:
+def _keys(latent_pSC: Tensor, k_rope_pSR: Tensor, length: int) -> Tensor:
     """A sequence's latents and rotated keys side by side, zeros after the last up to a whole block."""
-    keys_SX = torch.cat((latent_pSC.flatten(0, 1)[:length], k_rope_pSR.flatten(0, 1)[:length]), -1).to(dtype)
+    keys_SX = torch.cat((latent_pSC.flatten(0, 1)[:length], k_rope_pSR.flatten(0, 1)[:length]), -1)
     return F.pad(keys_SX, (0, 0, 0, -length % KEYS))
 
 

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from coderv2.kernels import latents
 from coderv2.kernels.cpu import kernels
-
-CACHE_DTYPES = (torch.float32, torch.bfloat16)
 
 
 def takes(*tensors: Tensor) -> bool:
@@ -23,7 +22,7 @@ def takes(*tensors: Tensor) -> bool:
 
 def takes_pages(*pages: Tensor) -> bool:
     """True for pages that the kernels can read: a layer's part of a cache."""
-    return all(t.dtype in CACHE_DTYPES and t.is_contiguous() for t in pages)
+    return all(t.dtype in latents.KINDS and t.is_contiguous() for t in pages)
 
 
 def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
@@ -66,8 +65,22 @@ def cache_write(
             rows.stride(0),
             slots_T.data_ptr(),
             pages.data_ptr(),
-            pages.dtype == torch.float32,
+            latents.KINDS.index(pages.dtype),
         )
+
+
+def cache_read(pages_PSX: Tensor, slots_S: Tensor, width: int, dtype: torch.dtype) -> Tensor:
+    """What the slots store, shape [S, width]."""
+    out = torch.empty(len(slots_S), width)
+    kernels.cache_read(
+        pages_PSX.data_ptr(),
+        latents.KINDS.index(pages_PSX.dtype),
+        slots_S.data_ptr(),
+        len(slots_S),
+        width,
+        out.data_ptr(),
+    )
+    return out.to(dtype)
 
 
 def mla_decode(
@@ -83,7 +96,8 @@ def mla_decode(
 ) -> Tensor:
     """Causal attention in absorbed form over a paged cache, shape [T, H, C].
 
-    A bfloat16 cache is multiplied in bfloat16: queries and weights are rounded to it, sums are float32.
+    A cache in bfloat16 or int8 is multiplied so: queries and weights are rounded to it; sums are float32, or int32
+    within 256 keys.
     """
     q_latent_THC, q_rope_THR = q_latent_THC.contiguous(), q_rope_THR.contiguous()
     tables = [table.contiguous() for table in page_tables]
@@ -93,7 +107,7 @@ def mla_decode(
         q_rope_THR.data_ptr(),
         latent_PSC.data_ptr(),
         k_rope_PSR.data_ptr(),
-        latent_PSC.dtype == torch.float32,
+        latents.KINDS.index(latent_PSC.dtype),
         list(starts),
         list(lengths),
         [table.data_ptr() for table in tables],

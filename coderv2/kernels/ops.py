@@ -56,6 +56,7 @@ class Ops:
     """Every operation, as `reference` defines it."""
 
     cache_write = _by_place(reference.cache_write, native_attention.cache_write, rows=(3, 4), pages=(0, 1))
+    cache_read = _by_place(reference.cache_read, native_attention.cache_read, rows=(), pages=(0,))
     embedding = _by_weight(reference.embedding, native.embedding)
     experts = staticmethod(reference.experts)
     head_linear = _by_weight(reference.head_linear, native.head_linear)
@@ -96,7 +97,7 @@ class Ops:
         slots_T: Tensor,
     ) -> None:
         """Norm of the latents, rotation of the keys that lie beside them in `raw_TX`, and both into their slots."""
-        latent_TC, k_rope_TR = raw_TX.split([latent_PSC.shape[-1], k_rope_PSR.shape[-1]], -1)
+        latent_TC, k_rope_TR = raw_TX.split([len(weight_C), raw_TX.shape[-1] - len(weight_C)], -1)
         latent_TC = cls.rms_norm(latent_TC, weight_C, eps)
         cls.cache_write(latent_PSC, k_rope_PSR, slots_T, latent_TC, cls.rope(k_rope_TR, cos_TR2, sin_TR2))
 

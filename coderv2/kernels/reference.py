@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from coderv2.kernels.latents import stored, widened
+
 GATHERED = 1 << 15
 """Cached tokens that absorbed attention copies side by side at most: 75 MB for the released models in float32."""
 
@@ -102,8 +104,8 @@ def mla_decode(
         out_THC[rows_BT] = _attend_latents(
             q_latent_THC[rows_BT],
             q_rope_THR[rows_BT],
-            _gather(latent_PSC, table_BP).to(q_latent_THC.dtype),
-            _gather(k_rope_PSR, table_BP).to(q_rope_THR.dtype),
+            widened(_gather(latent_PSC, table_BP), q_latent_THC.shape[-1], q_latent_THC.dtype),
+            widened(_gather(k_rope_PSR, table_BP), q_rope_THR.shape[-1], q_rope_THR.dtype),
             lengths_B,
             scale,
         )
@@ -161,8 +163,13 @@ def cache_write(
     latent_PSC: Tensor, k_rope_PSR: Tensor, slots_T: Tensor, latent_TC: Tensor, k_rope_TR: Tensor
 ) -> None:
     """Stores each token's latent and rotated key in its slot (page · page size + place in the page)."""
-    latent_PSC.flatten(0, 1).index_copy_(0, slots_T, latent_TC.to(latent_PSC.dtype))
-    k_rope_PSR.flatten(0, 1).index_copy_(0, slots_T, k_rope_TR.to(k_rope_PSR.dtype))
+    latent_PSC.flatten(0, 1).index_copy_(0, slots_T, stored(latent_TC, latent_PSC.dtype))
+    k_rope_PSR.flatten(0, 1).index_copy_(0, slots_T, stored(k_rope_TR, k_rope_PSR.dtype))
+
+
+def cache_read(pages_PSX: Tensor, slots_S: Tensor, width: int, dtype: torch.dtype) -> Tensor:
+    """What the slots store, shape [S, width] in `dtype`."""
+    return widened(pages_PSX.flatten(0, 1)[slots_S], width, dtype)
 
 
 def router(x_TD: Tensor, weight_ED: Tensor) -> Tensor:

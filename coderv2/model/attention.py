@@ -27,6 +27,8 @@ class AttentionPlan:
     cos_TR2: Tensor
     sin_TR2: Tensor
     expanded: Group | None
+    expanded_slots_S: Tensor | None
+    """Where in the cache all their tokens are, context first, sequences laid end to end; none without a cache."""
     absorbed: Group | None
     spans: dict[str, Any]
     """The absorbed ones as `mla_decode` takes them."""
@@ -44,6 +46,14 @@ def split_forms(batch: Batch, config: ModelConfig) -> tuple[Group | None, Group 
     wide = [b for b in range(len(batch.contexts)) if batch.starts[b + 1] - batch.starts[b] >= bound]
     narrow = [b for b in range(len(batch.contexts)) if b not in wide]
     return batch.group(wide) if wide else None, batch.group(narrow) if narrow else None
+
+
+def slots_of(group: Group | None, cache: LatentCache | None) -> Tensor | None:
+    """Where in the cache all of the group's tokens are."""
+    if group is None or cache is None:
+        return None
+    tables = zip(group.page_tables, group.lengths, strict=True)
+    return torch.cat([cache.slots(table)[:length] for table, length in tables])
 
 
 def crossing(config: ModelConfig) -> float:
@@ -99,7 +109,11 @@ class LatentAttention(nn.Module):
             plan.ops.cache_latents(raw_TX, *weight, *tables, *self._pages(batch.cache), batch.slots_T)
         parts: list[tuple[Group, Tensor]] = []
         if (wide := plan.expanded) is not None:
-            keys = self._latents(raw_TX, plan) if batch.cache is None else self._gather(batch.cache, wide)
+            keys = (
+                self._latents(raw_TX, plan)
+                if batch.cache is None
+                else self._cached(batch.cache, plan, raw_TX.dtype)
+            )
             parts.append(
                 (wide, self._expanded(plan.ops, wide, q_nope_THN[wide.rows], q_rope_THR[wide.rows], *keys))
             )
@@ -129,12 +143,14 @@ class LatentAttention(nn.Module):
     def _pages(self, cache: LatentCache) -> tuple[Tensor, Tensor]:
         return cache.latent_LPSC[self.layer], cache.k_rope_LPSR[self.layer]
 
-    def _gather(self, cache: LatentCache, group: Group) -> tuple[Tensor, Tensor]:
-        """Latents and keys of all the group's tokens, context first, sequences laid end to end."""
-        rows = zip(group.page_tables, group.lengths, strict=True)
-        slots_S = torch.cat([cache.slots(table)[:length] for table, length in rows])
-        latent_PSC, k_rope_PSR = self._pages(cache)
-        return latent_PSC.flatten(0, 1)[slots_S], k_rope_PSR.flatten(0, 1)[slots_S]
+    def _cached(self, cache: LatentCache, plan: AttentionPlan, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Latents and keys of all the expanded sequences' tokens, context first, laid end to end."""
+        widths = self.config.kv_lora_rank, self.config.qk_rope_head_dim
+        latent_SC, k_rope_SR = (
+            plan.ops.cache_read(pages_PSX, plan.expanded_slots_S, width, dtype)
+            for pages_PSX, width in zip(self._pages(cache), widths, strict=True)
+        )
+        return latent_SC, k_rope_SR
 
     def _expanded(
         self,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from coderv2.kernels.latents import stored, stored_width, widened
 from coderv2.kernels.memory import fresh_bytes
 from coderv2.kernels.ops import Ops
 from coderv2.model.config import ModelConfig
@@ -13,15 +14,17 @@ from coderv2.model.rope import inverse_frequencies, turning_table
 
 
 def bytes_per_token(config: ModelConfig, dtype: torch.dtype = torch.bfloat16) -> int:
-    """What one token costs in all layers together: 31,104 bytes for Lite in bfloat16."""
-    return config.num_hidden_layers * (config.kv_lora_rank + config.qk_rope_head_dim) * dtype.itemsize
+    """What one token costs in all layers together: 31,104 bytes for Lite in bfloat16, 15,984 in int8."""
+    numbers = stored_width(config.kv_lora_rank, dtype) + stored_width(config.qk_rope_head_dim, dtype)
+    return config.num_hidden_layers * numbers * dtype.itemsize
 
 
 class LatentCache:
     """Normalised latents and rotated keys of all tokens, `latent_LPSC` and `k_rope_LPSR`.
 
-    Which page belongs to whom is the caller's business; the cache is only the memory. It is made zeroed, since a
-    page read beyond its owner's length would otherwise bring NaN into a sum that ought to ignore it.
+    Their last axis is as `latents` stores a row. Which page belongs to whom is the caller's business; the cache is only
+    the memory. It is made zeroed, since a page read beyond its owner's length would otherwise bring NaN into a sum that
+    ought to ignore it.
     """
 
     def __init__(
@@ -33,8 +36,10 @@ class LatentCache:
         device: torch.device | str = "cpu",
     ) -> None:
         shape = (config.num_hidden_layers, pages, page_size)
-        self.latent_LPSC = _zeros((*shape, config.kv_lora_rank), dtype, torch.device(device))
-        self.k_rope_LPSR = _zeros((*shape, config.qk_rope_head_dim), dtype, torch.device(device))
+        widths = (stored_width(width, dtype) for width in (config.kv_lora_rank, config.qk_rope_head_dim))
+        self.latent_LPSC, self.k_rope_LPSR = (
+            _zeros((*shape, width), dtype, torch.device(device)) for width in widths
+        )
         self.pages = pages
         self.page_size = page_size
         self._inv_freq = inverse_frequencies(config, torch.device(device))
@@ -66,7 +71,10 @@ class LatentCache:
         for latent_PSC, k_rope_PSR in zip(self.latent_LPSC, self.k_rope_LPSR, strict=True):
             latents, keys = latent_PSC.flatten(0, 1), k_rope_PSR.flatten(0, 1)
             latents[new_slots_S] = latents[old_slots_S]
-            keys[new_slots_S] = Ops.rope(keys[old_slots_S], cos_SR2, sin_SR2)
+            turned_SR = Ops.rope(
+                widened(keys[old_slots_S], 2 * cos_SR2.shape[1], torch.float32), cos_SR2, sin_SR2
+            )
+            keys[new_slots_S] = stored(turned_SR, keys.dtype)
 
     def slots(self, table_P: Tensor) -> Tensor:
         """Every slot of the pages in `table_P`, in order: page · page size + place in the page."""

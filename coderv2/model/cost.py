@@ -58,8 +58,9 @@ class _Part:
 class Cost:
     """The cost of one model's passes."""
 
-    def __init__(self, model: Transformer) -> None:
-        config = model.config
+    def __init__(self, model: Transformer, cache_dtype: torch.dtype | None = None) -> None:
+        """With a cache of the model's own number format unless one is given."""
+        config, cache_dtype = model.config, cache_dtype or model.cache_dtype
         experts: list[Tensor | Weight] = []
         always: list[Tensor | Weight] = []
         for module, name, weight in _weights(model):
@@ -73,8 +74,8 @@ class Cost:
         self._layers_of_experts = sum(isinstance(module, MixtureOfExperts) for module in model.modules())
         embedding = getattr(model, "embed_tokens")  # noqa: B009
         self._row_bytes = _bytes(embedding) / config.vocab_size
-        self._cache_bytes = bytes_per_token(config, model.cache_dtype)
-        self._attention = "bf16" if model.cache_dtype == torch.bfloat16 else "fp32"
+        self._cache_bytes = bytes_per_token(config, cache_dtype)
+        self._attention = {torch.bfloat16: "bf16", torch.int8: "int8"}.get(cache_dtype, "fp32")
 
     @property
     def expert_bytes(self) -> int:

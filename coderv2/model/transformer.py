@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from coderv2.kernels.formats import Weight
-from coderv2.model.attention import AttentionPlan, LatentAttention, split_forms
+from coderv2.model.attention import AttentionPlan, LatentAttention, slots_of, split_forms
 from coderv2.model.batch import Batch
 from coderv2.model.config import ModelConfig
 from coderv2.model.moe import MixtureOfExperts, Mlp
@@ -118,7 +118,17 @@ class Transformer(nn.Module):
         if spans is None and narrow is not None:
             spans = batch.ops.spans(narrow.starts, narrow.lengths, narrow.page_tables)
         counts = self.team.counts(batch.token_ids_T.shape[0])
-        return AttentionPlan(batch.ops, cos_TR2, sin_TR2, wide, narrow, spans or {}, self.team, counts)
+        return AttentionPlan(
+            batch.ops,
+            cos_TR2,
+            sin_TR2,
+            expanded=wide,
+            expanded_slots_S=slots_of(wide, batch.cache),
+            absorbed=narrow,
+            spans=spans or {},
+            team=self.team,
+            counts=counts,
+        )
 
     def initialise(self, std: float, seed: int) -> "Transformer":
         """Fills every weight: norms with 1, the rest normal with `std` (V2 report §3.1.2 uses 0.006)."""

@@ -27,7 +27,10 @@ def cache(seed: int = 0, dtype: torch.dtype = torch.float32) -> LatentCache:
     made = LatentCache(tiny_config(num_hidden_layers=2), pages=4, page_size=4, dtype=dtype)
     generator = torch.Generator().manual_seed(seed)
     for part in (made.latent_LPSC, made.k_rope_LPSR):
-        part.normal_(generator=generator)
+        if dtype == torch.int8:
+            part.random_(-128, 128, generator=generator)
+        else:
+            part.normal_(generator=generator)
     return made
 
 
@@ -45,7 +48,7 @@ def served(engine: Engine, ids: list[int] | None = None) -> tuple[list[int], int
     return answer(deltas, name), deltas[-1].num_cached_tokens
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
 def test_a_saved_page_comes_back_bit_by_bit(dtype: torch.dtype, tmp_path: Path) -> None:
     first, second = cache(dtype=dtype), cache(seed=1, dtype=dtype)
     DiskTier(tmp_path, MODEL, first, 1 << 20).save(A, 2)

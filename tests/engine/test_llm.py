@@ -280,6 +280,18 @@ def test_sizes_by_vllms_names_reach_the_engine(tiny_checkpoint: Path) -> None:
     assert quiet(llm, "x")[0].finished
 
 
+def test_an_answer_over_an_int8_cache_is_much_like_the_exact_one() -> None:
+    exact, rounded = (
+        LLM(kv_cache_dtype=name, max_model_len=512, max_num_seqs=1) for name in ("float32", "int8")
+    )
+    assert rounded.engine.settings.cache_dtype == torch.int8
+    prompt, params = "def add(a, b):\n    return", SamplingParams(max_tokens=8, temperature=0, logprobs=1)
+    ours, theirs = (llm.generate(prompt, params, use_tqdm=False)[0].outputs[0] for llm in (rounded, exact))
+    assert ours.text == theirs.text
+    gap = abs(ours.cumulative_logprob - theirs.cumulative_logprob)
+    assert 0 < gap < 0.2
+
+
 def test_another_tokenizer_folder_may_be_given(tiny_checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_bytes((tiny_checkpoint / "tokenizer.json").read_bytes())
     llm = LLM(tiny_checkpoint, tokenizer=tmp_path, max_model_len=64)

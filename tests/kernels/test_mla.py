@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from coderv2.kernels import native_attention, reference
+from coderv2.kernels import latents, native_attention, reference
 from tests.kernels.packed import random, relative_error
 
-# Norm of the difference over norm of the result: float32 throughout; products in bfloat16, sums in float32.
-EXACT, ROUNDED = 2e-6, 8e-3
+# Norm of the difference over norm of the result: float32 throughout; products in bfloat16, sums in float32; int8.
+EXACT, ROUNDED, IN_BYTES = 2e-6, 8e-3, 3e-2
 SPAN_EDGES = (1, 15, 255, 256, 257, 511, 513, 700)
 PAGE = 16
 
@@ -47,8 +47,8 @@ class Paged:
         return cls(
             random(starts[-1], H, C),
             random(starts[-1], H, R, seed=1),
-            random(len(free), PAGE, C, seed=2).to(dtype),
-            random(len(free), PAGE, R, seed=3).to(dtype),
+            latents.stored(random(len(free), PAGE, C, seed=2), dtype),
+            latents.stored(random(len(free), PAGE, R, seed=3), dtype),
             starts,
             lengths,
             list(free[3:].split(counts)),
@@ -69,7 +69,10 @@ class Paged:
 
     def expected(self, scale: float = 0.2) -> Tensor:
         wide = {name: getattr(self, name).double() for name in ("q_latent_THC", "q_rope_THR")}
-        pages = {name: getattr(self, name).double() for name in ("latent_PSC", "k_rope_PSR")}
+        widths = {"latent_PSC": self.q_latent_THC.shape[-1], "k_rope_PSR": self.q_rope_THR.shape[-1]}
+        pages = {
+            name: latents.widened(getattr(self, name), width, torch.double) for name, width in widths.items()
+        }
         return Paged(
             **wide, **pages, starts=self.starts, lengths=self.lengths, page_tables=self.page_tables
         ).run(reference.mla_decode, scale)
@@ -88,9 +91,17 @@ class Paged:
             [self.page_tables[b]],
         )
 
+    def poison(self, page: int, places: "slice | int") -> None:
+        """Makes latents and keys there what is not a number."""
+        for pages in (self.latent_PSC, self.k_rope_PSR):
+            nothing = torch.full_like(pages[page, places], 1, dtype=torch.float32) * float("nan")
+            if pages.dtype == torch.int8:
+                nothing = nothing[..., : pages.shape[-1] - 8]
+            pages[page, places] = latents.stored(nothing, pages.dtype)
 
-BOUNDS = {torch.float32: EXACT, torch.bfloat16: ROUNDED}
-caches = pytest.mark.parametrize("dtype", BOUNDS, ids=["f32", "bf16"])
+
+BOUNDS = {torch.float32: EXACT, torch.bfloat16: ROUNDED, torch.int8: IN_BYTES}
+caches = pytest.mark.parametrize("dtype", BOUNDS, ids=["f32", "bf16", "int8"])
 sequences = st.lists(
     st.tuples(st.integers(1, 6), st.one_of(st.integers(0, 40), st.sampled_from(SPAN_EDGES))),
     min_size=1,
@@ -144,8 +155,7 @@ def test_decode_does_not_read_beyond_a_sequences_end(isa: str, dtype: torch.dtyp
     paged = Paged.of([2, 1], [21, 19], dtype=dtype)
     clean_THC = paged.run()
     for table, length in zip(paged.page_tables, paged.lengths, strict=True):
-        paged.latent_PSC[table[-1], length % PAGE :] = float("nan")
-        paged.k_rope_PSR[table[-1], length % PAGE :] = float("nan")
+        paged.poison(int(table[-1]), slice(length % PAGE, None))
     assert torch.equal(paged.run(), clean_THC)
 
 
@@ -159,7 +169,7 @@ def test_what_is_not_finite_stays_in_its_query_or_sequence(isa: str, dtype: torc
     others[1, 2] = False
     assert torch.equal(out_THC[others], clean_THC[others])
     assert out_THC[1, 2].isnan().all()
-    paged.latent_PSC[paged.page_tables[1][0], 0, 0] = float("nan")
+    paged.poison(int(paged.page_tables[1][0]), 0)
     out_THC = paged.run()
     assert torch.equal(out_THC[[0, 2]], clean_THC[[0, 2]])
     assert not out_THC[3:].isfinite().all(-1).any()

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 #include "simd.h"
 
@@ -28,7 +29,33 @@ float largest(const float* x, int count) {  // NaN where any is not finite
     return all + bad;
 }
 
+// Whole groups of int8 numbers, zeros after the last; sums of each sixteen; returns what a step is worth.
+float round_span(const float* x, int count, int8_t* to, int32_t* sums) {
+    const float most = largest(x, count);
+    const Floats inverse = all(most > TINY ? 127 / most : 0);
+    for (int i = 0; i < (count + GROUP - 1) / GROUP * GROUP; i += 16) {
+        float rest[16] = {};
+        if (i + 16 > count && i < count) std::memcpy(rest, x + i, (count - i) * sizeof(float));
+        const Floats scaled = times(load(i + 16 > count ? rest : x + i), inverse);
+        // What is not finite may become anything, since the scale is NaN then.
+        sums[i / 16] = store_whole(to + i, at_least(at_most(scaled, all(127)), all(-127)));
+    }
+    return most > TINY ? most / 127 : most * 0;
+}
+
 }  // namespace
+
+float to_int8(const float* x, int64_t count, int8_t* to, int32_t* sum) {
+    thread_local std::vector<int8_t> numbers;
+    thread_local std::vector<int32_t> sums;
+    const int64_t whole = (count + GROUP - 1) / GROUP * GROUP;
+    numbers.resize(whole);
+    sums.resize(whole / 16);
+    const float step = round_span(x, static_cast<int>(count), numbers.data(), sums.data());
+    std::memcpy(to, numbers.data(), count);
+    *sum = std::accumulate(sums.begin(), sums.end(), 0);
+    return step;
+}
 
 void Rows::resize(int64_t rows, int64_t columns, const Format& format) {
     const Kind kind = kind_of(format);
@@ -64,17 +91,7 @@ void Rows::quantise(int64_t row, const float* x) {
     auto* sums = sums_.data() + row * groups() * 2;
     for (int s = 0; s < spans(); ++s) {
         const int first = s * span_, count = static_cast<int>(std::min<int64_t>(span_, columns_ - first));
-        const float most = largest(x + first, count);
-        const Floats inverse = all(most > TINY ? 127 / most : 0);
-        scales_[row * spans() + s] = most > TINY ? most / 127 : most * 0;
-        const int whole = (count + GROUP - 1) / GROUP * GROUP;
-        for (int i = 0; i < whole; i += 16) {
-            float rest[16] = {};
-            if (i + 16 > count && i < count) std::memcpy(rest, x + first + i, (count - i) * sizeof(float));
-            const Floats scaled = times(load(i + 16 > count ? rest : x + first + i), inverse);
-            // What is not finite may become anything, since the scale is NaN then.
-            sums[(first + i) / 16] = store_whole(to + first + i, at_least(at_most(scaled, all(127)), all(-127)));
-        }
+        scales_[row * spans() + s] = round_span(x + first, count, to + first, sums + first / 16);
     }
 }
 

@@ -17,6 +17,9 @@ constexpr Kind kind_of(const Format& format) {
     return format.quantised() ? Kind::int8 : format.bits == 16 ? Kind::bf16 : Kind::f32;
 }
 
+// A row in int8, with one scale: returns what a step is worth, NaN where a number is not finite.
+float to_int8(const float* x, int64_t count, int8_t* to, int32_t* sum);
+
 // T rows of I columns, filled up with zeros to whole groups.
 class Rows {
 public:

@@ -93,7 +93,7 @@ inline Ints pairs(Ints sum, Bytes numbers, const int16_t* a) {
 template <int BITS>
 class Dots {
 public:
-    explicit Dots(int32_t minus_offset) : sum_(_mm512_set1_epi32(minus_offset)) {}
+    explicit Dots(int32_t minus_offset = 0) : sum_(_mm512_set1_epi32(minus_offset)) {}
     template <int STEP>
     void add(Bytes quants, Four a) {
         sum_ = _mm512_dpbusd_epi32(sum_, quants.v, a.v);
@@ -153,6 +153,21 @@ inline void pair_columns(const uint16_t* a, const uint16_t* b, Bytes* to) {
     const __m512i x = _mm512_loadu_si512(a), y = _mm512_loadu_si512(b);
     to[0] = {_mm512_unpacklo_epi16(x, y)};
     to[1] = {_mm512_unpackhi_epi16(x, y)};
+}
+// Whole numbers from 0 to 127, four to a lane.
+inline Bytes four_bytes(const Floats* x) {
+    const auto at = [x](int i) { return _mm512_slli_epi32(_mm512_cvtps_epi32(x[i].v), 8 * i); };
+    return {_mm512_or_si512(_mm512_or_si512(at(0), at(1)), _mm512_or_si512(at(2), at(3)))};
+}
+// Sixty-four columns of four rows of int8 as fours, 128 added; the first has columns 0-3, 16-19, 32-35, 48-51, and so on.
+inline void four_rows(const uint8_t* const* rows, int64_t first, Bytes* to) {
+    const auto at = [=](int i) { return _mm512_xor_si512(_mm512_loadu_si512(rows[i] + first), _mm512_set1_epi8(-128)); };
+    const __m512i low = _mm512_unpacklo_epi8(at(0), at(1)), high = _mm512_unpackhi_epi8(at(0), at(1));
+    const __m512i low2 = _mm512_unpacklo_epi8(at(2), at(3)), high2 = _mm512_unpackhi_epi8(at(2), at(3));
+    to[0] = {_mm512_unpacklo_epi16(low, low2)};
+    to[1] = {_mm512_unpackhi_epi16(low, low2)};
+    to[2] = {_mm512_unpacklo_epi16(high, high2)};
+    to[3] = {_mm512_unpackhi_epi16(high, high2)};
 }
 // Sixteen pairs of the numbers at a and at b.
 inline Bytes paired(const uint16_t* a, const uint16_t* b) {
@@ -247,7 +262,7 @@ inline Ints pairs(Ints sum, Bytes numbers, const int16_t* a) {
 template <int BITS>
 class Dots {
 public:
-    explicit Dots(int32_t minus_offset)
+    explicit Dots(int32_t minus_offset = 0)
         : lo_(_mm256_set1_epi32(BITS == 8 ? 0 : minus_offset)), hi_(lo_),
           narrow_lo_(_mm256_setzero_si256()), narrow_hi_(_mm256_setzero_si256()) {}
 
@@ -362,6 +377,29 @@ inline void pair_columns(const uint16_t* a, const uint16_t* b, Bytes* to) {
     to[0] = {_mm256_unpacklo_epi16(x0, y0), _mm256_unpacklo_epi16(x1, y1)};
     to[1] = {_mm256_unpackhi_epi16(x0, y0), _mm256_unpackhi_epi16(x1, y1)};
 }
+inline Bytes four_bytes(const Floats* x) {
+    const auto at = [](__m256 v, int i) { return _mm256_slli_epi32(_mm256_cvtps_epi32(v), 8 * i); };
+    const auto lo = [&](int i) { return at(x[i].lo, i); };
+    const auto hi = [&](int i) { return at(x[i].hi, i); };
+    return {_mm256_or_si256(_mm256_or_si256(lo(0), lo(1)), _mm256_or_si256(lo(2), lo(3))),
+            _mm256_or_si256(_mm256_or_si256(hi(0), hi(1)), _mm256_or_si256(hi(2), hi(3)))};
+}
+inline void four_rows(const uint8_t* const* rows, int64_t first, Bytes* to) {
+    const auto half = [&](int at, auto part) {
+        const auto row = [&](int i) {
+            const __m256i numbers = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(rows[i] + first + at));
+            return _mm256_xor_si256(numbers, _mm256_set1_epi8(-128));
+        };
+        const __m256i low = _mm256_unpacklo_epi8(row(0), row(1)), high = _mm256_unpackhi_epi8(row(0), row(1));
+        const __m256i low2 = _mm256_unpacklo_epi8(row(2), row(3)), high2 = _mm256_unpackhi_epi8(row(2), row(3));
+        to[0].*part = _mm256_unpacklo_epi16(low, low2);
+        to[1].*part = _mm256_unpackhi_epi16(low, low2);
+        to[2].*part = _mm256_unpacklo_epi16(high, high2);
+        to[3].*part = _mm256_unpackhi_epi16(high, high2);
+    };
+    half(0, &Bytes::lo);
+    half(32, &Bytes::hi);
+}
 inline Bytes paired(const uint16_t* a, const uint16_t* b) {
     auto wide = [](const uint16_t* p) { return _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p)); };
     auto both = [&](int i) { return _mm256_or_si256(wide(a + i), _mm256_slli_epi32(wide(b + i), 16)); };
@@ -450,7 +488,7 @@ inline Ints pairs(Ints sum, Bytes numbers, const int16_t* a) {
 template <int BITS>
 class Dots {
 public:
-    explicit Dots(int32_t minus_offset) {
+    explicit Dots(int32_t minus_offset = 0) {
         for (auto& s : sum_.v) s = minus_offset;
     }
     template <int STEP>
@@ -507,6 +545,16 @@ inline void pair_columns(const uint16_t* a, const uint16_t* b, Bytes* to) {
         std::memcpy(at, a + i, 2);
         std::memcpy(at + 2, b + i, 2);
     }
+}
+inline Bytes four_bytes(const Floats* x) {
+    Bytes out;
+    for (int i = 0; i < 64; ++i) out.v[i] = static_cast<uint8_t>(x[i % 4].v[i / 4]);
+    return out;
+}
+inline void four_rows(const uint8_t* const* rows, int64_t first, Bytes* to) {
+    for (int c = 0; c < 64; ++c)
+        for (int row = 0; row < 4; ++row)
+            to[c % 16 / 4].v[4 * (c / 16 * 4 + c % 4) + row] = static_cast<uint8_t>(rows[row][first + c] ^ 0x80);
 }
 inline Bytes paired(const uint16_t* a, const uint16_t* b) {
     Bytes out;

@@ -1,9 +1,12 @@
 // What stands between the products: norms, rotation, and the cache's new rows. A row each, on the caller's thread: a decode
 // step has a few of them, and a prompt's are little beside its products.
+#include <bit>
 #include <cmath>
 #include <cstring>
 
 #include "bind.h"
+#include "int8_span.h"
+#include "latents.h"
 #include "pool.h"
 #include "simd.h"
 
@@ -53,16 +56,37 @@ void rope(uintptr_t x_at, int64_t T, int64_t H, int64_t R, int64_t stride_t, int
     });
 }
 
-// Rows of `width` numbers, `stride` apart, each to its slot of the cache, float32 or bfloat16.
-void cache_write(uintptr_t x_at, int64_t T, int64_t width, int64_t stride, uintptr_t slots, uintptr_t cache, bool wide) {
+int64_t row_bytes(Latents kind, int64_t width) {
+    return kind == Latents::int8 ? int8_row_bytes(width) : kind == Latents::bf16 ? 2 * width : 4 * width;
+}
+
+// Rows of `width` numbers, `stride` apart, each to its slot of the cache.
+void cache_write(uintptr_t x_at, int64_t T, int64_t width, int64_t stride, uintptr_t slots, uintptr_t cache, int number) {
+    const Latents kind = latents_of(number);
     each_row(T, [&](int64_t t) {
         const float* x = at<const float>(x_at) + t * stride;
-        const int64_t slot = at<const int64_t>(slots)[t];
-        if (wide) {
-            std::memcpy(at<float>(cache) + slot * width, x, width * sizeof(float));
-            return;
+        uint8_t* to = at<uint8_t>(cache) + at<const int64_t>(slots)[t] * row_bytes(kind, width);
+        if (kind == Latents::int8) store_int8_row(x, width, to);
+        else if (kind == Latents::bf16) to_bf16(x, width, reinterpret_cast<uint16_t*>(to));
+        else std::memcpy(to, x, width * sizeof(float));
+    });
+}
+
+// The rows in the cache's `slots` as float32, [S, width].
+void cache_read(uintptr_t cache, int number, uintptr_t slots, int64_t S, int64_t width, uintptr_t out_at) {
+    const Latents kind = latents_of(number);
+    each_row(S, [&](int64_t i) {
+        const uint8_t* from = at<const uint8_t>(cache) + at<const int64_t>(slots)[i] * row_bytes(kind, width);
+        float* out = at<float>(out_at) + i * width;
+        if (kind == Latents::f32) {
+            std::memcpy(out, from, width * sizeof(float));
+        } else if (kind == Latents::bf16) {
+            const auto* numbers = reinterpret_cast<const uint16_t*>(from);
+            for (int64_t c = 0; c < width; ++c) out[c] = std::bit_cast<float>(static_cast<uint32_t>(numbers[c]) << 16);
+        } else {
+            const float step = Trailer::of(from, width).step;
+            for (int64_t c = 0; c < width; ++c) out[c] = step * static_cast<float>(static_cast<int8_t>(from[c]));
         }
-        to_bf16(x, width, at<uint16_t>(cache) + slot * width);
     });
 }
 
@@ -72,6 +96,7 @@ void bind_small(nanobind::module_& m) {
     m.def("rms_norm", &rms_norm, Unlocked());
     m.def("rope", &rope, Unlocked());
     m.def("cache_write", &cache_write, Unlocked());
+    m.def("cache_read", &cache_read, Unlocked());
 }
 
 }  // namespace coderv2
