@@ -33,7 +33,7 @@ def load(model: str | None, **settings: Any) -> Loaded:
     return Loaded(engine, folder, name_of(model, folder))
 
 
-def load_for_one(model: str | None, dtype: str, kv_cache_dtype: str) -> Loaded:
+def load_for_one(model: str | None, dtype: str, kv_cache_dtype: str = "auto") -> Loaded:
     """For one answer at a time: the cache holds one context."""
     return load(model, dtype=dtype, kv_cache_dtype=kv_cache_dtype, max_num_seqs=1)
 
