@@ -1,4 +1,4 @@
-"""Held-out text, files of the standard library, which the bundled model was not trained on; how two models differ on it."""
+"""Held-out text: files of the standard library, not among the training data; and how two models differ on it."""
 
 import sysconfig
 from pathlib import Path

@@ -12,6 +12,7 @@ from torch import Tensor
 from coderv2.kernels import packing, reference
 from coderv2.kernels.cpu import kernels
 from coderv2.kernels.formats import Weight
+from coderv2.kernels.routing import Routing, choose
 
 FeedForward = tuple[Weight, Weight, Weight]
 """Gate, up and down of one network, or of a stack of them."""
@@ -77,6 +78,29 @@ def router(x_TD: Tensor, weight: Weight) -> Tensor:
     return linear(x_TD, weight).softmax(-1)
 
 
+def route(x_TD: Tensor, weight: Weight, routing: Routing) -> tuple[Tensor, Tensor, Tensor]:
+    """Affinities [T, E], and weights and ids of each token's experts, [T, K]; of equal experts the first."""
+    scores_TE = linear(x_TD, weight)
+    if kernels is None:
+        scores_TE = scores_TE.softmax(-1)
+        return scores_TE, *choose(scores_TE, routing)
+    T, E = scores_TE.shape
+    weights_TK, experts_TK = torch.empty(T, routing.top), torch.empty(T, routing.top, dtype=torch.long)
+    kernels.route(
+        scores_TE.data_ptr(),
+        T,
+        E,
+        routing.top,
+        routing.groups,
+        routing.kept,
+        routing.renormalise,
+        routing.factor,
+        weights_TK.data_ptr(),
+        experts_TK.data_ptr(),
+    )
+    return scores_TE, weights_TK, experts_TK
+
+
 def swiglu(x_TD: Tensor, gate: Weight, up: Weight, down: Weight) -> Tensor:
     """`down(silu(gate·x) ⊙ up·x)`, shape [T, D]."""
     nobody = torch.empty(x_TD.shape[0], 0)
@@ -106,14 +130,15 @@ def mixture(
         experts_TK.data_ptr(),
         experts_TK.shape[1],
         routed[0].shape[0] if routed else 0,
-        _given(routed),
-        _given(shared),
+        given(routed),
+        given(shared),
         out_TD.data_ptr(),
     )
     return out_TD
 
 
-def _given(weights: Sequence[Weight] | None) -> list[tuple[int, int, int, int]]:
+def given(weights: Sequence[Weight] | None) -> list[tuple[int, int, int, int]]:
+    """Weights as the kernels take them: format, address, rows, columns."""
     return [(w.format.code, w.data.data_ptr(), w.shape[-2], w.shape[-1]) for w in weights or ()]
 
 

@@ -81,6 +81,8 @@ class Ops:
     @classmethod
     def route(cls, x_TD: Tensor, weight: Operand, routing: Routing) -> tuple[Tensor, Tensor, Tensor]:
         """Affinities [T, E], and weights and ids of each token's experts, [T, K]."""
+        if isinstance(weight, Weight):
+            return native.route(x_TD, weight, routing)
         scores_TE: Tensor = cls.router(x_TD, weight)
         return scores_TE, *choose(scores_TE, routing)
 

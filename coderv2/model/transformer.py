@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from coderv2.kernels.formats import Weight
+from coderv2.model import fused
 from coderv2.model.attention import AttentionPlan, LatentAttention, slots_of, split_forms
 from coderv2.model.batch import Batch
 from coderv2.model.config import ModelConfig
@@ -57,6 +58,7 @@ class Transformer(nn.Module):
         self.norm = nn.Parameter(torch.empty(config.hidden_size))
         self.lm_head = nn.Parameter(torch.empty(words, config.hidden_size))
         self._inv_freq: Tensor | None = None
+        self._fused: fused.FusedLayers | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -95,13 +97,19 @@ class Transformer(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Float32 logits of `batch.logits_rows`, or of every row: [rows, W]."""
         plan, ops = self.plan(batch), batch.ops
-        x_TD = self._embedded(batch)
-        for layer in self.layers:
-            x_TD = layer(x_TD, batch, plan)
+        x_TD = self._through_layers(self._embedded(batch), batch, plan)
         if batch.logits_rows is not None:
             x_TD = x_TD[batch.logits_rows]
         x_TD = ops.rms_norm(x_TD, self.norm, self.config.rms_norm_eps)
         return self.team.all_words(ops.linear(x_TD, self.lm_head).float())
+
+    def _through_layers(self, x_TD: Tensor, batch: Batch, plan: AttentionPlan) -> Tensor:
+        if fused.fits(self, batch, plan):
+            self._fused = self._fused or fused.FusedLayers(self)
+            return self._fused.run(x_TD, batch, plan)
+        for layer in self.layers:
+            x_TD = layer(x_TD, batch, plan)
+        return x_TD
 
     def _embedded(self, batch: Batch) -> Tensor:
         own_T, foreign_T = self.team.own_words(batch.token_ids_T, self.embed_tokens.shape[0])

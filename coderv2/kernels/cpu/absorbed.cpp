@@ -8,6 +8,7 @@
 #include "bind.h"
 #include "int8_span.h"
 #include "latents.h"
+#include "operations.h"
 #include "pool.h"
 
 namespace coderv2 {
@@ -125,6 +126,8 @@ private:
     std::vector<float> partials_;
 };
 
+}  // namespace
+
 // q_latent [T, H, C], q_rope [T, H, R], out [T, H, C] in float32; pages [P, S, …] of latents and of keys, see `latents.h`.
 void mla_decode(uintptr_t q_latent, uintptr_t q_rope, uintptr_t latent, uintptr_t k_rope, int kind,
                 const std::vector<int64_t>& starts, const std::vector<int64_t>& lengths, const std::vector<uintptr_t>& tables,
@@ -143,8 +146,6 @@ void mla_decode(uintptr_t q_latent, uintptr_t q_rope, uintptr_t latent, uintptr_
         case Latents::int8: return decode(std::type_identity<Int8Span>());
     }
 }
-
-}  // namespace
 
 void bind_absorbed(nanobind::module_& m) { m.def("mla_decode", &mla_decode, Unlocked()); }
 

@@ -13,6 +13,8 @@ NB_MODULE(MODULE, m) {
     coderv2::bind_experts(m);
     coderv2::bind_absorbed(m);
     coderv2::bind_expanded(m);
+    coderv2::bind_route(m);
+    coderv2::bind_layer(m);
     coderv2::bind_sample(m);
     coderv2::bind_small(m);
     coderv2::bind_probe(m);

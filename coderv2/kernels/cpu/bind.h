@@ -25,6 +25,8 @@ void bind_linear(nanobind::module_& m);
 void bind_experts(nanobind::module_& m);
 void bind_absorbed(nanobind::module_& m);
 void bind_expanded(nanobind::module_& m);
+void bind_route(nanobind::module_& m);
+void bind_layer(nanobind::module_& m);
 void bind_sample(nanobind::module_& m);
 void bind_small(nanobind::module_& m);
 void bind_probe(nanobind::module_& m);

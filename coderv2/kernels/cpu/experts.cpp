@@ -8,6 +8,7 @@
 #include <string>
 
 #include "bind.h"
+#include "operations.h"
 #include "pool.h"
 #include "product.h"
 
@@ -200,9 +201,6 @@ FeedForward& scratch() {
     return mine;
 }
 
-// (code, address, rows, columns): one matrix, or a stack of equal ones.
-using Given = std::tuple<int, uintptr_t, int64_t, int64_t>;
-
 Matrix matrix(const Given& given, int64_t index) {
     const auto [code, data, rows, columns] = given;
     return {code, at<const uint8_t>(data) + index * FORMATS[code].bytes(rows, columns), rows, columns};
@@ -213,7 +211,7 @@ Network network(const std::vector<Given>& gate_up_down, int64_t index, int64_t f
 }
 
 // Tokens sorted by expert, those of the shared network (which takes all) last.
-void route(FeedForward& all, int64_t T, int64_t K, int64_t E, const float* weights, const int64_t* experts,
+void distribute(FeedForward& all, int64_t T, int64_t K, int64_t E, const float* weights, const int64_t* experts,
            const std::vector<Given>& routed, const std::vector<Given>& shared) {
     const int64_t all_k = K + (shared.empty() ? 0 : 1);
     std::vector<int32_t> starts(E + 1);
@@ -242,19 +240,19 @@ void route(FeedForward& all, int64_t T, int64_t K, int64_t E, const float* weigh
     }
 }
 
+}  // namespace
+
 // x [T, D], weights and experts [T, K], out [T, D]; `routed` are stacks of E; `shared` may be empty.
 void experts(uintptr_t x_at, int64_t T, int64_t D, uintptr_t weights_at, uintptr_t experts_at, int64_t K, int64_t E,
              const std::vector<Given>& routed, const std::vector<Given>& shared, uintptr_t out_at) {
     FeedForward& all = scratch();
     for (int64_t first = 0; first < T; first += MOST) {
         const int64_t count = std::min(MOST, T - first);
-        route(all, count, K, E, at<const float>(weights_at) + first * K, at<const int64_t>(experts_at) + first * K, routed,
+        distribute(all, count, K, E, at<const float>(weights_at) + first * K, at<const int64_t>(experts_at) + first * K, routed,
               shared);
         all.run(at<const float>(x_at) + first * D, count, D, K + (shared.empty() ? 0 : 1), at<float>(out_at) + first * D);
     }
 }
-
-}  // namespace
 
 void bind_experts(nanobind::module_& m) { m.def("experts", &experts, Unlocked()); }
 

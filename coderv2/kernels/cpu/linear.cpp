@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "bind.h"
+#include "operations.h"
 #include "pool.h"
 #include "product.h"
 
@@ -27,6 +28,8 @@ void write(float* out, int64_t stride, int64_t width, int64_t rows, const float*
 }
 
 int64_t chunk(int64_t blocks) { return std::clamp<int64_t>(blocks / (threads() * 6), 1, 8); }
+
+}  // namespace
 
 // E matrices [O, I]; matrix e takes x[t, e] and gives out[t, e]: x [T, E, I], out [T, E, O].
 void linear(int code, uintptr_t data, int64_t E, int64_t O, int64_t I, uintptr_t x_at, int64_t T, uintptr_t out_at) {
@@ -69,8 +72,6 @@ void linear(int code, uintptr_t data, int64_t E, int64_t O, int64_t I, uintptr_t
         }
     });
 }
-
-}  // namespace
 
 void bind_linear(nanobind::module_& m) {
     m.def("linear", &linear, Unlocked());

@@ -7,6 +7,7 @@
 #include "bind.h"
 #include "int8_span.h"
 #include "latents.h"
+#include "operations.h"
 #include "pool.h"
 #include "simd.h"
 
@@ -21,6 +22,12 @@ void each_row(int64_t rows, const Work& work) {
         for (int64_t t = task * PER_TASK; t < std::min(rows, (task + 1) * PER_TASK); ++t) work(t);
     });
 }
+
+int64_t row_bytes(Latents kind, int64_t width) {
+    return kind == Latents::int8 ? int8_row_bytes(width) : kind == Latents::bf16 ? 2 * width : 4 * width;
+}
+
+}  // namespace
 
 // Rows of x are `stride` apart; out is [T, D].
 void rms_norm(uintptr_t x_at, int64_t T, int64_t D, int64_t stride, uintptr_t weight_at, float eps, uintptr_t out_at) {
@@ -56,10 +63,6 @@ void rope(uintptr_t x_at, int64_t T, int64_t H, int64_t R, int64_t stride_t, int
     });
 }
 
-int64_t row_bytes(Latents kind, int64_t width) {
-    return kind == Latents::int8 ? int8_row_bytes(width) : kind == Latents::bf16 ? 2 * width : 4 * width;
-}
-
 // Rows of `width` numbers, `stride` apart, each to its slot of the cache.
 void cache_write(uintptr_t x_at, int64_t T, int64_t width, int64_t stride, uintptr_t slots, uintptr_t cache, int number) {
     const Latents kind = latents_of(number);
@@ -71,6 +74,8 @@ void cache_write(uintptr_t x_at, int64_t T, int64_t width, int64_t stride, uintp
         else std::memcpy(to, x, width * sizeof(float));
     });
 }
+
+namespace {
 
 // The rows in the cache's `slots` as float32, [S, width].
 void cache_read(uintptr_t cache, int number, uintptr_t slots, int64_t S, int64_t width, uintptr_t out_at) {
