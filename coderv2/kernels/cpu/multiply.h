@@ -37,6 +37,7 @@ public:
         }
     }
     void next_group() { at_ += F.group_bytes(); }
+    void skip_groups(int count) { at_ += count * F.group_bytes(); }
     void prefetch() const {
         for (int i = 0; i < F.group_bytes(); i += 64) __builtin_prefetch(at_ + AHEAD + i);
     }
@@ -104,6 +105,7 @@ public:
     explicit Panel(const uint8_t* panel) : at_(panel + PANEL_HEAD<CODE>) {}
 
     void next_group() { at_ += PANEL_GROUP<CODE>; }
+    void skip_groups(int count) { at_ += count * PANEL_GROUP<CODE>; }
     void prefetch() const {}
     Floats scale(int half) const { return load(reinterpret_cast<const float*>(at_) + 16 * half); }
     Floats minimum(int half) const { return load(reinterpret_cast<const float*>(at_) + 16 * (HALVES + half)); }
@@ -142,9 +144,13 @@ void unpack(Packed<CODE>& from, int groups, uint8_t* panel) {
     }
 }
 
+// Few sums are taken in more chains, so that products of one group don't wait for each other so long.
+template <int COUNT>
+constexpr int CHAINS = COUNT == 1 ? 4 : COUNT <= 3 ? 2 : 1;
+
 // The steps of one half (or the whole) of a group, for B blocks and M rows.
-template <class Source, int B, int M, int FIRST, int... STEP>
-inline void dot(const Source* sources, const int8_t* a, Dots<Source::BITS>* dots, std::integer_sequence<int, STEP...>) {
+template <int FIRST, int B, int M, class Source, class Sums, int... STEP>
+inline void dot(const Source* sources, const int8_t* a, Sums* dots, std::integer_sequence<int, STEP...>) {
     auto step = [&]<int S>(std::integral_constant<int, S>) {
         Bytes quants[B];
         for (int b = 0; b < B; ++b) quants[b] = sources[b].template quants<S>();
@@ -160,8 +166,9 @@ template <class Source, int B, int M, int HALF, int... I>
 inline void half_group(const Source* sources, const Tile& tile, int group, Floats* part, std::integer_sequence<int, I...>) {
     constexpr int STEPS = 8 / Source::HALVES;
     const int sums = (group * Source::HALVES + HALF) * M;
-    Dots<Source::BITS> dots[B * M] = {Dots<Source::BITS>(Source::OFFSET ? tile.corrections[sums + I / B] : 0)...};
-    dot<Source, B, M, HALF * STEPS>(sources, tile.numbers.data() + static_cast<int64_t>(group) * M * GROUP, dots,
+    using Sums = Dots<Source::BITS, CHAINS<B * M>>;
+    Sums dots[B * M] = {Sums(Source::OFFSET ? tile.corrections[sums + I / B] : 0)...};
+    dot<HALF * STEPS, B, M>(sources, tile.numbers.data() + static_cast<int64_t>(group) * M * GROUP, dots,
                                     std::make_integer_sequence<int, STEPS>());
     for (int b = 0; b < B; ++b) {
         const Floats scale = sources[b].scale(HALF);
@@ -201,7 +208,7 @@ inline void start(const std::array<Source, B>& sources, int first, int end, cons
 
 // Adds a superblock's share, that of groups first … end, to the results of B blocks and the tile's M rows, [M][B][16].
 template <class Source, int B, int M>
-inline void add_super(std::array<Source, B>& from, int first, int end, const Tile& tile, float* out) {
+[[gnu::always_inline]] inline void add_super(std::array<Source, B>& from, int first, int end, const Tile& tile, float* out) {
     constexpr auto rows = std::make_integer_sequence<int, B * M>();
     std::array<Source, B> sources = from;  // a local copy stays in registers
     Floats part[B * M];
@@ -212,7 +219,8 @@ inline void add_super(std::array<Source, B>& from, int first, int end, const Til
         if constexpr (Source::HALVES == 2) half_group<Source, B, M, 1>(sources.data(), tile, group, part, rows);
         for (int b = 0; b < B; ++b) sources[b].next_group();
     }
-    from = sources;
+    // Not `from = sources`: reading as a whole what was just written in part has to wait until it is in memory.
+    for (int b = 0; b < B; ++b) from[b].skip_groups(end - first);
     for (int i = 0; i < B * M; ++i) {
         const Floats before = load(out + 16 * i);
         if constexpr (Source::OWN_SCALE) store(out + 16 * i, plus(part[i], before));

@@ -89,19 +89,27 @@ inline Ints pairs(Ints sum, Bytes numbers, const int16_t* a) {
     return {_mm512_dpwssd_epi32(sum.v, numbers.v, _mm512_set1_epi32(pair(a)))};
 }
 
-// Sixteen integer sums of quant times activation, four columns at a time.
-template <int BITS>
+// Sixteen integer sums of quant times activation, four columns at a time, in so many CHAINS: a product waits for the one
+// before it in its chain.
+template <int BITS, int CHAINS = 1>
 class Dots {
 public:
-    explicit Dots(int32_t minus_offset = 0) : sum_(_mm512_set1_epi32(minus_offset)) {}
+    explicit Dots(int32_t minus_offset = 0) {
+        sums_[0] = _mm512_set1_epi32(minus_offset);
+        for (int i = 1; i < CHAINS; ++i) sums_[i] = _mm512_setzero_si512();
+    }
     template <int STEP>
     void add(Bytes quants, Four a) {
-        sum_ = _mm512_dpbusd_epi32(sum_, quants.v, a.v);
+        sums_[STEP % CHAINS] = _mm512_dpbusd_epi32(sums_[STEP % CHAINS], quants.v, a.v);
     }
-    Ints sum() const { return {sum_}; }
+    Ints sum() const {
+        __m512i sum = sums_[0];
+        for (int i = 1; i < CHAINS; ++i) sum = _mm512_add_epi32(sum, sums_[i]);
+        return {sum};
+    }
 
 private:
-    __m512i sum_;
+    __m512i sums_[CHAINS];
 };
 
 // Rows of activations that go together, and blocks of weights: their sums, and what these are added to, fill the registers.
@@ -259,7 +267,7 @@ inline Ints pairs(Ints sum, Bytes numbers, const int16_t* a) {
 }
 
 // Products of bytes are added up in 16 bits for as many steps as cannot overflow, then in 32.
-template <int BITS>
+template <int BITS, int CHAINS = 1>
 class Dots {
 public:
     explicit Dots(int32_t minus_offset = 0)
@@ -485,7 +493,7 @@ inline Ints pairs(Ints sum, Bytes numbers, const int16_t* a) {
     return sum;
 }
 
-template <int BITS>
+template <int BITS, int CHAINS = 1>
 class Dots {
 public:
     explicit Dots(int32_t minus_offset = 0) {
