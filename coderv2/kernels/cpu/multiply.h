@@ -38,8 +38,8 @@ public:
     }
     void next_group() { at_ += F.group_bytes(); }
     void skip_groups(int count) { at_ += count * F.group_bytes(); }
-    void prefetch() const {
-        for (int i = 0; i < F.group_bytes(); i += 64) __builtin_prefetch(at_ + AHEAD + i);
+    void prefetch(int64_t skip) const {
+        for (int i = 0; i < F.group_bytes(); i += 64) __builtin_prefetch(at_ + AHEAD + skip + i);
     }
     // Asks for part `part` of `parts` of the superblock that begins `skip` bytes from here.
     void prefetch_super(int64_t skip, int64_t part, int64_t parts) const {
@@ -106,7 +106,7 @@ public:
 
     void next_group() { at_ += PANEL_GROUP<CODE>; }
     void skip_groups(int count) { at_ += count * PANEL_GROUP<CODE>; }
-    void prefetch() const {}
+    void prefetch(int64_t) const {}
     Floats scale(int half) const { return load(reinterpret_cast<const float*>(at_) + 16 * half); }
     Floats minimum(int half) const { return load(reinterpret_cast<const float*>(at_) + 16 * (HALVES + half)); }
     Floats minimum_unit() const { return load(reinterpret_cast<const float*>(at_ - PANEL_HEAD<CODE>)); }
@@ -186,6 +186,19 @@ inline void half_group(const Source* sources, const Tile& tile, int group, Float
     }
 }
 
+// Where blocks end for those who ask for memory in advance: from group `end` on they skip the blocks that go along.
+struct Ahead {
+    int end = 0;
+    int64_t skip = 0;
+
+    template <Code CODE>
+    static Ahead of(int groups, int blocks) {
+        constexpr Format F = FORMATS[CODE];
+        return {groups - AHEAD / F.group_bytes(), (blocks - 1) * F.block_bytes(static_cast<int64_t>(groups) * GROUP)};
+    }
+    int64_t at(int group) const { return group >= end ? skip : 0; }
+};
+
 // What a superblock's parts begin with: nothing, or what whole minima take off.
 template <class Source, int B, int M>
 inline void start(const std::array<Source, B>& sources, int first, int end, const Tile& tile, Floats* part) {
@@ -208,13 +221,14 @@ inline void start(const std::array<Source, B>& sources, int first, int end, cons
 
 // Adds a superblock's share, that of groups first … end, to the results of B blocks and the tile's M rows, [M][B][16].
 template <class Source, int B, int M>
-[[gnu::always_inline]] inline void add_super(std::array<Source, B>& from, int first, int end, const Tile& tile, float* out) {
+[[gnu::always_inline]] inline void add_super(std::array<Source, B>& from, int first, int end, const Tile& tile, float* out,
+                                           const Ahead& ahead) {
     constexpr auto rows = std::make_integer_sequence<int, B * M>();
     std::array<Source, B> sources = from;  // a local copy stays in registers
     Floats part[B * M];
     start<Source, B, M>(sources, first, end, tile, part);
     for (int group = first; group < end; ++group) {
-        for (int b = 0; b < B; ++b) sources[b].prefetch();
+        for (int b = 0; b < B; ++b) sources[b].prefetch(ahead.at(group));
         half_group<Source, B, M, 0>(sources.data(), tile, group, part, rows);
         if constexpr (Source::HALVES == 2) half_group<Source, B, M, 1>(sources.data(), tile, group, part, rows);
         for (int b = 0; b < B; ++b) sources[b].next_group();
@@ -228,14 +242,17 @@ template <class Source, int B, int M>
     }
 }
 
-// Sixteen results for each of the tile's M rows, [M][16], from weights as they lie.
-template <Code CODE, int M>
-void multiply(const uint8_t* block, int groups, const Tile& tile, float* out) {
-    std::array<Packed<CODE>, 1> source{Packed<CODE>(block)};
-    for (int m = 0; m < M; ++m) store(out + 16 * m, zeros());
+// Sixteen results of each of B blocks for each of the tile's M rows, [M][B][16], from weights as they lie.
+template <Code CODE, int B, int M>
+void multiply(const uint8_t* const* blocks, int groups, const Tile& tile, float* out) {
+    auto sources = [&]<int... I>(std::integer_sequence<int, I...>) {
+        return std::array<Packed<CODE>, B>{Packed<CODE>(blocks[I])...};
+    }(std::make_integer_sequence<int, B>());
+    const auto ahead = Ahead::of<CODE>(groups, B);
+    for (int i = 0; i < B * M; ++i) store(out + 16 * i, zeros());
     for (int first = 0; first < groups; first += SUPER / GROUP) {
-        source[0].next_super();
-        add_super<Packed<CODE>, 1, M>(source, first, std::min(first + SUPER / GROUP, groups), tile, out);
+        for (auto& source : sources) source.next_super();
+        add_super<Packed<CODE>, B, M>(sources, first, std::min(first + SUPER / GROUP, groups), tile, out, ahead);
     }
 }
 
@@ -245,7 +262,7 @@ void multiply_many(const uint8_t* const* blocks, int groups, const Tile* tiles, 
                    std::integer_sequence<int, B...>, std::integer_sequence<int, M...>) {
     constexpr int PER = SUPER / GROUP, N = sizeof...(B);
     using Panels = std::array<Panel<CODE>, N>;
-    using Add = void (*)(Panels&, int, int, const Tile&, float*);
+    using Add = void (*)(Panels&, int, int, const Tile&, float*, const Ahead&);
     static constexpr Add ADD[] = {add_super<Panel<CODE>, N, M + 1>...};
     alignas(64) uint8_t panels[N][PANEL_SUPER<CODE>];
     std::array<Packed<CODE>, N> sources{Packed<CODE>(blocks[B])...};
@@ -260,7 +277,7 @@ void multiply_many(const uint8_t* const* blocks, int groups, const Tile* tiles, 
         float* to = out;
         for (int64_t i = 0; i < count; to += 16 * N * tiles[i++].rows) {
             Panels open{Panel<CODE>(panels[B])...};
-            ADD[tiles[i].rows - 1](open, first, end, tiles[i], to);
+            ADD[tiles[i].rows - 1](open, first, end, tiles[i], to, Ahead());
             for (const auto& source : sources) source.prefetch_super(skip, i, count);
         }
     }
@@ -268,7 +285,8 @@ void multiply_many(const uint8_t* const* blocks, int groups, const Tile* tiles, 
 
 // The same for weights that are not quantised.
 template <int M>
-void multiply_bf16(const uint8_t* block, int groups, const Tile& tile, float* out) {
+void multiply_bf16(const uint8_t* const* blocks, int groups, const Tile& tile, float* out) {
+    const uint8_t* block = blocks[0];
     Floats sum[M];
     for (int m = 0; m < M; ++m) sum[m] = zeros();
     const auto* a = reinterpret_cast<const uint16_t*>(tile.numbers.data());
@@ -281,7 +299,8 @@ void multiply_bf16(const uint8_t* block, int groups, const Tile& tile, float* ou
 }
 
 template <int M>
-void multiply_f32(const uint8_t* block, int groups, const Tile& tile, float* out) {
+void multiply_f32(const uint8_t* const* blocks, int groups, const Tile& tile, float* out) {
+    const uint8_t* block = blocks[0];
     Floats sum[M];
     for (int m = 0; m < M; ++m) sum[m] = zeros();
     const auto* a = reinterpret_cast<const float*>(tile.numbers.data());
@@ -295,7 +314,8 @@ void multiply_f32(const uint8_t* block, int groups, const Tile& tile, float* out
 
 // Scales stand before each 128 columns; activations stay float32.
 template <int M>
-void multiply_fp8(const uint8_t* block, int groups, const Tile& tile, float* out) {
+void multiply_fp8(const uint8_t* const* blocks, int groups, const Tile& tile, float* out) {
+    const uint8_t* block = blocks[0];
     Floats total[M];
     for (int m = 0; m < M; ++m) total[m] = zeros();
     const auto* a = reinterpret_cast<const float*>(tile.numbers.data());

@@ -35,7 +35,8 @@ template <Code CODE, int... M, int... B>
 Kernels quantised(std::integer_sequence<int, M...> rows, std::integer_sequence<int, B...>) {
     Kernels kernels;
     kernels.unpack = unpack_block<CODE>;
-    ((kernels.few[M] = multiply<CODE, M + 1>), ...);
+    ((kernels.few[0][M] = multiply<CODE, 1, M + 1>), ...);
+    if constexpr (BLOCKS == 2) ((kernels.few[1][M] = multiply<CODE, 2, M + 1>), ...);
     ((kernels.many[B] = [](const uint8_t* const* blocks, int groups, const Tile* tiles, int64_t count, float* out) {
          multiply_many<CODE>(blocks, groups, tiles, count, out, std::make_integer_sequence<int, B + 1>(), decltype(rows)());
      }), ...);
@@ -45,7 +46,7 @@ Kernels quantised(std::integer_sequence<int, M...> rows, std::integer_sequence<i
 template <int... M>
 Kernels plain(int code, std::integer_sequence<int, M...>) {
     Kernels kernels;
-    ((kernels.few[M] = code == F32 ? multiply_f32<M + 1> : code == BF16 ? multiply_bf16<M + 1> : multiply_fp8<M + 1>),
+    ((kernels.few[0][M] = code == F32 ? multiply_f32<M + 1> : code == BF16 ? multiply_bf16<M + 1> : multiply_fp8<M + 1>),
      ...);
     return kernels;
 }

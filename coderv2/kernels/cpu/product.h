@@ -23,13 +23,16 @@ struct Matrix {
     const uint8_t* block(int64_t b) const { return data + b * format().block_bytes(columns); }
 };
 
-// Sixteen results for each of the tile's rows, [rows][16].
-using Multiply = void (*)(const uint8_t* block, int groups, const Tile& tile, float* out);
+// Tiles from which unpacking a superblock once pays for writing and reading it.
+constexpr int64_t UNPACKED_BEFORE = BLOCKS == 2 ? 16 : 1;
+
+// Sixteen results of some blocks for each of the tile's rows, [rows][blocks][16].
+using Multiply = void (*)(const uint8_t* const* blocks, int groups, const Tile& tile, float* out);
 // The same for some blocks and many tiles, [rows][blocks][16].
 using MultiplyMany = void (*)(const uint8_t* const* blocks, int groups, const Tile* tiles, int64_t count, float* out);
 
 struct Kernels {
-    Multiply few[TILE] = {};  // by rows, less one
+    Multiply few[BLOCKS][TILE] = {};  // by blocks and rows, less one; none but of one block: one at a time
     MultiplyMany many[BLOCKS] = {};  // by blocks, less one; none: `few` takes any tile
     void (*unpack)(const uint8_t* block, int groups, float* out) = nullptr;  // [columns][16]
 };
@@ -52,16 +55,21 @@ public:
     void times(int64_t block, int blocks, float* out) const {
         const uint8_t* at[BLOCKS];
         for (int b = 0; b < blocks; ++b) at[b] = matrix_.block(block + b);
-        if (count_ > 1 && kernels_.many[blocks - 1]) kernels_.many[blocks - 1](at, matrix_.groups(), tiles_, count_, out);
-        else
+        const auto many = kernels_.many[blocks - 1];
+        if (count_ > UNPACKED_BEFORE && many) return many(at, matrix_.groups(), tiles_, count_, out);
+        const bool single = count_ == 1 && tiles_[0].rows == 1;  // whose sums are fewest: it reads one block after another
+        if (single || !kernels_.few[blocks - 1][0])
             for (int b = 0; b < blocks; ++b) one_block(at[b], out + 16 * b, 16 * blocks);
+        else
+            for (int64_t i = 0; i < count_; out += 16 * blocks * tiles_[i++].rows)
+                kernels_.few[blocks - 1][tiles_[i].rows - 1](at, matrix_.groups(), tiles_[i], out);
     }
 
 private:
     void one_block(const uint8_t* at, float* out, int64_t stride) const {
         float sixteen[16 * TILE];
         for (int64_t i = 0; i < count_; ++i) {
-            kernels_.few[tiles_[i].rows - 1](at, matrix_.groups(), tiles_[i], sixteen);
+            kernels_.few[0][tiles_[i].rows - 1](&at, matrix_.groups(), tiles_[i], sixteen);
             for (int m = 0; m < tiles_[i].rows; ++m, out += stride) std::memcpy(out, sixteen + 16 * m, 16 * sizeof(float));
         }
     }
