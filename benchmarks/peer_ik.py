@@ -1,8 +1,8 @@
 """Beside ik_llama.cpp, the fastest fork of llama.cpp on processors, on the same GGUF file, taking turns.
 
-Not among `python -m benchmarks`: it is built by hand (targets `llama-bench` and `llama-batched-bench`). Its
-batched-bench gives every sequence the same token all the time, which goes to the same experts: put random ones in the two
-calls of `common_batch_add` after the warm-up.
+Not among `python -m benchmarks`: it is built by hand (targets `llama-bench`, `llama-batched-bench`). Its batched-bench
+gives every sequence the same token all the time, which goes to the same experts: put random ones into both calls of
+`common_batch_add` after the warm-up.
 
     python -m benchmarks.peer_ik MODEL.gguf FOLDER_OF_ITS_PROGRAMS [ROUNDS]
 """

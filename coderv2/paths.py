@@ -4,8 +4,8 @@
 |------------------|------|-----------------------------------------------------|----------------|
 | CODERV2_THREADS  | int  | threads for arithmetic, at least 1                  | all the cores  |
 | CODERV2_UPSTREAM_KEY | text | the key that `serve --upstream` sends (read by the command) | none |
-| CODERV2_ISA      | name | instruction set of the CPU kernels: avx512, avx2,   | the best that  |
-|                  |      | neon, or none: PyTorch computes                     | is there       |
+| CODERV2_ISA      | name | instruction set of the CPU kernels: avx512,         | the best that  |
+|                  |      | avx2_vnni, avx2, neon, or none: PyTorch computes    | is there       |
 | CODERV2_DATA     | path | benchmark data for `coderv2 eval`                   | fetched into   |
 |                  |      |                                                     | ~/.cache       |
 | CODERV2_API_KEY  | text | key for `eval --endpoint`                           | none is sent   |

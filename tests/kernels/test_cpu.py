@@ -65,6 +65,7 @@ def test_the_command_line_says_it_in_one_line() -> None:
     [
         (cpu.NEEDS["avx512"] | cpu.NEEDS["avx2"], "avx512"),
         ((cpu.NEEDS["avx512"] | cpu.NEEDS["avx2"]) - {"avx512_bf16"}, "avx2"),
+        (cpu.NEEDS["avx2_vnni"], "avx2_vnni"),
         (cpu.NEEDS["avx2"] - {"fma"}, None),
         (frozenset(), None),
     ],

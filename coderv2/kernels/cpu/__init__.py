@@ -19,6 +19,7 @@ NEEDS: dict[str, frozenset[str]] = {
     "avx512": frozenset(
         {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vbmi", "avx512_vnni", "avx512_bf16"}
     ),
+    "avx2_vnni": frozenset({"avx2", "fma", "f16c", "avx_vnni"}),
     "avx2": frozenset({"avx2", "fma", "f16c"}),
     "neon": frozenset({"asimd", "asimddp"}),
 }

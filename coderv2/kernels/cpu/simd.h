@@ -266,6 +266,34 @@ inline Ints pairs(Ints sum, Bytes numbers, const int16_t* a) {
             _mm256_add_epi32(sum.hi, _mm256_madd_epi16(numbers.hi, x))};
 }
 
+#if defined(__AVXVNNI__)
+
+template <int BITS, int CHAINS = 1>
+class Dots {
+public:
+    explicit Dots(int32_t minus_offset = 0) {
+        for (int i = 0; i < CHAINS; ++i) lo_[i] = hi_[i] = _mm256_set1_epi32(i ? 0 : minus_offset);
+    }
+    template <int STEP>
+    void add(Bytes quants, Four a) {
+        lo_[STEP % CHAINS] = _mm256_dpbusd_avx_epi32(lo_[STEP % CHAINS], quants.lo, a.v);
+        hi_[STEP % CHAINS] = _mm256_dpbusd_avx_epi32(hi_[STEP % CHAINS], quants.hi, a.v);
+    }
+    Ints sum() const {
+        Ints sum{lo_[0], hi_[0]};
+        for (int i = 1; i < CHAINS; ++i)
+            sum = {_mm256_add_epi32(sum.lo, lo_[i]), _mm256_add_epi32(sum.hi, hi_[i])};
+        return sum;
+    }
+
+private:
+    __m256i lo_[CHAINS], hi_[CHAINS];
+};
+
+constexpr int TILE = 3;
+
+#else
+
 // Products of bytes are added up in 16 bits for as many steps as cannot overflow, then in 32.
 template <int BITS, int CHAINS = 1>
 class Dots {
@@ -306,7 +334,11 @@ private:
     __m256i lo_, hi_, narrow_lo_, narrow_hi_;
 };
 
-constexpr int TILE = 2, BLOCKS = 1;
+constexpr int TILE = 2;
+
+#endif
+
+constexpr int BLOCKS = 1;
 constexpr int SUMS = 4;
 
 template <int COLUMN>
