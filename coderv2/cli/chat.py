@@ -31,6 +31,7 @@ _BLOCK = '"""'
 @options.model
 @options.sampling(max_tokens=1024, temperature=None)
 @options.dtype
+@options.placing
 def chat(message: str | None, system: str | None, model: str | None, dtype: str, **values: Any) -> None:
     """Chat with the model.
 
@@ -42,7 +43,7 @@ def chat(message: str | None, system: str | None, model: str | None, dtype: str,
     """
     in_terminal = message is None and reading.from_terminal()
     text = "" if in_terminal else reading.argument_or_stdin(message, "MESSAGE")
-    loaded = loading.load_for_one(model, dtype)
+    loaded = loading.load_for_one(model, dtype, options.placed(values))
     conversation = Conversation(loaded.engine, _params(loaded, values), system)
     if in_terminal:
         click.echo(f"{loaded.name}: /help for help, Ctrl-D ends.")

@@ -14,6 +14,7 @@ from coderv2.cli import answering, loading, options, reading
 @options.model
 @options.sampling(max_tokens=256, temperature=0)
 @options.dtype
+@options.placing
 def complete(prompt: str | None, echo: bool, model: str | None, dtype: str, **values: Any) -> None:
     """Complete code or text.
 
@@ -25,7 +26,8 @@ def complete(prompt: str | None, echo: bool, model: str | None, dtype: str, **va
     head -20 sort.py | coderv2 complete --echo
     """
     text = reading.argument_or_stdin(prompt, "PROMPT")
+    placed = options.placed(values)
     params = options.sampling_params(values)
-    engine = loading.load_for_one(model, dtype).engine
+    engine = loading.load_for_one(model, dtype, placed).engine
     pieces = answering.answer(engine, engine.tokenizer.encode(text, bos=True), params)
     answering.show(chain([text] * echo, pieces))

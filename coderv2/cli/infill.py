@@ -21,6 +21,7 @@ MARKER = "<FILL>"
 @options.model
 @options.sampling(max_tokens=256, temperature=0)
 @options.dtype
+@options.placing
 def infill(
     file: str | None,
     marker: str,
@@ -43,8 +44,9 @@ def infill(
     from coderv2.text.fim import encode_fim
 
     prefix, suffix = _parts(file, marker, prefix_file, suffix_file)
+    placed = options.placed(values)
     params = options.sampling_params(values)
-    engine = loading.load_for_one(model, dtype).engine
+    engine = loading.load_for_one(model, dtype, placed).engine
     pieces = answering.answer(engine, encode_fim(engine.tokenizer, prefix, suffix), params)
     answering.show(chain([prefix] * whole, pieces, [suffix] * whole))
 

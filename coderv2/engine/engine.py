@@ -28,6 +28,7 @@ from coderv2.errors import BadCheckpoint, EngineStopped, InvalidValue, QueueFull
 from coderv2.log import logger
 from coderv2.model.cache import LatentCache
 from coderv2.model.config import ModelConfig
+from coderv2.model.transformer import Transformer
 from coderv2.text.tokenizer import Tokenizer
 
 __all__ = ["Engine", "EngineSettings", "EngineStats"]
@@ -89,6 +90,7 @@ class Engine:
         self.max_model_len = longest_context(config, settings, pages * settings.page_size)
         recorder = recorder or recorder_for(model.device)
         recorded = recorder is not None and settings.graphs and ranks is None and not settings.deterministic
+        recorded = recorded and not (isinstance(model, Transformer) and not model.recordable)
         make_cache = LatentCache if ranks is None else ranks.cache
         # One page more, for the rows that fill up a recorded step.
         cache = make_cache(config, pages + recorded, settings.page_size, dtype, model.device)

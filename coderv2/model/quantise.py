@@ -18,11 +18,13 @@ from tqdm import tqdm
 from coderv2.kernels.formats import Weight
 from coderv2.kernels.ops import Ops
 from coderv2.kernels.packing import pack
+from coderv2.kernels.routing import choose
 from coderv2.model.attention import AttentionPlan
 from coderv2.model.batch import Batch
 from coderv2.model.calibrate import calibrated_layer
 from coderv2.model.calibration import Rows
 from coderv2.model.config import ModelConfig
+from coderv2.model.moe import routing
 from coderv2.model.observe import Notes, watched
 from coderv2.model.pack import exact_format, place, put, slots, take
 from coderv2.model.packed_file import Writer
@@ -113,6 +115,8 @@ class Quantiser:
         self._source, self._weights, self._dtype = source, weights, dtype
         self._model = meta_model(source.config)
         self._calibrates = calibrated and weights == "int4"
+        self.choices: dict[int, Tensor] = {}
+        """Where it calibrates: of each layer with experts the experts that the text's tokens chose, [T, K]."""
         source.fill(self._model, "norm", "norm", torch.float32)
         self._learn = Stream(self._model, rows.learn if rows and self._calibrates else [])
         self._wide = Stream(self._model, rows.judge if rows else [])
@@ -146,7 +150,7 @@ class Quantiser:
         plain = self._plain_layer(i)
         wide = self._packed_layer(plain, i, lambda ours: exact_format(ours, self._dtype), {})
         ours = self._packed_layer(
-            plain, i, lambda ours: format_for(ours, self._weights), self._calibrated(plain, wide)
+            plain, i, lambda ours: format_for(ours, self._weights), self._calibrated(i, plain, wide)
         )
         del plain
         error = self._advance(i, wide, ours)
@@ -176,11 +180,14 @@ class Quantiser:
                 place(module, name, plain.get_parameter(ours).detach(), format_of(f"layers.{i}.{ours}"))
         return layer
 
-    def _calibrated(self, plain: Layer, wide: Layer) -> dict[str, Weight]:
+    def _calibrated(self, i: int, plain: Layer, wide: Layer) -> dict[str, Weight]:
         if not self._learn.x:
             return {}
         notes = Notes()
         self._learn.through(wide, notes)
+        if notes.scores_TE:
+            config = self._source.config
+            _, self.choices[i] = choose(torch.cat(notes.scores_TE), routing(config))
         return calibrated_layer(plain, wide, notes, self._source.config)
 
     def _advance(self, i: int, wide: Layer, ours: Layer) -> LayerError | None:

@@ -173,6 +173,11 @@ def update(model: Named, source: Path | str | Mapping[str, Tensor]) -> None:
     BadCheckpoint naming the tensor that is unknown, missing, of another shape, or not finite; Unsupported for packed
     weights that are quantised. A packed model's are unpacked on the way: they are there twice meanwhile.
     """
+    if isinstance(model, Transformer) and not (model.packed or model.plain):
+        raise Unsupported(
+            "weights that were rounded on load, or lie partly in RAM beside a GPU, cannot be changed in place; open "
+            "the new ones with a new engine"
+        )
     if isinstance(model, Transformer) and model.packed:
         plain = unpacked(model)
         update(plain, source)
