@@ -5,11 +5,11 @@ graph starts them all at once, but only the same ones over the same memory. So e
 graph, and all that changes from step to step stands in buffers that stay where they are: tokens, places, page tables.
 Rows that only fill up read and write a page that belongs to nobody.
 
-Nothing inside a step asks what a number is, and between two steps the device does not wait for the host either: where all
-sequences take the likeliest token, the next step is started, from the tokens that lie on the device, before the host
-looks at this one's. A step that nobody wanted after all, since an answer ended or others came in, is dropped: what it
-wrote lies beyond what any sequence has, and later work overwrites it. Requests that draw, or change logits first, go on
-from the logits as after any pass.
+Nothing inside a step asks what a number is, and between two steps the device does not wait for the host either: where
+all sequences take the likeliest token, the next step is started, from the tokens that lie on the device, before the
+host looks at this one's. A step that nobody wanted after all, since an answer ended or others came in, is dropped: what
+it wrote lies beyond what any sequence has, and later work overwrites it. Requests that draw, or change logits first, go
+on from the logits as after any pass.
 """
 
 from bisect import bisect_left

@@ -5,10 +5,14 @@ Letters: see `coderv2/model/__init__.py`. Sums that decide anything (norms, rout
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from coderv2.kernels import scaled
+from coderv2.kernels.scaled import Scaled
 
 GATHERED = 1 << 15
 """Cached tokens that absorbed attention copies side by side at most: 75 MB for the released models in float32."""
@@ -26,9 +30,14 @@ def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
     return weight_D * (wide_TD * scale_T1).to(x_TD.dtype)
 
 
-def linear(x_TD: Tensor, weight_OD: Tensor) -> Tensor:
-    """`x · Wᵀ`, shape [T, O]."""
-    return F.linear(x_TD, weight_OD)
+def linear(x_TD: Tensor, weight_OD: Tensor | Scaled) -> Tensor:
+    """`x · Wᵀ`, shape [T, O]; with an fp8 weight the rows are rounded to fp8 first."""
+    if isinstance(weight_OD, Tensor):
+        return F.linear(x_TD, weight_OD)
+    rows_TD = x_TD.float()
+    if weight_OD.kind == "fp8":
+        rows_TD = scaled.restore_rows(*scaled.round_rows(x_TD, weight_OD.input_scale))
+    return F.linear(rows_TD, scaled.restore(weight_OD)).to(x_TD.dtype)
 
 
 def head_linear(x_THI: Tensor, weight_HIO: Tensor) -> Tensor:
@@ -160,9 +169,17 @@ def _causal(T: int, S: int, device: torch.device) -> Tensor:
 def cache_write(
     latent_PSC: Tensor, k_rope_PSR: Tensor, slots_T: Tensor, latent_TC: Tensor, k_rope_TR: Tensor
 ) -> None:
-    """Stores each token's latent and rotated key in its slot (page · page size + place in the page)."""
-    latent_PSC.flatten(0, 1).index_copy_(0, slots_T, latent_TC.to(latent_PSC.dtype))
-    k_rope_PSR.flatten(0, 1).index_copy_(0, slots_T, k_rope_TR.to(k_rope_PSR.dtype))
+    """Stores each token's latent and rotated key in its slot (page · page size + place in the page).
+
+    What exceeds the largest number of an fp8 cache becomes that number.
+    """
+    for pages, rows in ((latent_PSC, latent_TC), (k_rope_PSR, k_rope_TR)):
+        if pages.dtype.itemsize > 1:
+            pages.flatten(0, 1).index_copy_(0, slots_T, rows.to(pages.dtype))
+            continue
+        most = torch.finfo(pages.dtype).max
+        codes = rows.float().clamp(-most, most).to(pages.dtype).view(torch.uint8)
+        pages.view(torch.uint8).flatten(0, 1).index_copy_(0, slots_T, codes)
 
 
 def router(x_TD: Tensor, weight_ED: Tensor) -> Tensor:
@@ -174,9 +191,9 @@ def experts(
     x_TD: Tensor,
     weights_TK: Tensor,
     experts_TK: Tensor,
-    gate_EFD: Tensor,
-    up_EFD: Tensor,
-    down_EDF: Tensor,
+    gate_EFD: Tensor | Scaled,
+    up_EFD: Tensor | Scaled,
+    down_EDF: Tensor | Scaled,
 ) -> Tensor:
     """Sum over each token's K experts of weight times expert, accumulated in float32, shape [T, D].
 
@@ -187,7 +204,7 @@ def experts(
     order = experts_TK.flatten().argsort(stable=True)[foreign:]
     token = order // K
     # Unbound rather than indexed, since the gradient of each index would be a whole stack of zeros.
-    weights = zip(gate_EFD.unbind(), up_EFD.unbind(), down_EDF.unbind(), strict=True)
+    weights: Any = zip(gate_EFD.unbind(), up_EFD.unbind(), down_EDF.unbind(), strict=True)
     rows = zip(x_TD[token].split(counts), weights, strict=True)
     outputs = [swiglu(rows_nD, *expert) for rows_nD, expert in rows if rows_nD.shape[0]]
     weighted = torch.cat([x_TD[:0], *outputs]).float() * weights_TK.flatten()[order][:, None]
@@ -195,6 +212,8 @@ def experts(
     return out_TD.index_add(0, token, weighted).to(x_TD.dtype)
 
 
-def swiglu(x_TD: Tensor, gate_FD: Tensor, up_FD: Tensor, down_DF: Tensor) -> Tensor:
+def swiglu(
+    x_TD: Tensor, gate_FD: Tensor | Scaled, up_FD: Tensor | Scaled, down_DF: Tensor | Scaled
+) -> Tensor:
     """`down(silu(gate·x) ⊙ up·x)`, the feed-forward of every MLP and expert (spec §5)."""
-    return F.linear(F.silu(F.linear(x_TD, gate_FD)) * F.linear(x_TD, up_FD), down_DF)
+    return linear(F.silu(linear(x_TD, gate_FD)) * linear(x_TD, up_FD), down_DF)

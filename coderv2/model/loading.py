@@ -94,7 +94,9 @@ def _check_quants(
     if scaled is not None:
         raise _not_rounded(scaled)
     if team is not None:
-        raise Unsupported(f"{path}: quants are not cut into parts; give a folder with plain safetensors")
+        raise Unsupported(
+            f"{path}: quants are not cut into parts; `coderv2 convert` makes a folder of safetensors"
+        )
     if dtype is None and torch.device(device).type != "cpu":
         raise Unsupported(
             f"{path}: quants run on the CPU; give a dtype to have them written out for {device}, or a placement"

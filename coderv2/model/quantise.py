@@ -28,6 +28,7 @@ from coderv2.model.moe import routing
 from coderv2.model.observe import Notes, watched
 from coderv2.model.pack import exact_format, place, put, slots, take
 from coderv2.model.packed_file import Writer
+from coderv2.model.quality import compared
 from coderv2.model.transformer import Layer, Transformer
 from coderv2.model.weights import meta_model
 
@@ -220,7 +221,7 @@ class Quantiser:
             for rows in followed.nonzero()[:, 0].split(_LOGITS):
                 p = self._log_probabilities(x_TD[rows], wide)
                 q = self._log_probabilities(y_TD[rows], ours)
-                sums += _compared(p, q, targets_T[rows])
+                sums += compared(p, q, targets_T[rows])
                 count += len(rows)
         kl, nats_wide, nats, same = (sums / count).tolist()
         return Quality(kl, math.exp(nats), math.exp(nats_wide), same, count, layers)
@@ -229,14 +230,6 @@ class Quantiser:
         normed_TD = Ops.rms_norm(x_TD, self._model.norm, self._source.config.rms_norm_eps)
         logs_TW: Tensor = Ops.linear(normed_TD, head).float().log_softmax(-1)
         return logs_TW
-
-
-def _compared(p_TW: Tensor, q_TW: Tensor, targets_T: Tensor) -> Tensor:
-    """Sums of: KL, the target's surprise under p and under q, whether both hold the same likeliest."""
-    kl = (p_TW.exp() * (p_TW - q_TW)).sum(-1)
-    nats = [-logs.gather(1, targets_T[:, None]).sum() for logs in (p_TW, q_TW)]
-    same = (p_TW.argmax(-1) == q_TW.argmax(-1)).sum()
-    return torch.stack([kl.sum(), *nats, same]).double()
 
 
 def _distance(ours: Sequence[Tensor], wide: Sequence[Tensor], before: Sequence[Tensor]) -> float:

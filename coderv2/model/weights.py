@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from coderv2.errors import BadCheckpoint, Unsupported
 from coderv2.kernels.formats import Weight
-from coderv2.kernels.scaled import Kind
+from coderv2.kernels.scaled import Kind, Scaled
 from coderv2.model.checkpoint import INDEX, SINGLE, Checkpoint, quantisation, without_quantisation
 from coderv2.model.config import ModelConfig
 from coderv2.model.pack import exact_format, place, place_fp8, repack, slots, unpacked
@@ -181,7 +181,7 @@ def update(model: Named, source: Path | str | Mapping[str, Tensor]) -> None:
     if isinstance(model, Transformer) and model.packed:
         plain = unpacked(model)
         update(plain, source)
-        _replace(model, repack(plain))
+        take_values(model, repack(plain))
         return
     ours = dict(published_tensors(model))
     with ExitStack() as stack:
@@ -198,14 +198,15 @@ def update(model: Named, source: Path | str | Mapping[str, Tensor]) -> None:
             files.read_into(name, part)
 
 
-def _replace(model: Transformer, other: Transformer) -> None:
-    """Everything that `other` stores goes into `model`."""
+@torch.no_grad()
+def take_values(model: Transformer, other: Transformer) -> None:
+    """Everything that `other`, a model of the same forms, stores goes into `model`."""
     for stem, module in model.named_modules():
         source = other.get_submodule(stem)
         for name, parameter in module.named_parameters(recurse=False):
             parameter.copy_(source.get_parameter(name))
         for name, value in list(vars(module).items()):
-            if isinstance(value, Weight):
+            if isinstance(value, Weight | Scaled):
                 setattr(module, name, getattr(source, name))
 
 
