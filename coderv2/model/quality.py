@@ -120,7 +120,8 @@ def _largest_inputs(model: Transformer, rows: Sequence[Sequence[int]]) -> dict[i
             note(x_TD, gate, up)
             for e in range(len(gate)):
                 note(_hidden(x_TD[(experts_TK == e).any(-1)], gate[e], up[e]), down)
-            return Ops.experts(x_TD, weights_TK, experts_TK, *stacks)
+            out_TD: Tensor = Ops.experts(x_TD, weights_TK, experts_TK, *stacks)
+            return out_TD
 
     for row in rows:
         model(replace(Batch.packed([row], device=model.device), computed_by=Noting))
