@@ -88,7 +88,8 @@ class Run:
     prompt: int
     goals: Callable[[Sequence[Goal]], Sequence[Goal]]
     steps: int
-    name: str
+    keep: bool
+    """Whether the figures mean anything."""
 
     def timed(self, run: Callable[[], object]) -> float:
         """Seconds of one run after one that compiles; the best of three."""
@@ -116,8 +117,8 @@ class Run:
         return taken
 
 
-REAL = Run(torch.device("cuda"), LITE, 4096, lambda goals: goals, 32, "")
-SMALL = Run(torch.device("cpu"), TINY, 48, lambda _: (Goal(1, 20, 0, 1), Goal(3, 24, 0, 1)), 4, "tiny_")
+REAL = Run(torch.device("cuda"), LITE, 4096, lambda goals: goals, 32, True)
+SMALL = Run(torch.device("cpu"), TINY, 48, lambda _: (Goal(1, 20, 0, 1), Goal(3, 24, 0, 1)), 4, False)
 
 
 def main(parts: Sequence[str] = PARTS) -> None:
@@ -137,19 +138,20 @@ def _measure(run: Run, parts: Sequence[str]) -> None:
     for name in [part for part in parts if part in FORMATS]:
         kind, cache, goals = FORMATS[name]
         model = _model(run, kind)
-        record(f"{run.name}gpu_decode_{name}", _decoded(run, name, model, cache, run.goals(goals)), ["torch"])
+        lines = _decoded(run, name, model, cache, run.goals(goals))
+        record(f"gpu_decode_{name}", lines, ["torch"], keep=run.keep)
         prefill.append(_prefill(run, name, model))
         del model
         _free()
     if "peer" in parts:
         prefill.append(_peer(run))
     if prefill:
-        record(f"{run.name}gpu_prefill_{'_'.join(parts)}", prefill, ["torch", "transformers"])
+        record(f"gpu_prefill_{'_'.join(parts)}", prefill, ["torch", "transformers"], keep=run.keep)
     if "kernels" in parts:
         from benchmarks import gpu_kernels
 
         place = gpu_kernels.LITE if run is REAL else gpu_kernels.TINY
-        record(f"{run.name}gpu_kernels", list(gpu_kernels.rows(place)), ["torch", "triton"])
+        record("gpu_kernels", list(gpu_kernels.rows(place)), ["torch", "triton"], keep=run.keep)
 
 
 def _free() -> None:
@@ -238,11 +240,13 @@ def _peer(run: Run) -> dict[str, Any]:
     ids = torch.arange(10, 10 + run.prompt, device=run.device)[None]
     speed = run.prompt / run.timed(lambda: model(ids, logits_to_keep=1))
     few = ids[:, : run.prompt // 8]
-    long, short = (
-        run.timed(lambda n=n: model.generate(few, max_new_tokens=n, min_new_tokens=n, do_sample=False))
-        for n in (1 + run.steps, 1)
-    )
-    return _line("transformers", run, speed, 0, run.steps / (long - short))
+
+    def generated(count: int) -> float:
+        return run.timed(
+            lambda: model.generate(few, max_new_tokens=count, min_new_tokens=count, do_sample=False)
+        )
+
+    return _line("transformers", run, speed, 0, run.steps / (generated(1 + run.steps) - generated(1)))
 
 
 def _line(who: str, run: Run, speed: float, goal: float, decode: float | None) -> dict[str, Any]:
