@@ -16,13 +16,13 @@ from benchmarks.record import record
 from coderv2 import paths
 from coderv2.kernels.scaled import Scaled, to_fp8, to_int4
 from coderv2.model.calibration import rows_of
-from coderv2.model.quality import cost, rounded, to_static_fp8
+from coderv2.model.quality import cost, distributions, rounded, to_static_fp8
 from coderv2.model.transformer import Transformer
 from coderv2.model.weights import load
 from coderv2.text.tokenizer import Tokenizer
 
 E4M3, E5M2 = torch.float8_e4m3fn, torch.float8_e5m2
-LEARNT, JUDGED = 4, 8
+LEARNT, JUDGED = 4, 4
 """Rows that static scales are taken from, and rows that are judged on."""
 
 
@@ -56,9 +56,10 @@ def main(folder: Path | None = None) -> None:
         ("fp8, blocks of 128 x 128, rows by 128", "fp8 e4m3", block, E4M3),
         ("fp8, blocks of 128 x 128, rows by 128", "fp8 e5m2", block, E5M2),
     ]
-    wide, found = plain(), []
+    judged = rows.judge[:JUDGED]
+    wide, found = list(distributions(plain(), judged)), []
     for weights, cache, make, dtype in variants:
-        seen = cost(wide, make(), rows.judge[:JUDGED], dtype)
+        seen = cost(wide, distributions(make(), judged, dtype), judged)
         found.append(
             {
                 "weights": weights, "cache": cache, "KL": seen.kl, "perplexity": seen.perplexity,

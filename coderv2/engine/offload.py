@@ -30,6 +30,10 @@ LEAST_TOKENS = 4096
 """For which a cache must have room where no length is asked for."""
 
 
+USUAL_CONTEXT = 32768
+"""Tokens of context that passes are reckoned with where no length is asked for; a longer one asks for it."""
+
+
 @dataclass(frozen=True)
 class Wish:
     """How a model is to be opened."""
@@ -41,14 +45,14 @@ class Wish:
     usage: Path | None = None
     """A file of counts, read where it is there already; None: the one in the model's folder, if any."""
 
-    @property
-    def wide(self) -> torch.dtype:
-        """The number format of activations on the device."""
-        return self.dtype or torch.bfloat16
+    def wide(self, config: ModelConfig) -> torch.dtype:
+        """The number format of activations on the device, and of what is not rounded there."""
+        quants = is_gguf(self.path) or is_packed(self.path)
+        return self.dtype or (torch.bfloat16 if quants else weights.own_dtype(config))
 
     def sizes(self, config: ModelConfig) -> Sizes:
         """Bytes of the weights, once they lie where they belong."""
-        return Sizes.of(config, self.wide, self.kind, self._stored_expert(config))
+        return Sizes.of(config, self.wide(config), self.kind, self._stored_expert(config))
 
     def _stored_expert(self, config: ModelConfig) -> int | None:
         """Bytes of one expert that stays as it lies in its file, quants on the average; None if it is packed anew."""
@@ -88,7 +92,8 @@ def _work(config: ModelConfig, settings: EngineSettings, itemsize: int) -> int:
     T, H = settings.max_batch_tokens, config.num_attention_heads
     head = config.qk_head_dim + config.v_head_dim
     # Expanded keys and values of the whole context, laid side by side and once more joined.
-    keys = (settings.max_model_len or max(T, LEAST_TOKENS)) * H * 2 * head * itemsize
+    context = settings.max_model_len or min(config.max_position_embeddings, USUAL_CONTEXT)
+    keys = context * H * 2 * head * itemsize
     queries = T * H * (2 * config.qk_head_dim + config.v_head_dim) * itemsize
     pairs = T * (config.num_experts_per_tok + config.n_shared_experts)
     inner = pairs * (config.moe_intermediate_size + config.hidden_size) * itemsize
@@ -100,7 +105,7 @@ def _work(config: ModelConfig, settings: EngineSettings, itemsize: int) -> int:
 def decide(wish: Wish, settings: EngineSettings, budget: int, ram: int) -> Plan:
     """The plan within `budget` bytes of a device and `ram` bytes beside it. InvalidValue where there is none."""
     config = open_config(wish.path)
-    wanted = demand(config, settings, wish.wide)
+    wanted = demand(config, settings, wish.wide(config))
     made = plan(config, wish.sizes(config), wanted, budget, wish.counts(config))
     if wish.experts == "ram":
         made = replace(made, placement=chosen(config, 0))

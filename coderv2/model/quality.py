@@ -1,7 +1,7 @@
 """What rounding costs: next tokens' distributions of a model beside those of its wide weights, on held-out text."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -39,31 +39,28 @@ def compared(p_TW: Tensor, q_TW: Tensor, targets_T: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def cost(
-    wide: Transformer,
-    ours: Transformer,
-    rows: Sequence[Sequence[int]],
-    cache_dtype: torch.dtype | None = None,
-) -> Cost:
-    """Of `ours`, with a cache of `cache_dtype`, beside `wide` with one that loses nothing; each row by itself."""
-    sums, count = torch.zeros(4, dtype=torch.float64), 0
+def distributions(
+    model: Transformer, rows: Sequence[Sequence[int]], cache_dtype: torch.dtype | None = None
+) -> Iterator[Tensor]:
+    """Of each row by itself: log-probabilities after each of its tokens, [T, W].
+
+    What attention reads has been through a cache of `cache_dtype`; None is one that loses nothing.
+    """
     for row in rows:
-        p_TW, q_TW = (
-            _log_probabilities(model, row, dtype)
-            for model, dtype in ((wide, wide.dtype), (ours, cache_dtype or ours.dtype))
-        )
+        pages = -(-len(row) // _PAGE)
+        cache = LatentCache(model.config, pages, _PAGE, cache_dtype or model.dtype, model.device)
+        logits_TW: Tensor = model(Batch.cached(cache, [row], [0], [list(range(pages))], all_logits=True))
+        yield logits_TW.log_softmax(-1)
+
+
+def cost(wide: Iterable[Tensor], ours: Iterable[Tensor], rows: Sequence[Sequence[int]]) -> Cost:
+    """Of what gave the distributions `ours`, beside the wide weights'."""
+    sums, count = torch.zeros(4, dtype=torch.float64), 0
+    for p_TW, q_TW, row in zip(wide, ours, rows, strict=True):
         sums += compared(p_TW[:-1], q_TW[:-1], torch.tensor(row[1:], device=p_TW.device)).cpu()
         count += len(row) - 1
     kl, nats_wide, nats, same = (sums / count).tolist()
     return Cost(kl, math.exp(nats), math.exp(nats_wide), same, count)
-
-
-def _log_probabilities(model: Transformer, row: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Of the token after each of the row's, [T, W]: what attention reads has been through a cache of `dtype`."""
-    pages = -(-len(row) // _PAGE)
-    cache = LatentCache(model.config, pages, _PAGE, dtype, model.device)
-    logits_TW: Tensor = model(Batch.cached(cache, [row], [0], [list(range(pages))], all_logits=True))
-    return logits_TW.log_softmax(-1)
 
 
 def rounded(model: Transformer, rule: Callable[[Tensor], Scaled]) -> Transformer:

@@ -43,6 +43,14 @@ def auto_dtype(folder: Path, device: torch.device | str) -> torch.dtype | None:
     return torch.float32 if torch.device(device).type == "cpu" and size < SMALL_BYTES else None
 
 
+def own_dtype(config: ModelConfig) -> torch.dtype:
+    """A checkpoint's number format, or what that becomes here. Unsupported for unknown ones."""
+    if config.torch_dtype not in _DTYPES:
+        known = ", ".join(_DTYPES)
+        raise Unsupported(f"config.json: torch_dtype is {config.torch_dtype!r}; one of {known}")
+    return _DTYPES[config.torch_dtype]
+
+
 class Named(Protocol):
     """What a `Transformer` has; the engine's tests bring less than a whole one."""
 
@@ -114,10 +122,7 @@ class FolderSource:
     @property
     def dtype(self) -> torch.dtype:
         """The config's, or what a checkpoint of that becomes here."""
-        if self.config.torch_dtype not in _DTYPES:
-            known = ", ".join(_DTYPES)
-            raise Unsupported(f"config.json: torch_dtype is {self.config.torch_dtype!r}; one of {known}")
-        return _DTYPES[self.config.torch_dtype]
+        return own_dtype(self.config)
 
     def fill(
         self, module: nn.Module, name: str, ours: str, dtype: torch.dtype, device: torch.device = _CPU

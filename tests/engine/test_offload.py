@@ -24,7 +24,7 @@ PLENTY = 1 << 40
 def _must(wish: Wish) -> int:
     """Bytes without which there is no plan."""
     config = open_config(wish.path)
-    wanted = offload.demand(config, SETTINGS, wish.wide)
+    wanted = offload.demand(config, SETTINGS, wish.wide(config))
     return wish.sizes(config).fixed + wanted.work + wanted.least * wanted.token
 
 
@@ -48,6 +48,16 @@ def test_what_cannot_be_is_an_error_with_a_way_out(tiny_full_checkpoint: Path) -
         decide(wish, SETTINGS, must, 1000)
     with pytest.raises(InvalidValue, match="GB more than the"):
         decide(Wish(wish.path, torch.float32, experts="gpu"), SETTINGS, must, PLENTY)
+
+
+def test_sizes_are_in_the_checkpoints_own_numbers(tiny_checkpoint: Path) -> None:
+    config = open_config(tiny_checkpoint)
+    assert config.torch_dtype == "float32"
+    assert Wish(tiny_checkpoint).sizes(config) == Wish(tiny_checkpoint, torch.float32).sizes(config)
+    assert (
+        Wish(tiny_checkpoint, torch.bfloat16).sizes(config).near * 2
+        == Wish(tiny_checkpoint).sizes(config).near
+    )
 
 
 def test_experts_can_all_be_sent_to_ram(tiny_checkpoint: Path) -> None:

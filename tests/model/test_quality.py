@@ -3,13 +3,19 @@
 import pytest
 import torch
 
+from coderv2.errors import Unsupported
 from coderv2.kernels.scaled import Scaled, restore, to_fp8, to_int4
 from coderv2.model.batch import Batch
-from coderv2.model.quality import cost, rounded, to_static_fp8
+from coderv2.model.quality import Cost, cost, distributions, rounded, to_static_fp8
 from coderv2.model.transformer import Transformer
+from coderv2.model.weights import published_tensors, update
 from tests.tiny import tiny_config, tiny_model
 
 ROWS = [[(7 * i + r) % 500 + 3 for i in range(40 + r)] for r in range(3)]
+
+
+def _cost(wide: Transformer, ours: Transformer, dtype: torch.dtype | None = None) -> Cost:
+    return cost(distributions(wide, ROWS), distributions(ours, ROWS, dtype), ROWS)
 
 
 def _model(**shape: int) -> Transformer:
@@ -17,7 +23,7 @@ def _model(**shape: int) -> Transformer:
 
 
 def test_nothing_rounded_costs_nothing() -> None:
-    found = cost(_model(), _model(), ROWS)
+    found = _cost(_model(), _model())
     assert found.kl == pytest.approx(0, abs=1e-9)
     assert found.same_first == 1
     assert found.tokens == sum(len(row) - 1 for row in ROWS)
@@ -31,14 +37,14 @@ def test_it_is_the_mean_divergence_over_all_places() -> None:
             p, q = (model(Batch.packed([row]))[:-1].log_softmax(-1) for model in (wide, other))
         kls.append((p.exp() * (p - q)).sum(-1))
         nats.append(-q.gather(1, torch.tensor(row[1:])[:, None]))
-    found = cost(wide, other, ROWS)
+    found = _cost(wide, other)
     assert found.kl == pytest.approx(float(torch.cat(kls).mean()), rel=1e-4)
     assert found.perplexity == pytest.approx(float(torch.cat(nats).mean().exp()), rel=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
 def test_a_cache_of_few_bits_costs_something(dtype: torch.dtype) -> None:
-    assert 0 < cost(_model(), _model(), ROWS, dtype).kl < 0.05
+    assert 0 < _cost(_model(), _model(), dtype).kl < 0.05
 
 
 def test_int4_is_what_its_numbers_give() -> None:
@@ -48,13 +54,18 @@ def test_int4_is_what_its_numbers_give() -> None:
         for name, value in vars(rough).items():
             if isinstance(value, Scaled):
                 module.get_parameter(name).data.copy_(restore(value))
-    assert cost(plain, ours, ROWS).kl == pytest.approx(0, abs=1e-7)
-    assert cost(wide, ours, ROWS).kl > 1e-4
+    assert _cost(plain, ours).kl == pytest.approx(0, abs=1e-7)
+    assert _cost(wide, ours).kl > 1e-4
+
+
+def test_rounded_weights_are_not_changed_in_place() -> None:
+    with pytest.raises(Unsupported, match="rounded on load"):
+        update(rounded(_model(), to_int4), dict(published_tensors(_model())))
 
 
 def test_fp8_rounds_the_rows_too_and_static_scales_cover_what_they_were_taken_from() -> None:
     block, static = rounded(_model(), to_fp8), to_static_fp8(_model(), ROWS)
-    costs = [cost(_model(), ours, ROWS).kl for ours in (block, static)]
+    costs = [_cost(_model(), ours).kl for ours in (block, static)]
     assert all(0 < one < 0.1 for one in costs)
     scaled = [
         value for module in static.modules() for value in vars(module).values() if isinstance(value, Scaled)
