@@ -22,7 +22,7 @@ from coderv2.model.weights import load
 from coderv2.text.tokenizer import Tokenizer
 
 E4M3, E5M2 = torch.float8_e4m3fn, torch.float8_e5m2
-LEARNT, JUDGED = 4, 4
+LEARNT, JUDGED = 4, 3
 """Rows that static scales are taken from, and rows that are judged on."""
 
 
