@@ -1,25 +1,30 @@
 """Every figure of the GPU path on one card: decode and prefill of a model of Lite's true shape, and each kernel.
 
-Weights are random and made on the device; nothing is downloaded. Ceilings are measured here too: the bandwidth of a
-large copy and the speed of a large product. Without a GPU it says so and measures nothing.
+Weights are random and made on the device; nothing is downloaded. In three parts, each of which is meant to take less
+than ten minutes, so that a card that is lent for so long at a time will do:
 
-    python -m benchmarks gpu
+    python -m benchmarks.gpu bf16 peer      # our bfloat16, and transformers beside it in the same run
+    python -m benchmarks.gpu fp8 int4
+    python -m benchmarks.gpu kernels
+    python -m benchmarks.gpu tiny           # all of it on tiny shapes and the CPU: shows that the script works, no more
+
+As `python -m benchmarks gpu` all parts run one after another; without a GPU it says so and measures nothing.
 """
 
 import gc
+import os
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from benchmarks.record import record
 from coderv2 import Engine, SamplingParams, paths
 from coderv2.engine.settings import EngineSettings
-from coderv2.kernels.gpu.timing import on_gpu
 from coderv2.kernels.scaled import Kind
 from coderv2.model.batch import Batch
 from coderv2.model.cache import LatentCache
@@ -41,11 +46,16 @@ LITE: dict[str, Any] = {
         "mscale": 0.707, "mscale_all_dim": 0.707,
     },
 }  # fmt: skip
+TINY = LITE | {
+    "vocab_size": 4096, "hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "kv_lora_rank": 32,
+    "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 16, "intermediate_size": 128,
+    "moe_intermediate_size": 64, "n_routed_experts": 8,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Goal:
-    """One figure of the issue: tokens per second to reach, and the bound of bytes or arithmetic."""
+    """One figure of the issue: tokens per second to reach, and the bound of bytes or arithmetic on an H200."""
 
     batch: int
     context: int
@@ -54,60 +64,110 @@ class Goal:
 
 
 BF16 = (
-    Goal(1, 512, 400, 877), Goal(64, 2048, 4300, 8600), Goal(256, 2048, 11500, 23000), Goal(512, 2048, 17500, 35000),
-    Goal(1, 32768, 0, 726),
+    Goal(1, 512, 400, 877), Goal(1, 32768, 0, 726), Goal(64, 2048, 4300, 8600), Goal(256, 2048, 11500, 23000),
+    Goal(512, 2048, 17500, 35000),
 )  # fmt: skip
 FP8 = (
-    Goal(1, 512, 700, 1754), Goal(64, 2048, 6880, 17200), Goal(256, 2048, 18400, 46000), Goal(512, 2048, 28000, 70000),
+    Goal(1, 512, 700, 1754), Goal(1, 32768, 0, 1239), Goal(64, 2048, 6880, 17200), Goal(256, 2048, 18400, 46000),
+    Goal(512, 2048, 28000, 70000),
 )  # fmt: skip
 FORMATS: dict[str, tuple[Kind | None, torch.dtype, Sequence[Goal]]] = {
     "bf16": (None, torch.bfloat16, BF16),
     "fp8": ("fp8", torch.float8_e4m3fn, FP8),
-    "int4": ("int4", torch.bfloat16, BF16),
+    "int4": ("int4", torch.bfloat16, BF16[:3]),
 }
+PARTS = (*FORMATS, "peer", "kernels")
 
 
-def main() -> None:
-    """The whole of it, one table for decode, one for prefill, one for kernels."""
-    if not torch.cuda.is_available():
+@dataclass(frozen=True)
+class Run:
+    """Where, and how large."""
+
+    device: torch.device
+    shape: dict[str, Any]
+    prompt: int
+    goals: Callable[[Sequence[Goal]], Sequence[Goal]]
+    steps: int
+    keep: bool
+    """Whether the figures mean anything."""
+
+    def timed(self, run: Callable[[], object]) -> float:
+        """Seconds of one run after one that compiles; the best of three."""
+        run()
+        times = []
+        for _ in range(3):
+            self.wait()
+            begin = time.perf_counter()
+            run()
+            self.wait()
+            times.append(time.perf_counter() - begin)
+        return min(times)
+
+    def wait(self) -> None:
+        """Until the device has done all."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def peak(self) -> float:
+        """Gigabytes that were taken on the device since this was last asked."""
+        if self.device.type != "cuda":
+            return 0.0
+        taken = torch.cuda.max_memory_allocated() / 1e9
+        torch.cuda.reset_peak_memory_stats()
+        return taken
+
+
+REAL = Run(torch.device("cuda"), LITE, 4096, lambda goals: goals, 32, True)
+SMALL = Run(torch.device("cpu"), TINY, 48, lambda _: (Goal(1, 20, 0, 1), Goal(3, 24, 0, 1)), 4, False)
+
+
+def main(parts: Sequence[str] = PARTS) -> None:
+    """The parts named; `tiny` alone is all of them in small."""
+    if list(parts) == ["tiny"]:
+        os.environ["TRITON_INTERPRET"] = "1"
+        _measure(SMALL, PARTS)
+    elif not torch.cuda.is_available():
         print("gpu: no GPU here, so nothing is measured")
-        return
-    with torch.inference_mode():
-        ceiling = _ceiling()
-        decode, prefill = [], []
-        for name, (kind, cache, goals) in FORMATS.items():
-            model = _model(kind)
-            decode += [_decode(name, model, cache, goal) for goal in goals]
-            prefill.append(_prefill(name, model))
-            del model
-            _free()
-        prefill.append(_peer_prefill())
-        record("gpu_decode", decode, ["torch", "triton"])
-        record("gpu_prefill", prefill, ["torch", "triton", "transformers"])
-        record("gpu_kernels", list(_kernels(*ceiling)), ["torch", "triton"])
+    else:
+        _measure(REAL, parts)
+
+
+@torch.inference_mode()
+def _measure(run: Run, parts: Sequence[str]) -> None:
+    prefill: list[dict[str, Any]] = []
+    for name in [part for part in parts if part in FORMATS]:
+        kind, cache, goals = FORMATS[name]
+        model = _model(run, kind)
+        lines = _decoded(run, name, model, cache, run.goals(goals))
+        record(f"gpu_decode_{name}", lines, ["torch"], keep=run.keep)
+        prefill.append(_prefill(run, name, model))
+        del model
+        _free()
+    if "peer" in parts:
+        prefill.append(_peer(run))
+    if prefill:
+        record(f"gpu_prefill_{'_'.join(parts)}", prefill, ["torch", "transformers"], keep=run.keep)
+    if "kernels" in parts:
+        from benchmarks import gpu_kernels
+
+        place = gpu_kernels.LITE if run is REAL else gpu_kernels.TINY
+        record("gpu_kernels", list(gpu_kernels.rows(place)), ["torch", "triton"], keep=run.keep)
 
 
 def _free() -> None:
     gc.collect()
-    torch.cuda.empty_cache()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
-def _ceiling() -> tuple[float, float]:
-    """Bytes per second of a copy, both ways counted, and operations per second of a product in bfloat16."""
-    source = torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
-    target = torch.empty_like(source)
-    a, b = (torch.randn(8192, 8192, dtype=torch.bfloat16, device="cuda") for _ in range(2))
-    return 2 * source.nbytes / on_gpu(lambda: target.copy_(source)), 2 * 8192**3 / on_gpu(lambda: a @ b)
-
-
-def _model(kind: Kind | None) -> Transformer:
+def _model(run: Run, kind: Kind | None) -> Transformer:
     """Random weights on the device, one parameter at a time."""
     with torch.device("meta"):
-        model = Transformer(ModelConfig.from_dict(LITE))
-    generator = torch.Generator("cuda").manual_seed(0)
+        model = Transformer(ModelConfig.from_dict(run.shape))
+    generator = torch.Generator(run.device).manual_seed(0)
     for _, module in list(model.named_modules()):
         for name, meta in list(module.named_parameters(recurse=False)):
-            full = torch.empty(meta.shape, dtype=torch.bfloat16, device="cuda")
+            full = torch.empty(meta.shape, dtype=torch.bfloat16, device=run.device)
             full = full.fill_(1) if full.dim() == 1 else full.normal_(0, 0.02, generator=generator)
             if kind is None:
                 module.register_parameter(name, nn.Parameter(full, requires_grad=False))
@@ -116,122 +176,88 @@ def _model(kind: Kind | None) -> Transformer:
     return model.eval()
 
 
-def _decode(name: str, model: Transformer, cache: torch.dtype, goal: Goal) -> dict[str, Any]:
+def _decoded(
+    run: Run, name: str, model: Transformer, cache: torch.dtype, goals: Sequence[Goal]
+) -> list[dict[str, Any]]:
+    """A line for each goal; the first is what longer contexts are compared with."""
+    lines = [_decode(run, name, model, cache, goal) for goal in goals]
+    for line in lines:
+        line["of batch 1, short"] = line["tokens/s"] / lines[0]["tokens/s"]
+    return lines
+
+
+def _decode(run: Run, name: str, model: Transformer, cache: torch.dtype, goal: Goal) -> dict[str, Any]:
     """Through the engine, graphs and choice included: `batch` answers side by side after prompts of `context`."""
-    new = 64
+    warm, new = 8, 8 + run.steps + 8
+    run.peak()
     engine = Engine(
         model,
         Tokenizer.from_folder(paths.bundled_model()),
         EngineSettings(
-            max_running=goal.batch, cache_tokens=goal.batch * (goal.context + new + 16), cache_dtype=cache,
-            max_batch_tokens=8192, max_model_len=goal.context + new, prefix_caching=False,
+            max_running=goal.batch, cache_tokens=goal.batch * (goal.context + new + 32), cache_dtype=cache,
+            max_batch_tokens=max(8192, goal.batch), max_model_len=goal.context + new, prefix_caching=False,
         ),
     )  # fmt: skip
     params = SamplingParams(temperature=0, max_tokens=new, ignore_eos=True, draft_tokens=0)
+    words = model.config.vocab_size - 10
     for b in range(goal.batch):
-        engine.submit([(7 * i + 13 * b) % 100_000 + 10 for i in range(goal.context)], params)
+        engine.submit([(7 * i + 13 * b) % words + 10 for i in range(goal.context)], params)
     while engine.stats().waiting or not all(r.cached >= goal.context for r in engine._scheduler.running):
         engine.step()
-    for _ in range(8):  # graphs are recorded, kernels compiled
+    for _ in range(warm):  # graphs are recorded, kernels compiled
         engine.step()
-    torch.cuda.synchronize()
-    begin, steps = time.perf_counter(), 32
-    for _ in range(steps):
+    run.wait()
+    begin = time.perf_counter()
+    for _ in range(run.steps):
         engine.step()
-    speed = goal.batch * steps / (time.perf_counter() - begin)
-    peak = torch.cuda.max_memory_allocated() / 1e9
+    speed = goal.batch * run.steps / (time.perf_counter() - begin)
     del engine
     _free()
     return {
         "format": name, "batch": goal.batch, "context": goal.context, "tokens/s": speed, "goal": goal.least,
-        "bound": goal.bound, "share of bound": speed / goal.bound, "peak, GB": peak,
+        "bound": goal.bound, "share of bound": speed / goal.bound, "peak, GB": run.peak(),
     }  # fmt: skip
 
 
-def _prefill(name: str, model: Transformer, length: int = 4096) -> dict[str, Any]:
-    batch = _prompt(model, length)
-    speed = length / on_gpu(lambda: model(batch))
-    return {"who": name, "prompt": length, "tokens/s": speed, "goal": 70_000, "bound": 155_000}
+def _prefill(run: Run, name: str, model: Transformer) -> dict[str, Any]:
+    run.peak()
+    pages = -(-run.prompt // 16)
+    cache = LatentCache(model.config, pages, 16, torch.bfloat16, run.device)
+    batch = Batch.cached(cache, [list(range(10, 10 + run.prompt))], [0], [list(range(pages))])
+    speed = run.prompt / run.timed(lambda: model(batch))
+    return _line(name, run, speed, 70_000, None)
 
 
-def _prompt(model: Transformer, length: int) -> Batch:
-    cache = LatentCache(model.config, length // 16, 16, torch.bfloat16, "cuda")
-    return Batch.cached(cache, [list(range(10, 10 + length))], [0], [list(range(length // 16))])
-
-
-def _peer_prefill(length: int = 4096) -> dict[str, Any]:
-    """`transformers` on random weights of the same shape."""
+def _peer(run: Run) -> dict[str, Any]:
+    """`transformers` on random weights of the same shape: its prompt, and its decode after 512 tokens."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    shape = {key: value for key, value in LITE.items() if key not in ("model_type", "torch_dtype")}
+    run.peak()
+    shape = {key: value for key, value in run.shape.items() if key not in ("model_type", "torch_dtype")}
     config = AutoConfig.for_model("deepseek_v2", **shape)
-    with torch.device("cuda"):
+    with run.device:
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()  # type: ignore[no-untyped-call]
-    ids = torch.arange(10, 10 + length, device="cuda")[None]
-    speed = length / on_gpu(lambda: model(ids, logits_to_keep=1))
-    step = on_gpu(lambda: model.generate(ids[:, :512], max_new_tokens=33, min_new_tokens=33, do_sample=False))
-    first = on_gpu(lambda: model.generate(ids[:, :512], max_new_tokens=1, do_sample=False))
-    return {
-        "who": f"transformers (decode {32 / (step - first):.0f} tokens/s)", "prompt": length, "tokens/s": speed,
-        "goal": 0, "bound": 155_000,
-    }  # fmt: skip
+    ids = torch.arange(10, 10 + run.prompt, device=run.device)[None]
+    speed = run.prompt / run.timed(lambda: model(ids, logits_to_keep=1))
+    few = ids[:, : run.prompt // 8]
 
-
-def _kernels(bandwidth: float, arithmetic: float) -> Iterator[dict[str, Any]]:
-    """Each kernel beside the PyTorch operations that it replaces."""
-    from coderv2.kernels.gpu.ops import GpuOps
-    from coderv2.kernels.ops import Ops
-
-    for case, arguments, nbytes, operations in _cases():
-        op, _, _ = case.partition(" ")
-        seconds, plain = (
-            on_gpu(partial(getattr(ops, op), *arguments[0], **arguments[1])) for ops in (GpuOps, Ops)
+    def generated(count: int) -> float:
+        return run.timed(
+            lambda: model.generate(few, max_new_tokens=count, min_new_tokens=count, do_sample=False)
         )
-        yield {
-            "kernel": case, "µs": seconds * 1e6, "GB/s": nbytes / seconds / 1e9, "TFLOP/s": operations / seconds / 1e12,
-            "share of ceiling": max(nbytes / seconds / bandwidth, operations / seconds / arithmetic),
-            "times PyTorch": plain / seconds,
-        }  # fmt: skip
+
+    return _line("transformers", run, speed, 0, run.steps / (generated(1 + run.steps) - generated(1)))
 
 
-Arguments = tuple[tuple[Any, ...], dict[str, Any]]
-
-
-def _cases() -> Iterator[tuple[str, Arguments, float, float]]:
-    for B, context in ((1, 512), (1, 32768), (64, 2048), (256, 2048)):
-        yield _decode_case(B, context)
-    for T in (1024, 4096):
-        q, k, v = _random(T, 16, 192), _random(T, 16, 192), _random(T, 16, 128)
-        where = {"q_starts": (0, T), "k_starts": (0, T), "scale": 0.1147}
-        yield f"mla_prefill {T} tokens", ((q, k, v), where), 2.0 * T * 16 * 512, 2.0 * 16 * 320 * T * T / 2
-    for T in (1, 8, 64, 512, 4096):
-        yield _experts_case(T)
-    for T in (1, 4096):
-        x, weight = _random(T, 2048), _random(2048)
-        yield f"rms_norm {T} rows", ((x, weight, 1e-6), {}), 4.0 * T * 2048, 0.0
-
-
-def _decode_case(B: int, context: int) -> tuple[str, Arguments, float, float]:
-    pages = context // 16
-    latent, keys = _random(B * pages, 16, 512), _random(B * pages, 16, 64)
-    tables = torch.randperm(B * pages, device="cuda").view(B, pages)
-    where = {"starts": range(B + 1), "lengths": [context] * B, "page_tables": list(tables), "scale": 0.1147}
-    arguments = (_random(B, 16, 512), _random(B, 16, 64), latent, keys), where
-    return f"mla_decode {B} at {context}", arguments, 1152.0 * B * context, 2.0 * 16 * 1088 * B * context
-
-
-def _experts_case(T: int) -> tuple[str, Arguments, float, float]:
-    routed = [_random(64, 1408, 2048), _random(64, 1408, 2048), _random(64, 2048, 1408)]
-    shared = [_random(2816, 2048), _random(2816, 2048), _random(2048, 2816)]
-    weights_TK, ids_TK = torch.rand(T, 64, device="cuda").softmax(-1).topk(6)
-    read = len(ids_TK.unique()) + 2
-    arguments: Arguments = (_random(T, 2048), weights_TK, ids_TK, routed, shared), {}
-    return f"mixture {T} tokens", arguments, 2.0 * read * 8_650_752, 2.0 * T * 8 * 8_650_752
-
-
-def _random(*shape: int) -> Tensor:
-    return torch.randn(*shape, dtype=torch.bfloat16, device="cuda") / 8
+def _line(who: str, run: Run, speed: float, goal: float, decode: float | None) -> dict[str, Any]:
+    return {
+        "who": who, "prompt": run.prompt, "tokens/s": speed, "goal": goal, "bound": 155_000,
+        "decode after an eighth, tokens/s": decode or "see gpu_decode", "peak, GB": run.peak(),
+    }  # fmt: skip
 
 
 if __name__ == "__main__":
-    main()
+    wanted = sys.argv[1:] or list(PARTS)
+    if unknown := set(wanted) - {*PARTS, "tiny"}:
+        sys.exit(f"no part called {min(unknown)}; there are {', '.join(PARTS)}, or tiny alone")
+    main(wanted)

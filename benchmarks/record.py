@@ -45,14 +45,18 @@ def machine(packages: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def record(subject: str, rows: Sequence[Mapping[str, Any]], packages: Sequence[str]) -> None:
-    """Prints the rows as one table and keeps them in `results/DATE_subject.json`."""
+def record(
+    subject: str, rows: Sequence[Mapping[str, Any]], packages: Sequence[str], *, keep: bool = True
+) -> None:
+    """Prints the rows as one table and keeps them in `results/DATE_subject.json`, unless they mean nothing."""
     columns = list(rows[0])
     cells = [columns, *([_cell(row[c]) for c in columns] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
     print(f"\n{subject}")
     for line in cells:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    if not keep:
+        return
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     RESULTS.mkdir(exist_ok=True)
     kept = {"subject": subject, "date": today, "machine": machine(packages), "rows": list(rows)}

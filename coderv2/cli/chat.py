@@ -32,6 +32,7 @@ _BLOCK = '"""'
 @options.sampling(max_tokens=1024, temperature=None)
 @options.dtype
 @options.kv_cache_dtype
+@options.placing
 def chat(
     message: str | None, system: str | None, model: str | None, dtype: str, kv_cache_dtype: str, **values: Any
 ) -> None:
@@ -45,7 +46,7 @@ def chat(
     """
     in_terminal = message is None and reading.from_terminal()
     text = "" if in_terminal else reading.argument_or_stdin(message, "MESSAGE")
-    loaded = loading.load_for_one(model, dtype, kv_cache_dtype)
+    loaded = loading.load_for_one(model, dtype, kv_cache_dtype, options.placed(values))
     conversation = Conversation(loaded.engine, _params(loaded, values), system)
     if in_terminal:
         click.echo(f"{loaded.name}: /help for help, Ctrl-D ends.")

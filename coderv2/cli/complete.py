@@ -15,6 +15,7 @@ from coderv2.cli import answering, loading, options, reading
 @options.sampling(max_tokens=256, temperature=0)
 @options.dtype
 @options.kv_cache_dtype
+@options.placing
 def complete(
     prompt: str | None, echo: bool, model: str | None, dtype: str, kv_cache_dtype: str, **values: Any
 ) -> None:
@@ -28,7 +29,8 @@ def complete(
     head -20 sort.py | coderv2 complete --echo
     """
     text = reading.argument_or_stdin(prompt, "PROMPT")
+    placed = options.placed(values)
     params = options.sampling_params(values)
-    engine = loading.load_for_one(model, dtype, kv_cache_dtype).engine
+    engine = loading.load_for_one(model, dtype, kv_cache_dtype, placed).engine
     pieces = answering.answer(engine, engine.tokenizer.encode(text, bos=True), params)
     answering.show(chain([text] * echo, pieces))

@@ -22,6 +22,7 @@ MARKER = "<FILL>"
 @options.sampling(max_tokens=256, temperature=0)
 @options.dtype
 @options.kv_cache_dtype
+@options.placing
 def infill(
     file: str | None,
     marker: str,
@@ -45,8 +46,9 @@ def infill(
     from coderv2.text.fim import encode_fim
 
     prefix, suffix = _parts(file, marker, prefix_file, suffix_file)
+    placed = options.placed(values)
     params = options.sampling_params(values)
-    engine = loading.load_for_one(model, dtype, kv_cache_dtype).engine
+    engine = loading.load_for_one(model, dtype, kv_cache_dtype, placed).engine
     pieces = answering.answer(engine, encode_fim(engine.tokenizer, prefix, suffix), params)
     answering.show(chain([prefix] * whole, pieces, [suffix] * whole))
 

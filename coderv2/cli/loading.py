@@ -1,5 +1,6 @@
 """From `-m` to an engine, with a progress bar on standard error."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ class Loaded:
     folder: Path
     name: str
     """What to call it: the hub's name, the folder's or file's, or the bundled model's."""
+    save_usage: Callable[[], None]
+    """Writes down which experts were used, where that was asked for."""
 
 
 def load(model: str | None, **settings: Any) -> Loaded:
@@ -29,13 +32,13 @@ def load(model: str | None, **settings: Any) -> Loaded:
 
     torch.set_num_threads(paths.threads())
     folder = hub.resolve(model)
-    engine = LLM(folder, seed=None, **settings).engine
-    return Loaded(engine, folder, name_of(model, folder))
+    llm = LLM(folder, seed=None, **settings)
+    return Loaded(llm.engine, folder, name_of(model, folder), llm.save_usage)
 
 
-def load_for_one(model: str | None, dtype: str, kv_cache_dtype: str = "auto") -> Loaded:
-    """For one answer at a time: the cache holds one context."""
-    return load(model, dtype=dtype, kv_cache_dtype=kv_cache_dtype, max_num_seqs=1)
+def load_for_one(model: str | None, dtype: str, kv_cache_dtype: str, placed: dict[str, Any]) -> Loaded:
+    """For one answer at a time: the cache holds one context. `placed` says where weights go (`options.placed`)."""
+    return load(model, dtype=dtype, kv_cache_dtype=kv_cache_dtype, max_num_seqs=1, **placed)
 
 
 def name_of(model: str | None, folder: Path) -> str:

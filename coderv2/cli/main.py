@@ -15,7 +15,7 @@ import click
 from coderv2 import __version__, log
 from coderv2.errors import CoderV2Error, UserError
 
-COMMANDS = ("complete", "infill", "chat", "serve", "key", "eval", "convert", "doctor", "bench")
+COMMANDS = ("complete", "infill", "chat", "serve", "key", "eval", "convert", "doctor", "plan", "bench")
 
 
 class _Commands(click.Group):

@@ -36,6 +36,45 @@ kv_cache_dtype: Decorator[Any] = click.option(
     "context half the time.",
 )
 
+_PLACING = (
+    click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda"]),
+        default="auto",
+        show_default=True,
+        help="Where to compute; auto takes the GPU when there is one.",
+    ),
+    click.option(
+        "--quantization",
+        type=click.Choice(["fp8", "int4"]),
+        help="On a GPU: round weights on load.  [default: as the checkpoint has them]",
+    ),
+    click.option(
+        "--gpu-memory",
+        metavar="SIZE",
+        help="Take no more of the GPU than this, for example 24G.  [default: what is free]",
+    ),
+    click.option(
+        "--experts",
+        type=click.Choice(["auto", "gpu", "ram"]),
+        default="auto",
+        show_default=True,
+        help="Routed experts: as many on the GPU as fit and the rest in RAM, all on the GPU, or all in RAM.",
+    ),
+)
+
+
+def placing(function: F) -> F:
+    """Where weights go: --device, --quantization, --gpu-memory, --experts."""
+    for option in reversed(_PLACING):
+        function = option(function)
+    return function
+
+
+def placed(values: dict[str, Any]) -> dict[str, Any]:
+    """What `placing` collected, taken out of `values`: `LLM`'s names."""
+    return {name: values.pop(name) for name in ("device", "quantization", "gpu_memory", "experts")}
+
 
 def sampling(*, max_tokens: int, temperature: float | None) -> Decorator[Any]:
     """The sampling options with a command's defaults; a temperature of None leaves it and top_p to the model."""

@@ -44,6 +44,14 @@ if TYPE_CHECKING:
 )
 @options.dtype
 @options.kv_cache_dtype
+@options.placing
+@click.option(
+    "--expert-usage",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="With experts in RAM: counts of which are used most; read where it is there, added to when the server stops.  "
+    "[default: expert_usage.json of the model's folder is read]",
+)
 @click.option(
     "--fim-model",
     metavar="MODEL",
@@ -133,6 +141,8 @@ def serve(
     allow_host: tuple[str, ...],
     allow_origin: tuple[str, ...],
     verbose: bool,
+    expert_usage: Path | None,
+    **values: Any,
 ) -> None:
     """Serve a model to the clients of OpenAI, DeepSeek, Mistral, Anthropic, Ollama and llama.cpp, until Ctrl-C.
 
@@ -144,6 +154,8 @@ def serve(
     theirs = fp8 or fp8_cache or torch_compile
     computed = no_graphs or dtype != "auto" or kv_cache_dtype != "auto"
     _check_together(tensor_parallel, expert_parallel, computed, theirs, started, alone=fim_model is None)
+    placed = options.placed(values) | {"expert_usage": expert_usage}
+    _check_placed(placed, started, alone=fim_model is None)
     from coderv2.server.app import create_app
     from coderv2.server.caller import Accounts
     from coderv2.server.door import Door
@@ -162,6 +174,7 @@ def serve(
         "tensor_parallel_size": max(tensor_parallel, expert_parallel),
         "enable_expert_parallel": expert_parallel > 1,
         "enforce_eager": no_graphs,
+        **placed,
     }
     wanted = model_argument or model
     launch = _launch(engine, wanted, max_model_len, tensor_parallel, fp8, fp8_cache, torch_compile)
@@ -205,6 +218,17 @@ def _check_together(
     for why, wrong in refused.items():
         if wrong:
             raise click.UsageError(why, click.get_current_context())
+
+
+def _check_placed(placed: dict[str, Any], started: str | None, *, alone: bool) -> None:
+    given = [name for name, value in placed.items() if value not in (None, "auto")]
+    names = ", ".join("--" + name.replace("_", "-") for name in given)
+    if given and started != "coderv2":
+        why = f"{names}: for what is computed here, not for --engine or --upstream."
+        raise click.UsageError(why, click.get_current_context())
+    if not alone and {"gpu_memory", "expert_usage"} & set(given):
+        why = "--gpu-memory and --expert-usage are for one model, and --fim-model is a second one."
+        raise click.UsageError(why, click.get_current_context())
 
 
 def _launch(

@@ -58,6 +58,7 @@ class Engines:
         worker = Worker(loaded.engine)
         worker.start()
         self._stops.append(worker.stop)
+        self._stops.append(loaded.save_usage)
         if (ranks := loaded.engine.ranks) is not None:
             self._follow(ranks)
         tokenizer, defaults = loaded.engine.tokenizer, SamplingDefaults.from_folder(loaded.folder)

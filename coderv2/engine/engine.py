@@ -15,9 +15,10 @@ from coderv2.engine.choosing import Turn, take
 from coderv2.engine.contest import Contest, through
 from coderv2.engine.deadlines import Deadlines, check_deadline
 from coderv2.engine.disk import DiskTier, fingerprint
-from coderv2.engine.graphs import DecodeGraphs, Recorder, recorder_for
+from coderv2.engine.graphs import DecodeGraphs
 from coderv2.engine.pages import Pages
 from coderv2.engine.ranks import Ranks
+from coderv2.engine.recording import Recorder, recorder_for
 from coderv2.engine.request import Delta, Request, SamplingParams
 from coderv2.engine.runner import Model, Runner, Weights
 from coderv2.engine.scheduler import Chunk, Scheduler
@@ -28,6 +29,7 @@ from coderv2.errors import BadCheckpoint, EngineStopped, InvalidValue, QueueFull
 from coderv2.log import logger
 from coderv2.model.cache import LatentCache
 from coderv2.model.config import ModelConfig
+from coderv2.model.transformer import Transformer
 from coderv2.text.tokenizer import Tokenizer
 
 __all__ = ["Engine", "EngineSettings", "EngineStats"]
@@ -89,6 +91,7 @@ class Engine:
         self.max_model_len = longest_context(config, settings, pages * settings.page_size)
         recorder = recorder or recorder_for(model.device)
         recorded = recorder is not None and settings.graphs and ranks is None and not settings.deterministic
+        recorded = recorded and not (isinstance(model, Transformer) and not model.recordable)
         make_cache = LatentCache if ranks is None else ranks.cache
         # One page more, for the rows that fill up a recorded step.
         cache = make_cache(config, pages + recorded, settings.page_size, dtype, model.device)
@@ -96,7 +99,13 @@ class Engine:
         if recorder is not None and recorded:
             longest = min(-(-self.max_model_len // settings.page_size), pages)
             graphs = DecodeGraphs(
-                model, cache, most=settings.max_running, pages=longest, nobody=pages, recorder=recorder
+                model,
+                cache,
+                most=settings.max_running,
+                pages=longest,
+                nobody=pages,
+                recorder=recorder,
+                grow=lambda request, tokens: self._pages.grow(request.pages, tokens),
             )
         self._runner = Runner(model, cache, deterministic=settings.deterministic, ranks=ranks, graphs=graphs)
         self._model, self._cache = model, cache

@@ -6,7 +6,7 @@ name; nothing is accepted and ignored.
 
 import operator
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import torch
 from tqdm import tqdm
 
+from coderv2.engine import offload
 from coderv2.engine.engine import Engine, EngineSettings
 from coderv2.engine.ranks import Ranks
 from coderv2.engine.request import Delta, SamplingParams, TokenLogprob
@@ -22,7 +23,7 @@ from coderv2.engine.vllm_names import check_names
 from coderv2.errors import ContextTooLong, InvalidValue, ServiceError, Unsupported
 from coderv2.kernels.scaled import Kind
 from coderv2.model import hub
-from coderv2.model.loading import open_model, open_tokenizer
+from coderv2.model.loading import open_tokenizer
 from coderv2.model.parallel import Split
 from coderv2.text.chat import Message, encode_chat
 from coderv2.text.fim import encode_fim
@@ -103,6 +104,9 @@ class LLM:
         enable_expert_parallel: bool = False,
         trust_remote_code: bool = False,
         enforce_eager: bool = False,
+        gpu_memory: int | str | None = None,
+        experts: offload.Experts = "auto",
+        expert_usage: str | Path | None = None,
         **others: Any,
     ) -> None:
         """Loads `model`: a folder, a hub name, or None for the bundled one; `tokenizer` may come from another.
@@ -111,8 +115,14 @@ class LLM:
         without a seed draw; `deterministic` makes an answer bitwise independent of what else runs (see
         `EngineSettings`); sizes that are None take the engine's defaults. `trust_remote_code` may be True: no code of a
         checkpoint is run either way. `enforce_eager` leaves out CUDA graphs. `tensor_parallel_size` cuts every weight
-        over so many GPUs or processes; with `enable_expert_parallel` each has some experts whole. Raises Unsupported
-        for names of vLLM's that cannot be honoured, TypeError for names that vLLM does not have either.
+        over so many GPUs or processes; with `enable_expert_parallel` each has some experts whole.
+
+        Where a GPU lacks memory, routed experts lie in RAM and the CPU computes them (`engine.offload`): `gpu_memory`
+        ("24G", or bytes) is what may be taken of the GPU, all that is free by default; `experts` "gpu" or "ram" has
+        all of them there. `expert_usage` is a file of counts that says which are used most, and choices are counted
+        from then on; by default the model's folder is asked for `expert_usage.json`, and nothing is counted.
+
+        Raises Unsupported for names of vLLM's that cannot be honoured, TypeError for names that vLLM does not have.
         """
         check_names(others)
         scaled: Kind | None = others.get("quantization")
@@ -135,9 +145,14 @@ class LLM:
         )
         folder = hub.resolve(model)
         vocabulary = open_tokenizer(folder if tokenizer is None else hub.resolve(tokenizer))
+        counts = None if expert_usage is None else Path(expert_usage)
+        wish = offload.Wish(folder, weights_dtype, scaled, experts, counts)
+        plan = offload.for_device(wish, settings, place, gpu_memory, several=split.size > 1)
         if split.size == 1:
-            loaded = open_model(folder, dtype=weights_dtype, device=place, progress=True, scaled=scaled)
-            self._use(Engine(loaded, vocabulary, settings))
+            loaded = offload.open_planned(wish, plan, place)
+            self._use(
+                Engine(loaded, vocabulary, settings if plan is None else offload.limited(settings, plan))
+            )
         else:
             ranks = Ranks(folder, split, dtype=weights_dtype, device=place, scaled=scaled)
             self._use(Engine(ranks.model, vocabulary, settings, ranks=ranks))
@@ -149,8 +164,10 @@ class LLM:
         llm._use(engine)
         return llm
 
-    def _use(self, engine: Engine) -> None:
+    def _use(self, engine: Engine, counted: Callable[[], None] = lambda: None) -> None:
         self.engine = engine
+        self.save_usage = counted
+        """Adds the choices of experts so far to `expert_usage`, where that was given."""
         self._made = 0
 
     def get_tokenizer(self) -> Tokenizer:

@@ -65,8 +65,7 @@ class Machine:
 def inspect(*, weight_bytes: int = 256 << 20) -> Machine:
     """Looks and measures; a second or two. `weight_bytes` should exceed every cache of the processor."""
     seen = look()
-    size = min(weight_bytes, seen.free // 8)
-    return replace(seen, speeds=_speeds(torch.device(seen.device), seen.threads, size))
+    return replace(seen, speeds=speeds(torch.device(seen.device), weight_bytes))
 
 
 def look() -> Machine:
@@ -153,8 +152,16 @@ def _cpuinfo(name: str) -> str | None:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), None)
 
 
-def _speeds(device: torch.device, threads: int, weight_bytes: int) -> dict[torch.dtype, Speed]:
-    """By the CPU kernels' own probe where they compute, else by PyTorch's products."""
+def link_speed(size: int = 256 << 20) -> float:
+    """Bytes per second from page-locked memory to the GPU."""
+    source = torch.empty(size, dtype=torch.uint8, pin_memory=True)
+    target = torch.empty(size, dtype=torch.uint8, device="cuda")
+    return size / _seconds(lambda: target.copy_(source, non_blocking=True), target.device)
+
+
+def speeds(device: torch.device, weight_bytes: int = 256 << 20) -> dict[torch.dtype, Speed]:
+    """Measured: by the CPU kernels' own probe where they compute, else by PyTorch's products."""
+    threads, weight_bytes = paths.threads(), min(weight_bytes, free_bytes(torch.device("cpu")) // 8)
     if device.type == "cuda" or not probe.available():
         return {dtype: _speed(dtype, device, weight_bytes) for dtype in DTYPES}
     roof = probe.measure(threads, size=weight_bytes)

@@ -26,7 +26,7 @@ import torch
 import torch.distributed as dist
 
 from coderv2 import paths
-from coderv2.errors import CoderV2Error, EngineStopped, InvalidValue, Unsupported
+from coderv2.errors import BadCheckpoint, CoderV2Error, EngineStopped, InvalidValue, Unsupported
 from coderv2.kernels.scaled import Kind
 from coderv2.log import logger
 from coderv2.model.batch import Batch
@@ -35,6 +35,7 @@ from coderv2.model.config import ModelConfig
 from coderv2.model.loading import open_config, open_model
 from coderv2.model.parallel import Split, Team
 from coderv2.model.transformer import Transformer
+from coderv2.model.weights import check_config, take_values
 
 GRACE_SECONDS = 15.0
 """What the first rank gets to leave by itself after another died."""
@@ -68,10 +69,14 @@ class Opening:
             world_size=self.split.size,
             timeout=timedelta(minutes=10),
         )
+        return self.part(rank, self.folder)
+
+    def part(self, rank: int, folder: Path) -> Transformer:
+        """Its part of a folder's weights."""
         place = f"cuda:{rank}" if self.device == "cuda" else "cpu"
         team = Team(replace(self.split, rank=rank))
         return open_model(
-            self.folder, dtype=self.dtype, device=place, progress=rank == 0, scaled=self.scaled, team=team
+            folder, dtype=self.dtype, device=place, progress=rank == 0, scaled=self.scaled, team=team
         )
 
 
@@ -93,14 +98,15 @@ class Ranks:
         self.failure: str | None = None
         self.on_failure = on_failure
         self._stopping = False
-        opening = Opening(folder, split, dtype, device, scaled, _free_port())
+        self._opening = opening = Opening(folder, split, dtype, device, scaled, _free_port())
         self._orders, self._processes = _start(opening)
         threading.Thread(target=self._watch, name="coderv2-ranks", daemon=True).start()
         atexit.register(self.stop)
         try:
             self.model = opening.open(0)
             for rank, orders in enumerate(self._orders, 1):
-                self._expect_ready(rank, orders)
+                if (answer := self._answer(rank, orders)) != READY:
+                    raise self.stopped(f"rank {rank} did not start: {answer}")
         except CoderV2Error:
             self.stop()
             raise
@@ -109,13 +115,35 @@ class Ranks:
             self.stop()
             raise stopped from error
 
-    def _expect_ready(self, rank: int, orders: Connection) -> None:
+    def _answer(self, rank: int, orders: Connection) -> str:
+        """READY, or what went wrong there. EngineStopped when it is gone."""
         try:
-            if (answer := orders.recv()) == READY:
-                return
+            return str(orders.recv())
         except (EOFError, OSError):
-            answer = "it ended"
-        raise self.stopped(f"rank {rank} did not start: {answer}")
+            raise self.stopped(f"rank {rank} ended") from None
+
+    def update(self, folder: Path) -> None:
+        """New weights on every rank, each its part, once all have read theirs; nothing has changed when it raises.
+
+        The weights are there twice meanwhile. Raises what the first rank found wrong, or BadCheckpoint with what
+        another did.
+        """
+        self.tell("prepare", folder)
+        refused: CoderV2Error | None = None
+        try:
+            check_config(self.model.config, open_config(folder), folder)
+            new = self._opening.part(0, folder)
+        except CoderV2Error as error:
+            refused = error
+        answers = [self._answer(rank, orders) for rank, orders in enumerate(self._orders, 1)]
+        if refused is None:
+            wrong = [answer for answer in answers if answer != READY]
+            refused = BadCheckpoint(wrong[0]) if wrong else None
+        if refused is not None:
+            self.tell("abandon")
+            raise refused
+        self.tell("commit")
+        take_values(self.model, new)
 
     def tell(self, order: str, *arguments: Any) -> None:
         """Has every other rank do `Follower.ORDER(*arguments)`; EngineStopped when one is gone."""
@@ -202,8 +230,29 @@ class MirroredCache(LatentCache):
 class Follower:
     """What another rank does when it is told."""
 
-    def __init__(self, model: Transformer) -> None:
-        self._model = model
+    def __init__(self, rank: int, opening: Opening, answer: Callable[[str], object]) -> None:
+        self._rank, self._opening, self._answer = rank, opening, answer
+        self._model = opening.open(rank)
+        self._next: Transformer | None = None
+
+    def prepare(self, folder: Path) -> None:
+        """Reads new weights and says whether they are sound."""
+        try:
+            self._next = self._opening.part(self._rank, folder)
+        except CoderV2Error as error:
+            self._answer(str(error))
+        else:
+            self._answer(READY)
+
+    def commit(self) -> None:
+        """Goes on with what was prepared."""
+        if self._next is not None:
+            take_values(self._model, self._next)
+        self._next = None
+
+    def abandon(self) -> None:
+        """Forgets it."""
+        self._next = None
 
     def make_cache(self, config: ModelConfig, pages: int, page_size: int, dtype: torch.dtype) -> None:
         """The same as the first rank's."""
@@ -234,7 +283,7 @@ def follow(rank: int, opening: Opening, orders: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with_the_first, daemon=True).start()
     try:
-        follower = Follower(opening.open(rank))
+        follower = Follower(rank, opening, orders.send)
         orders.send(READY)
         while (order := orders.recv()) is not None:
             name, arguments = order

@@ -61,7 +61,14 @@ class Runner:
     def update(self, source: Weights) -> None:
         """New values for the model's weights; nothing has changed when it raises."""
         if self._ranks is not None:
-            raise Unsupported("weights that are cut over several ranks cannot be changed in place")
+            if isinstance(source, Mapping):
+                raise Unsupported(
+                    "several ranks take new weights from a folder, of which each reads its own part"
+                )
+            self._ranks.update(Path(source))
+            return
+        if self._graphs is not None:
+            self._graphs.drop()
         update(self._model, source)
 
     @torch.inference_mode()
@@ -69,6 +76,8 @@ class Runner:
         """Logits as `run` gives them, and with them their peaks where a recorded step has found them already."""
         if self._graphs is not None and self._graphs.takes(chunks):
             return self._graphs.run(chunks)
+        if self._graphs is not None:
+            self._graphs.drop()
         return self.run(chunks), None
 
     @torch.inference_mode()

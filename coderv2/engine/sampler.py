@@ -69,6 +69,11 @@ class Sampler:
         return choices
 
 
+def takes_likeliest(request: Request) -> bool:
+    """True where the next token is the likeliest as the logits stand, and nobody asks for more of them."""
+    return request.params.greedy and request.params.logprobs is None and not _adjusts(request)
+
+
 def _rule(request: Request) -> Rule:
     params = request.params
     top_k = min(max(params.top_k, 0), 1 << 32)  # any number of Python's would not fit

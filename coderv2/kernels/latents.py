@@ -19,9 +19,14 @@ def stored_width(width: int, dtype: torch.dtype) -> int:
 
 
 def stored(x_TC: Tensor, dtype: torch.dtype) -> Tensor:
-    """Rows as the cache keeps them; one with a number that is not finite reads as NaN throughout."""
+    """Rows as the cache keeps them.
+
+    An int8 row with a number that is not finite reads as NaN throughout; what exceeds an fp8 cache's largest number
+    becomes that number.
+    """
     if dtype != torch.int8:
-        return x_TC.to(dtype)
+        most = torch.finfo(dtype).max
+        return (x_TC.float().clamp(-most, most) if dtype.itemsize == 1 else x_TC).to(dtype)
     x_TC = x_TC.float()
     most_T1 = x_TC.abs().amax(-1, keepdim=True) + (x_TC * 0).sum(-1, keepdim=True)
     step_T1 = torch.where(most_T1 > 1e-30, most_T1 / _MOST, most_T1 * 0)

@@ -113,16 +113,19 @@ def mixture(
     experts_TK: Tensor,
     routed: FeedForward | None,
     shared: FeedForward | None,
+    *,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Weighted sum of each token's K experts, plus the network that all tokens share, shape [T, D].
 
-    `routed` holds stacks [E, …]. Added up in float32 in the order of the token's ranking, the shared one last.
+    `routed` holds stacks [E, …]; an expert below 0 is computed elsewhere and adds nothing here. Added up in float32 in
+    the order of the token's ranking, the shared one last; into `out` where that is given, float32 [T, D].
     """
+    out_TD = torch.empty(x_TD.shape) if out is None else out
     if kernels is None:
-        return _unpacked_mixture(x_TD, weights_TK, experts_TK, routed, shared)
+        return out_TD.copy_(_unpacked_mixture(x_TD, weights_TK, experts_TK, routed, shared))
     D = x_TD.shape[1]
     x_TD, weights_TK, experts_TK = _rows(x_TD, D), weights_TK.float().contiguous(), experts_TK.contiguous()
-    out_TD = torch.empty(x_TD.shape)
     kernels.experts(
         x_TD.data_ptr(),
         *x_TD.shape,

@@ -58,7 +58,7 @@ class Ops:
     cache_write = _by_place(reference.cache_write, native_attention.cache_write, rows=(3, 4), pages=(0, 1))
     cache_read = _by_place(reference.cache_read, native_attention.cache_read, rows=(), pages=(0,))
     embedding = _by_weight(reference.embedding, native.embedding)
-    experts = staticmethod(reference.experts)
+    experts: Any = staticmethod(reference.experts)
     head_linear = _by_weight(reference.head_linear, native.head_linear)
     linear = _by_weight(reference.linear, native.linear)
     mla_decode = _mla_decode(reference.mla_decode)

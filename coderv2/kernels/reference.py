@@ -5,12 +5,15 @@ Letters: see `coderv2/model/__init__.py`. Sums that decide anything (norms, rout
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from coderv2.kernels import scaled
 from coderv2.kernels.latents import stored, widened
+from coderv2.kernels.scaled import Scaled
 
 GATHERED = 1 << 15
 """Cached tokens that absorbed attention copies side by side at most: 75 MB for the released models in float32."""
@@ -28,9 +31,14 @@ def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
     return weight_D * (wide_TD * scale_T1).to(x_TD.dtype)
 
 
-def linear(x_TD: Tensor, weight_OD: Tensor) -> Tensor:
-    """`x · Wᵀ`, shape [T, O]."""
-    return F.linear(x_TD, weight_OD)
+def linear(x_TD: Tensor, weight_OD: Tensor | Scaled) -> Tensor:
+    """`x · Wᵀ`, shape [T, O]; with an fp8 weight the rows are rounded to fp8 first."""
+    if isinstance(weight_OD, Tensor):
+        return F.linear(x_TD, weight_OD)
+    rows_TD = x_TD.float()
+    if weight_OD.kind == "fp8":
+        rows_TD = scaled.restore_rows(*scaled.round_rows(x_TD, weight_OD.input_scale))
+    return F.linear(rows_TD, scaled.restore(weight_OD)).to(x_TD.dtype)
 
 
 def head_linear(x_THI: Tensor, weight_HIO: Tensor) -> Tensor:
@@ -163,13 +171,18 @@ def cache_write(
     latent_PSC: Tensor, k_rope_PSR: Tensor, slots_T: Tensor, latent_TC: Tensor, k_rope_TR: Tensor
 ) -> None:
     """Stores each token's latent and rotated key in its slot (page · page size + place in the page)."""
-    latent_PSC.flatten(0, 1).index_copy_(0, slots_T, stored(latent_TC, latent_PSC.dtype))
-    k_rope_PSR.flatten(0, 1).index_copy_(0, slots_T, stored(k_rope_TR, k_rope_PSR.dtype))
+    for pages, rows in ((latent_PSC, latent_TC), (k_rope_PSR, k_rope_TR)):
+        same = (
+            pages.view(torch.uint8) if pages.dtype.itemsize == 1 else pages
+        )  # not every byte format can be copied into
+        rows = stored(rows, pages.dtype)
+        same.flatten(0, 1).index_copy_(0, slots_T, rows.view(same.dtype))
 
 
 def cache_read(pages_PSX: Tensor, slots_S: Tensor, width: int, dtype: torch.dtype) -> Tensor:
     """What the slots store, shape [S, width] in `dtype`."""
-    return widened(pages_PSX.flatten(0, 1)[slots_S], width, dtype)
+    same = pages_PSX.view(torch.uint8) if pages_PSX.dtype.itemsize == 1 else pages_PSX
+    return widened(same.flatten(0, 1)[slots_S].view(pages_PSX.dtype), width, dtype)
 
 
 def router(x_TD: Tensor, weight_ED: Tensor) -> Tensor:
@@ -181,9 +194,9 @@ def experts(
     x_TD: Tensor,
     weights_TK: Tensor,
     experts_TK: Tensor,
-    gate_EFD: Tensor,
-    up_EFD: Tensor,
-    down_EDF: Tensor,
+    gate_EFD: Tensor | Scaled,
+    up_EFD: Tensor | Scaled,
+    down_EDF: Tensor | Scaled,
 ) -> Tensor:
     """Sum over each token's K experts of weight times expert, accumulated in float32, shape [T, D].
 
@@ -194,7 +207,7 @@ def experts(
     order = experts_TK.flatten().argsort(stable=True)[foreign:]
     token = order // K
     # Unbound rather than indexed, since the gradient of each index would be a whole stack of zeros.
-    weights = zip(gate_EFD.unbind(), up_EFD.unbind(), down_EDF.unbind(), strict=True)
+    weights: Any = zip(gate_EFD.unbind(), up_EFD.unbind(), down_EDF.unbind(), strict=True)
     rows = zip(x_TD[token].split(counts), weights, strict=True)
     outputs = [swiglu(rows_nD, *expert) for rows_nD, expert in rows if rows_nD.shape[0]]
     weighted = torch.cat([x_TD[:0], *outputs]).float() * weights_TK.flatten()[order][:, None]
@@ -202,6 +215,8 @@ def experts(
     return out_TD.index_add(0, token, weighted).to(x_TD.dtype)
 
 
-def swiglu(x_TD: Tensor, gate_FD: Tensor, up_FD: Tensor, down_DF: Tensor) -> Tensor:
+def swiglu(
+    x_TD: Tensor, gate_FD: Tensor | Scaled, up_FD: Tensor | Scaled, down_DF: Tensor | Scaled
+) -> Tensor:
     """`down(silu(gate·x) ⊙ up·x)`, the feed-forward of every MLP and expert (spec §5)."""
-    return F.linear(F.silu(F.linear(x_TD, gate_FD)) * F.linear(x_TD, up_FD), down_DF)
+    return linear(F.silu(linear(x_TD, gate_FD)) * linear(x_TD, up_FD), down_DF)

@@ -45,6 +45,11 @@ class Scaled:
         *outer, I = self.codes.shape
         return (*outer, 2 * I if self.kind == "int4" else I)
 
+    def unbind(self) -> "list[Scaled]":
+        """The matrices of a stack."""
+        pairs = zip(self.codes.unbind(), self.scales.unbind(), strict=True)
+        return [Scaled(self.kind, codes, scales, self.span, self.input_scale) for codes, scales in pairs]
+
     @property
     def nbytes(self) -> int:
         """Of codes and scales."""

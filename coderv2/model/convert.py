@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from coderv2.model import usage
 from coderv2.model.calibration import Rows
 from coderv2.model.loading import open_source
 from coderv2.model.pack import slots, take
@@ -42,7 +43,10 @@ def quantise_folder(
     with ExitStack() as stack:
         source = open_source(source_path, stack)
         out.mkdir(parents=True, exist_ok=True)
-        quality = Quantiser(source, weights, rows, source.dtype).run(out, progress=progress)
+        quantiser = Quantiser(source, weights, rows, source.dtype)
+        quality = quantiser.run(out, progress=progress)
+        if quantiser.choices:
+            usage.of_choices(quantiser.choices, source.config.n_routed_experts).save(out / usage.NAME)
         _write_config(out, source.config.to_dict(), weights)
     if quality is not None and rows is not None:
         _write_json(out / REPORT, {"weights": weights, "text": rows.source} | asdict(quality))

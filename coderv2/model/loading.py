@@ -9,8 +9,11 @@ from coderv2.errors import Unsupported
 from coderv2.kernels import cpu
 from coderv2.kernels.scaled import Kind
 from coderv2.model import checkpoint, gguf, packed_file, weights
+from coderv2.model.checkpoint import quantisation
 from coderv2.model.config import ModelConfig
+from coderv2.model.offload import Divider, divide, fill
 from coderv2.model.parallel import Team
+from coderv2.model.placement import Placement
 from coderv2.model.transformer import Transformer
 from coderv2.text.tokenizer import Tokenizer
 
@@ -33,16 +36,20 @@ def open_model(
     progress: bool = False,
     scaled: Kind | None = None,
     team: Team | None = None,
+    placement: Placement | None = None,
 ) -> Transformer:
     """The model, to be run and not trained: on the CPU its weights are packed, where our kernels are built.
 
     `dtype` None leaves quantised weights as they are, and takes of other checkpoints what runs best (`auto_dtype`).
-    Of a `team` every rank opens its own part; `scaled` rounds a folder's weights to fewer bits, on a GPU.
+    Of a `team` every rank opens its own part; `scaled` rounds a folder's weights to fewer bits, on a GPU. With a
+    `placement` routed experts lie partly in RAM, and on `device` everything is plain or `scaled`.
     """
     on_cpu = torch.device(device).type == "cpu"
-    if on_cpu:
+    if on_cpu or placement is not None:
         cpu.warn_if_absent()
         cpu.keep_memory()
+    if placement is not None:
+        return _open_divided(path, placement, dtype, torch.device(device), progress, scaled)
     if is_gguf(path) or is_packed(path):
         _check_quants(path, dtype, device, scaled, team)
         load = gguf.load if is_gguf(path) else packed_file.load
@@ -50,11 +57,34 @@ def open_model(
     if scaled is not None and on_cpu:
         raise _not_rounded(scaled)
     dtype = dtype or weights.auto_dtype(path, device)
-    # The C++ kernels know no experts of others.
-    packed = on_cpu and cpu.kernels is not None and (team is None or team.split.experts == "cut")
+    packed = on_cpu and cpu.kernels is not None
     return weights.load(
         path, dtype=dtype, device=device, progress=progress, packed=packed, scaled=scaled, team=team
     )
+
+
+def stays_packed(path: Path, dtype: torch.dtype | None, scaled: Kind | None) -> bool:
+    """True where experts in RAM keep the numbers of their file: quants always, FP8 unless another type is wanted."""
+    if is_gguf(path) or is_packed(path):
+        return True
+    return dtype is None and scaled is None and bool(quantisation(ModelConfig.from_folder(path)))
+
+
+def _open_divided(
+    path: Path,
+    placement: Placement,
+    dtype: torch.dtype | None,
+    device: torch.device,
+    progress: bool,
+    scaled: Kind | None,
+) -> Transformer:
+    if is_packed(path):
+        model = packed_file.load(path, progress=progress)
+        return divide(model, Divider(placement, device, dtype or torch.bfloat16, scaled))
+    with ExitStack() as stack:
+        source = open_source(path, stack)
+        divider = Divider(placement, device, dtype or source.dtype, scaled)
+        return fill(source, divider, packed=stays_packed(path, dtype, scaled), progress=progress)
 
 
 def _check_quants(
@@ -64,10 +94,12 @@ def _check_quants(
     if scaled is not None:
         raise _not_rounded(scaled)
     if team is not None:
-        raise Unsupported(f"{path}: quants are not cut into parts; give a folder with plain safetensors")
+        raise Unsupported(
+            f"{path}: quants are not cut into parts; `coderv2 convert` makes a folder of safetensors"
+        )
     if dtype is None and torch.device(device).type != "cpu":
         raise Unsupported(
-            f"{path}: quants run on the CPU so far; give a dtype to have them written out for {device}"
+            f"{path}: quants run on the CPU; give a dtype to have them written out for {device}, or a placement"
         )
 
 

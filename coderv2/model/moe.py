@@ -6,7 +6,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from coderv2.kernels.ops import Operand
+from coderv2.kernels import offload
+from coderv2.kernels.formats import Weight
+from coderv2.kernels.ops import Operand, Ops
 from coderv2.kernels.routing import Routing
 from coderv2.model.batch import Batch, RouterRecord
 from coderv2.model.config import ModelConfig
@@ -34,8 +36,46 @@ class Mlp(nn.Module):
         return out_TD
 
 
+class ExpertsInRam(nn.Module):
+    """Those of a layer's routed experts that the CPU computes, packed, while a device computes the others."""
+
+    gate_proj: Weight
+    up_proj: Weight
+    down_proj: Weight
+
+    def __init__(self, near: Sequence[int], E: int, device: torch.device) -> None:
+        """`near` are the numbers of those on the device, ascending, of E; the weights are put in later."""
+        super().__init__()
+        self._link, self._lonely = offload.link(device), not near
+        here = torch.zeros(E, dtype=torch.bool)
+        here[list(near)] = True
+        for name, mine in (("near_E", here), ("far_E", ~here)):
+            places_E = (mine.cumsum(0) - 1).masked_fill(~mine, -1)
+            self.register_buffer(name, places_E.to(device), persistent=False)
+
+    near_E: Tensor
+    """Where each expert lies in the device's stack, or -1."""
+    far_E: Tensor
+    """The same for the stack in RAM."""
+
+    def mixture(
+        self,
+        ops: type[Ops],
+        x_TD: Tensor,
+        weights_TK: Tensor,
+        experts_TK: Tensor,
+        near: Triple,
+        shared: Triple,
+    ) -> Tensor:
+        """[T, D]."""
+        far = self.gate_proj, self.up_proj, self.down_proj
+        places = self.near_E[experts_TK], self.far_E[experts_TK]
+        there = None if self._lonely else near
+        return offload.mixture(ops, x_TD, weights_TK, *places, there, shared, far, self._link)
+
+
 class Experts(nn.Module):
-    """The routed experts of a layer, stacked: all of them, or those of one rank."""
+    """The routed experts of a layer, stacked: all of them, those of one rank, or those that are not in RAM."""
 
     def __init__(self, config: ModelConfig, split: Split) -> None:
         super().__init__()
@@ -43,6 +83,7 @@ class Experts(nn.Module):
         self.gate_proj = nn.Parameter(torch.empty(E, F, D))
         self.up_proj = nn.Parameter(torch.empty(E, F, D))
         self.down_proj = nn.Parameter(torch.empty(E, D, F))
+        self.in_ram: ExpertsInRam | None = None
 
     def weights(self) -> Triple:
         """Gate, up, down."""
@@ -60,13 +101,20 @@ class MixtureOfExperts(nn.Module):
         self.experts = Experts(config, split)
         width = config.n_shared_experts * config.moe_intermediate_size
         self.shared_experts = Mlp(config, split.share(width, "the shared experts' width"))
+        self.used_E: Tensor | None = None
+        """How often each expert was chosen, where somebody counts (`usage`)."""
 
     def forward(self, x_TD: Tensor, batch: Batch) -> Tensor:
         """[T, D]; the routed factor never touches the shared experts."""
         scores_TE, weights_TK, experts_TK = batch.ops.route(x_TD, self.gate, self.routing)
         if batch.router_log is not None:
             batch.router_log.append(RouterRecord(scores_TE, experts_TK))
+        if self.used_E is not None:
+            chosen_N = experts_TK.flatten()
+            self.used_E.index_add_(0, chosen_N, torch.ones_like(chosen_N))
         routed, shared = self.experts.weights(), self.shared_experts.weights()
+        if (ram := self.experts.in_ram) is not None:
+            return ram.mixture(batch.ops, x_TD, weights_TK, experts_TK, routed, shared)
         experts_TK = self.split.own_experts(experts_TK, self.config)
         return batch.ops.mixture(x_TD, weights_TK, experts_TK, routed, shared)
 

@@ -95,19 +95,20 @@ def unpacked(model: Transformer) -> Transformer:
     for stem, module in list(plain.named_modules()):
         source = model.get_submodule(stem)
         for name in list(module._parameters):
-            module.register_parameter(name, nn.Parameter(_plain(source, name), requires_grad=False))
+            module.register_parameter(name, nn.Parameter(tensor_of(source, name), requires_grad=False))
     return plain
 
 
-def _plain(module: nn.Module, name: str) -> Tensor:
-    """One parameter, in its own number format."""
+def tensor_of(module: nn.Module, name: str, dtype: torch.dtype | None = None) -> Tensor:
+    """One parameter of a packed model as a plain tensor; `dtype` None is its own, which quantised ones lack."""
     if name == "kv_b_proj" and isinstance(module, LatentAttention) and module.key_up and module.value_up:
-        dtype = _EXACT[module.key_up.format.name]
-        return torch.cat((unpack(module.key_up), unpack(module.value_up)), 1).flatten(0, 1).to(dtype)
+        joined = torch.cat((unpack(module.key_up), unpack(module.value_up)), 1).flatten(0, 1)
+        return joined.to(dtype or _EXACT[module.key_up.format.name])
     value = getattr(module, name)
-    return (
-        unpack(value).to(_EXACT[value.format.name]) if isinstance(value, Weight) else value.detach().clone()
-    )
+    if isinstance(value, Weight):
+        return unpack(value).to(dtype or _EXACT[value.format.name])
+    plain: Tensor = value.detach().clone()
+    return plain.to(dtype or plain.dtype)
 
 
 def repack(plain: Transformer) -> Transformer:

@@ -18,14 +18,17 @@ from tqdm import tqdm
 from coderv2.kernels.formats import Weight
 from coderv2.kernels.ops import Ops
 from coderv2.kernels.packing import pack
+from coderv2.kernels.routing import choose
 from coderv2.model.attention import AttentionPlan
 from coderv2.model.batch import Batch
 from coderv2.model.calibrate import calibrated_layer
 from coderv2.model.calibration import Rows
 from coderv2.model.config import ModelConfig
+from coderv2.model.moe import routing
 from coderv2.model.observe import Notes, watched
 from coderv2.model.pack import exact_format, place, put, slots, take
 from coderv2.model.packed_file import Writer
+from coderv2.model.quality import compared
 from coderv2.model.transformer import Layer, Transformer
 from coderv2.model.weights import meta_model
 
@@ -113,6 +116,8 @@ class Quantiser:
         self._source, self._weights, self._dtype = source, weights, dtype
         self._model = meta_model(source.config)
         self._calibrates = calibrated and weights == "int4"
+        self.choices: dict[int, Tensor] = {}
+        """Where it calibrates: of each layer with experts the experts that the text's tokens chose, [T, K]."""
         source.fill(self._model, "norm", "norm", torch.float32)
         self._learn = Stream(self._model, rows.learn if rows and self._calibrates else [])
         self._wide = Stream(self._model, rows.judge if rows else [])
@@ -146,7 +151,7 @@ class Quantiser:
         plain = self._plain_layer(i)
         wide = self._packed_layer(plain, i, lambda ours: exact_format(ours, self._dtype), {})
         ours = self._packed_layer(
-            plain, i, lambda ours: format_for(ours, self._weights), self._calibrated(plain, wide)
+            plain, i, lambda ours: format_for(ours, self._weights), self._calibrated(i, plain, wide)
         )
         del plain
         error = self._advance(i, wide, ours)
@@ -176,11 +181,14 @@ class Quantiser:
                 place(module, name, plain.get_parameter(ours).detach(), format_of(f"layers.{i}.{ours}"))
         return layer
 
-    def _calibrated(self, plain: Layer, wide: Layer) -> dict[str, Weight]:
+    def _calibrated(self, i: int, plain: Layer, wide: Layer) -> dict[str, Weight]:
         if not self._learn.x:
             return {}
         notes = Notes()
         self._learn.through(wide, notes)
+        if notes.scores_TE:
+            config = self._source.config
+            _, self.choices[i] = choose(torch.cat(notes.scores_TE), routing(config))
         return calibrated_layer(plain, wide, notes, self._source.config)
 
     def _advance(self, i: int, wide: Layer, ours: Layer) -> LayerError | None:
@@ -213,7 +221,7 @@ class Quantiser:
             for rows in followed.nonzero()[:, 0].split(_LOGITS):
                 p = self._log_probabilities(x_TD[rows], wide)
                 q = self._log_probabilities(y_TD[rows], ours)
-                sums += _compared(p, q, targets_T[rows])
+                sums += compared(p, q, targets_T[rows])
                 count += len(rows)
         kl, nats_wide, nats, same = (sums / count).tolist()
         return Quality(kl, math.exp(nats), math.exp(nats_wide), same, count, layers)
@@ -222,14 +230,6 @@ class Quantiser:
         normed_TD = Ops.rms_norm(x_TD, self._model.norm, self._source.config.rms_norm_eps)
         logs_TW: Tensor = Ops.linear(normed_TD, head).float().log_softmax(-1)
         return logs_TW
-
-
-def _compared(p_TW: Tensor, q_TW: Tensor, targets_T: Tensor) -> Tensor:
-    """Sums of: KL, the target's surprise under p and under q, whether both hold the same likeliest."""
-    kl = (p_TW.exp() * (p_TW - q_TW)).sum(-1)
-    nats = [-logs.gather(1, targets_T[:, None]).sum() for logs in (p_TW, q_TW)]
-    same = (p_TW.argmax(-1) == q_TW.argmax(-1)).sum()
-    return torch.stack([kl.sum(), *nats, same]).double()
 
 
 def _distance(ours: Sequence[Tensor], wide: Sequence[Tensor], before: Sequence[Tensor]) -> float:

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from coderv2.kernels.formats import Weight
+from coderv2.kernels.scaled import Scaled
 from coderv2.model import fused
 from coderv2.model.attention import AttentionPlan, LatentAttention, slots_of, split_forms
 from coderv2.model.batch import Batch
 from coderv2.model.config import ModelConfig
-from coderv2.model.moe import MixtureOfExperts, Mlp
+from coderv2.model.moe import ExpertsInRam, MixtureOfExperts, Mlp
 from coderv2.model.parallel import Split, Team
 from coderv2.model.rope import inverse_frequencies, rotary_table
 
@@ -81,18 +82,35 @@ class Transformer(nn.Module):
         exact = not self.packed or all(weight.format.name == "f32" for weight in self.weights())
         return self.dtype if exact else torch.bfloat16
 
+    @property
+    def plain(self) -> bool:
+        """True where all weights are parameters: none is packed, rounded or in RAM beside a device."""
+        return not any(True for _ in self._special())
+
+    @property
+    def recordable(self) -> bool:
+        """True where a pass asks nothing of the host, so that a graph can hold it: not with experts in RAM."""
+        return not any(isinstance(module, ExpertsInRam) for module in self.modules())
+
     def weights(self) -> Iterator[Weight]:
         """The packed ones."""
-        for module in self.modules():
-            yield from (value for value in vars(module).values() if isinstance(value, Weight))
+        yield from (value for _, value in self._special() if isinstance(value, Weight))
 
-    def stored(self) -> Iterator[tuple[str, Tensor]]:
-        """All that makes this model's numbers, packed weights as bytes."""
-        yield from ((name, parameter.detach()) for name, parameter in self.named_parameters())
+    def _special(self) -> Iterator[tuple[str, Weight | Scaled]]:
         for stem, module in self.named_modules():
             for name, value in vars(module).items():
-                if isinstance(value, Weight):
-                    yield f"{stem}.{name} {value.format.name} {value.shape}", value.data
+                if isinstance(value, Weight | Scaled):
+                    yield f"{stem}.{name}", value
+
+    def stored(self) -> Iterator[tuple[str, Tensor]]:
+        """All that makes this model's numbers, weights in other forms as bytes."""
+        yield from ((name, parameter.detach()) for name, parameter in self.named_parameters())
+        for name, value in self._special():
+            if isinstance(value, Weight):
+                yield f"{name} {value.format.name} {value.shape}", value.data
+            else:
+                yield f"{name} {value.kind} {value.shape} {value.span}", value.codes.view(torch.uint8)
+                yield f"{name} scales", value.scales
 
     def forward(self, batch: Batch) -> Tensor:
         """Float32 logits of `batch.logits_rows`, or of every row: [rows, W]."""

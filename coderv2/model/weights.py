@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from coderv2.errors import BadCheckpoint, Unsupported
 from coderv2.kernels.formats import Weight
-from coderv2.kernels.scaled import Kind
+from coderv2.kernels.scaled import Kind, Scaled
 from coderv2.model.checkpoint import INDEX, SINGLE, Checkpoint, quantisation, without_quantisation
 from coderv2.model.config import ModelConfig
 from coderv2.model.pack import exact_format, place, place_fp8, repack, slots, unpacked
@@ -41,6 +41,14 @@ def auto_dtype(folder: Path, device: torch.device | str) -> torch.dtype | None:
         return None
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     return torch.float32 if torch.device(device).type == "cpu" and size < SMALL_BYTES else None
+
+
+def own_dtype(config: ModelConfig) -> torch.dtype:
+    """A checkpoint's number format, or what that becomes here. Unsupported for unknown ones."""
+    if config.torch_dtype not in _DTYPES:
+        known = ", ".join(_DTYPES)
+        raise Unsupported(f"config.json: torch_dtype is {config.torch_dtype!r}; one of {known}")
+    return _DTYPES[config.torch_dtype]
 
 
 class Named(Protocol):
@@ -114,10 +122,7 @@ class FolderSource:
     @property
     def dtype(self) -> torch.dtype:
         """The config's, or what a checkpoint of that becomes here."""
-        if self.config.torch_dtype not in _DTYPES:
-            known = ", ".join(_DTYPES)
-            raise Unsupported(f"config.json: torch_dtype is {self.config.torch_dtype!r}; one of {known}")
-        return _DTYPES[self.config.torch_dtype]
+        return own_dtype(self.config)
 
     def fill(
         self, module: nn.Module, name: str, ours: str, dtype: torch.dtype, device: torch.device = _CPU
@@ -173,10 +178,15 @@ def update(model: Named, source: Path | str | Mapping[str, Tensor]) -> None:
     BadCheckpoint naming the tensor that is unknown, missing, of another shape, or not finite; Unsupported for packed
     weights that are quantised. A packed model's are unpacked on the way: they are there twice meanwhile.
     """
+    if isinstance(model, Transformer) and not (model.packed or model.plain):
+        raise Unsupported(
+            "weights that were rounded on load, or lie partly in RAM beside a GPU, cannot be changed in place; open "
+            "the new ones with a new engine"
+        )
     if isinstance(model, Transformer) and model.packed:
         plain = unpacked(model)
         update(plain, source)
-        _replace(model, repack(plain))
+        take_values(model, repack(plain))
         return
     ours = dict(published_tensors(model))
     with ExitStack() as stack:
@@ -193,14 +203,15 @@ def update(model: Named, source: Path | str | Mapping[str, Tensor]) -> None:
             files.read_into(name, part)
 
 
-def _replace(model: Transformer, other: Transformer) -> None:
-    """Everything that `other` stores goes into `model`."""
+@torch.no_grad()
+def take_values(model: Transformer, other: Transformer) -> None:
+    """Everything that `other`, a model of the same forms, stores goes into `model`."""
     for stem, module in model.named_modules():
         source = other.get_submodule(stem)
         for name, parameter in module.named_parameters(recurse=False):
             parameter.copy_(source.get_parameter(name))
         for name, value in list(vars(module).items()):
-            if isinstance(value, Weight):
+            if isinstance(value, Weight | Scaled):
                 setattr(module, name, getattr(source, name))
 
 

@@ -3,15 +3,19 @@
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coderv2.engine.engine import Engine, EngineSettings
-from coderv2.engine.graphs import Outputs, Recorder, padded_sizes, recorder_for
+from coderv2.engine.graphs import padded_sizes
+from coderv2.engine.recording import Recorder, recorder_for
 from coderv2.engine.request import SamplingParams
+from coderv2.model.weights import published_tensors
+from tests.engine.fakes import answer, run
 from tests.tiny import tiny_config, tiny_model
 from tests.tiny_tokenizer import tiny_tokenizer
 
@@ -32,17 +36,44 @@ ASKED = [
 ]
 
 
+class LateStream:
+    """A device as far behind the host as it may be: nothing is done before somebody waits for it."""
+
+    def __init__(self) -> None:
+        self._ahead: list[Callable[[], object]] = []
+        self.given = self.done = self.waits = 0
+        self.behind: list[int] = []
+        """Steps that lay ahead of the device after each wait."""
+
+    def enqueue(self, work: Callable[[], object]) -> None:
+        self.given += 1
+        self._ahead.append(work)
+
+    def mark(self) -> Callable[[], None]:
+        goal = self.given
+
+        def wait() -> None:
+            self.waits += 1
+            while self.done < goal:
+                self.done += 1
+                self._ahead.pop(0)()
+            self.behind.append(self.given - self.done)
+
+        return wait
+
+
 class Recording:
     """Runs a recorded step as it is: what a GPU's graph would do, without a GPU."""
 
     def __init__(self) -> None:
+        self.stream = LateStream()
         self.recorded = 0
         self.repeated = 0
 
-    def __call__(self, step: Callable[[], Outputs]) -> Callable[[], Outputs]:
+    def __call__(self, step: Callable[[], Any]) -> Callable[[], Any]:
         self.recorded += 1
 
-        def repeat() -> Outputs:
+        def repeat() -> Any:
             self.repeated += 1
             return step()
 
@@ -51,8 +82,9 @@ class Recording:
 
 def _engine(recorder: Recorder | None, **settings: object) -> Engine:
     config = tiny_config("lite", num_hidden_layers=2, max_position_embeddings=128)
-    given = EngineSettings(cache_tokens=1024, max_running=12, prefix_caching=False, **settings)  # type: ignore[arg-type]
-    return Engine(tiny_model(config), tiny_tokenizer(), given, recorder=recorder)
+    chosen: dict[str, Any] = {"cache_tokens": 1024, "max_running": 12, "prefix_caching": False} | settings
+    limits = EngineSettings(**chosen)
+    return Engine(tiny_model(config), tiny_tokenizer(), limits, recorder=recorder)
 
 
 def _answers(engine: Engine) -> list[tuple[list[int], str]]:
@@ -76,6 +108,75 @@ def test_answers_are_the_same_with_and_without() -> None:
     assert [tokens for tokens, _ in recorded] == [tokens for tokens, _ in plain]
     assert recorder.recorded >= 2
     assert recorder.repeated > recorder.recorded
+
+
+def test_the_next_step_is_started_before_the_host_looks_at_this_one() -> None:
+    """In a run of 30 steps the host waits once for each, and the device has then one more to do but at the ends."""
+    recorder = Recording()
+    engine = _engine(recorder)
+    ids = [engine.submit([5 + n, 9, 11], replace(GREEDY, max_tokens=32)) for n in range(4)]
+    run(engine)
+    assert len(ids) == 4
+    stream = recorder.stream
+    assert stream.given == 31, "no step was started for nothing"
+    assert stream.waits == 31
+    # The first records its graph, the last is known to be the last.
+    assert stream.behind == [0, *[1] * 29, 0]
+
+
+def test_a_step_started_for_an_answer_that_ends_or_is_aborted_changes_nothing() -> None:
+    found = []
+    for recorder in (None, Recording()):
+        engine = _engine(recorder, max_model_len=100)
+        plain = [engine.submit([5 + n, 9, 11], replace(GREEDY, max_tokens=40 - 3 * n)) for n in range(6)]
+        deltas = [delta for _ in range(12) for delta in engine.step()]
+        engine.abort(plain[1])
+        stopping = engine.submit([40, 41], replace(GREEDY, stop_token_ids=(answer(deltas, plain[0])[3],)))
+        deltas += run(engine)
+        engine.check()
+        found.append([answer(deltas, one) for one in (*plain, stopping)])
+    assert found[0] == found[1]
+
+
+def test_new_weights_do_not_meet_a_step_started_under_the_old() -> None:
+    found = []
+    for recorder in (None, Recording()):
+        engine = _engine(recorder)
+        one = engine.submit([5, 9, 11], replace(GREEDY, max_tokens=30))
+        deltas = [delta for _ in range(9) for delta in engine.step()]
+        engine.update_weights(dict(published_tensors(tiny_model(engine.config, seed=1))))
+        deltas += run(engine)
+        found.append(answer(deltas, one))
+    assert found[0] == found[1]
+
+
+def test_with_too_few_pages_sequences_are_put_back_and_none_is_lost() -> None:
+    found = []
+    for recorder in (None, Recording()):
+        engine = _engine(recorder, cache_tokens=160, page_size=4, max_model_len=100)
+        ids = [engine.submit([5 + n, 9, 11], replace(GREEDY, max_tokens=60)) for n in range(4)]
+        deltas = run(engine)
+        found.append([answer(deltas, one) for one in ids])
+    assert found[0] == found[1]
+
+
+@given(st.data())
+@settings(max_examples=15)
+def test_any_company_gives_the_same_answers(data: st.DataObject) -> None:
+    asked = data.draw(
+        st.lists(st.tuples(st.integers(1, 20), st.integers(0, 6), st.booleans()), min_size=1, max_size=6)
+    )
+    found = []
+    for recorder in (None, Recording()):
+        engine = _engine(recorder)
+        deltas, ids = [], []
+        for tokens, pause, drawn in asked:
+            params = replace(DRAWN if drawn else GREEDY, max_tokens=tokens)
+            ids.append(engine.submit([5 + tokens, 9, 11], params))
+            deltas += [delta for _ in range(pause) for delta in engine.step()]
+        deltas += run(engine)
+        found.append([answer(deltas, one) for one in ids])
+    assert found[0] == found[1]
 
 
 def test_the_settings_can_leave_graphs_out() -> None:

@@ -1,6 +1,7 @@
 """An engine on two processes: the answers of one, and an end with a reason when a process dies."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from coderv2 import LLM, SamplingParams
 from coderv2.engine.ranks import Ranks
 from coderv2.errors import BadCheckpoint, EngineStopped, InvalidValue, Unsupported
 from coderv2.model.parallel import Split
+from coderv2.model.weights import load, published_tensors, save
+from tests.tiny import tiny_model
 
 PROMPTS = ["def add(a, b):", "class Stack:\n    def push(self, x):", "import os\n"]
 
@@ -25,7 +28,7 @@ def _one_thread_each(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dealt", [False, True])
-def test_answers_are_those_of_one_process(tiny_checkpoint: Path, dealt: bool) -> None:
+def test_answers_are_those_of_one_process(tiny_checkpoint: Path, dealt: bool, tmp_path: Path) -> None:
     params = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
     one = LLM(tiny_checkpoint, cache_tokens=512).generate(PROMPTS, params)
     llm = LLM(tiny_checkpoint, cache_tokens=512, tensor_parallel_size=2, enable_expert_parallel=dealt)
@@ -35,11 +38,31 @@ def test_answers_are_those_of_one_process(tiny_checkpoint: Path, dealt: bool) ->
         for _ in range(2):
             two = llm.generate(PROMPTS, params)
             assert [r.outputs[0].token_ids for r in two] == [r.outputs[0].token_ids for r in one]
-        with pytest.raises(Unsupported, match="several ranks"):
-            llm.engine.update_weights(tiny_checkpoint)
+        _update(llm, tiny_checkpoint, tmp_path)
     finally:
         llm.engine.ranks.stop()
     assert not dist.is_initialized()
+
+
+def _update(llm: LLM, folder: Path, tmp_path: Path) -> None:
+    """New weights reach every rank, or none."""
+    params = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
+
+    def answers(one: LLM) -> list[list[int]]:
+        return [r.outputs[0].token_ids for r in one.generate(PROMPTS, params)]
+
+    before = answers(llm)
+    with pytest.raises(Unsupported, match="from a folder"):
+        llm.engine.update_weights(dict(published_tensors(load(folder))))
+    shutil.copytree(folder, tmp_path / "bad")
+    (tmp_path / "bad" / "model.safetensors").write_bytes(b"no")
+    with pytest.raises(BadCheckpoint):
+        llm.engine.update_weights(tmp_path / "bad")
+    assert answers(llm) == before
+    shutil.copytree(folder, tmp_path / "new")
+    save(tiny_model(load(folder).config, seed=1), tmp_path / "new")
+    llm.engine.update_weights(tmp_path / "new")
+    assert answers(llm) == answers(LLM(tmp_path / "new", cache_tokens=512)) != before
 
 
 @pytest.mark.slow

@@ -113,6 +113,37 @@ def test_any_routing(isa_or_none: str, format: str, data: st.DataObject) -> None
 
 
 @formats
+@given(st.data())
+@settings(max_examples=15)
+def test_experts_that_are_computed_elsewhere_add_nothing(
+    isa_or_none: str, format: str, data: st.DataObject
+) -> None:
+    tokens = data.draw(st.integers(1, 40))
+    choices = st.lists(st.integers(-1, E - 1), min_size=K, max_size=K)
+    experts_TK = torch.tensor(data.draw(st.lists(choices, min_size=tokens, max_size=tokens)))
+    x_TD, weights_TK, routed, shared = (
+        random(tokens, D),
+        random(tokens, K),
+        _network(format, E),
+        _network(format),
+    )
+    for network in (shared, None):
+        out_TD = native.mixture(x_TD, weights_TK, experts_TK, routed, network)
+        expected_TD = _expected(x_TD, weights_TK, experts_TK, routed, network)
+        assert relative_error(out_TD, expected_TD) < 3 * BOUNDS[format][1]
+        here = (experts_TK >= 0).any(1) if network is None else torch.ones(tokens, dtype=torch.bool)
+        assert not out_TD[~here].any()
+
+
+def test_the_result_can_be_written_where_the_caller_wants_it(isa_or_none: str) -> None:
+    x_TD, routing, routed = random(5, D), _routing(5), _network("int4", E)
+    place_TD = torch.full((5, D), 7.0)
+    out_TD = native.mixture(x_TD, *routing, routed, None, out=place_TD)
+    assert out_TD is place_TD
+    assert torch.equal(place_TD, native.mixture(x_TD, *routing, routed, None))
+
+
+@formats
 def test_all_tokens_on_one_expert_are_one_network(isa: str, format: str) -> None:
     routed, x_TD = _network(format, E), random(37, D)
     one = tuple(native.Weight(weight.format, weight.shape[1:], weight.data[4].clone()) for weight in routed)
@@ -171,9 +202,8 @@ def test_no_tokens_give_no_rows(isa_or_none: str) -> None:
     assert out_TD.shape == (0, D)
 
 
-@pytest.mark.parametrize("bad", [-1, E])
-def test_an_expert_that_does_not_exist_is_refused(isa: str, bad: int) -> None:
+def test_an_expert_that_does_not_exist_is_refused(isa: str) -> None:
     experts_TK = torch.zeros(4, K, dtype=torch.long)
-    experts_TK[2, 1] = bad
-    with pytest.raises(IndexError, match=f"expert {bad}"):
+    experts_TK[2, 1] = E
+    with pytest.raises(IndexError, match=f"expert {E}"):
         native.mixture(random(4, D), torch.ones(4, K), experts_TK, _network("int4", E), None)

@@ -129,3 +129,13 @@ def test_router_is_float32_even_on_bfloat16_input() -> None:
 def test_rms_norm_of_large_bfloat16_values_stays_finite() -> None:
     x = torch.full((1, 4), 3e38, dtype=torch.bfloat16)
     assert not reference.rms_norm(x * 1e-20, torch.ones(4, dtype=torch.bfloat16), 1e-6).isnan().any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_what_exceeds_an_fp8_cache_becomes_its_largest_number(dtype: torch.dtype) -> None:
+    most = torch.finfo(dtype).max
+    latent_PSC, k_rope_PSR = torch.zeros(2, 4, 2).to(dtype), torch.zeros(2, 4, 1).to(dtype)
+    rows = torch.tensor([[1e6, -1e6], [0.5, -2.0]]), torch.tensor([[-1e9], [1.0]])
+    reference.cache_write(latent_PSC, k_rope_PSR, torch.tensor([6, 1]), *rows)
+    assert latent_PSC.flatten(0, 1)[[6, 1]].float().tolist() == [[most, -most], [0.5, -2.0]]
+    assert k_rope_PSR.flatten(0, 1)[[6, 1]].float().tolist() == [[-most], [1.0]]

@@ -1,13 +1,17 @@
 """Several processes give the logits of one, and each reads its own part of the weights only."""
 
+import math
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 
 from coderv2.errors import Unsupported
-from coderv2.model.parallel import Split
+from coderv2.kernels.formats import Weight
+from coderv2.model.parallel import Split, Team
 from coderv2.model.transformer import Transformer
 from coderv2.model.weights import load
 from tests import ranks
@@ -34,6 +38,38 @@ def test_logits_are_those_of_one_process(
             rows = slice(None) if split.attention == "heads" else slice(rank, None, len(ranks.PROMPTS))
             torch.testing.assert_close(found, wanted[rows], rtol=0, atol=1e-4)
             assert count < whole * (0.65 if size == 2 else 0.45) or split.attention == "tokens"
+
+
+def _shapes(model: Transformer) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Of all weights; packed ones have the keys of attention twice, once turned."""
+    yield from ((name, tuple(parameter.shape)) for name, parameter in model.named_parameters())
+    for stem, module in model.named_modules():
+        for name, value in vars(module).items():
+            if isinstance(value, Weight) and name != "key_absorb":
+                yield f"{stem}.{name}", value.shape
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("experts", ["cut", "dealt"])
+@pytest.mark.parametrize("size", [2, 4])
+def test_a_rank_holds_its_part_and_nothing_else(
+    tiny_full_checkpoint: Path, size: int, experts: Literal["cut", "dealt"], packed: bool
+) -> None:
+    """Each cut weight is there once over all ranks, and only norms, routers and maps to latents on every one."""
+
+    def count(model: Transformer) -> tuple[int, int]:
+        sizes = {True: 0, False: 0}
+        for name, shape in _shapes(model):
+            whole = len(shape) == 1 or name.endswith((".gate", "q_a_proj", "kv_a_proj_with_mqa"))
+            sizes[whole] += math.prod(shape)
+        return sizes[True], sizes[False]
+
+    one = load(tiny_full_checkpoint, dtype=torch.float32)
+    everywhere, cut = count(one)
+    for rank in range(size):
+        team = Team(Split(rank, size, experts))
+        part = load(tiny_full_checkpoint, dtype=torch.float32, packed=packed, team=team)
+        assert count(part) == (everywhere, cut // size)
 
 
 def test_parts_tile_every_weight() -> None:

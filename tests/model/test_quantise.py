@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from coderv2.kernels.packing import nearest_int4, unpack
-from coderv2.model import weights
+from coderv2.model import usage, weights
 from coderv2.model.batch import Batch
 from coderv2.model.calibrate import calibrated_network, rows_for
 from coderv2.model.calibration import Rows
+from coderv2.model.config import ModelConfig
 from coderv2.model.convert import REPORT, quantise_folder
 from coderv2.model.loading import open_model
 from coderv2.model.quantise import Quantiser
@@ -52,6 +53,15 @@ def test_what_was_reported_is_what_the_folder_does(format: str, source: Path, tm
     assert (tmp_path / REPORT).exists()
     stored = {weight.format.name for weight in open_model(tmp_path).weights()}
     assert stored == {"f32", format} | ({"int8"} if format == "int4" else set())
+
+
+def test_calibrating_writes_down_which_experts_are_used(source: Path, tmp_path: Path) -> None:
+    quantise_folder(source, tmp_path, "int4", ROWS)
+    config = ModelConfig.from_folder(tmp_path)
+    found = usage.read(tmp_path / usage.NAME, config)
+    tokens = sum(map(len, ROWS.learn))
+    for counts in found.counts.values():
+        assert sum(counts) == tokens * config.num_experts_per_tok
 
 
 def test_without_text_nothing_is_judged(source: Path, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ class FeedForward {
 public:
     std::vector<Network> networks;
     std::vector<int32_t> token;    // of each place
-    std::vector<int32_t> place;    // [T][K]: where a token's results are, in the order of its ranking
+    std::vector<int32_t> place;    // [T][K]: where a token's results are, in the order of its ranking; -1: not here
     std::vector<float> weight;     // [T][K]
 
     void run(const float* x, int64_t T, int64_t D, int64_t K, float* out) {
@@ -174,11 +174,15 @@ private:
         parallel((T + 15) / 16, [&](int64_t task, int) {
             for (int64_t t = 16 * task; t < std::min(T, 16 * task + 16); ++t) {
                 float* sum = out + t * D;
+                bool begun = false;
                 for (int64_t k = 0; k < K; ++k) {
+                    if (place[t * K + k] < 0) continue;
                     const float* result = &results_[static_cast<int64_t>(place[t * K + k]) * D];
                     const float w = weight[t * K + k];
-                    for (int64_t d = 0; d < D; ++d) sum[d] = k ? sum[d] + w * result[d] : w * result[d];
+                    for (int64_t d = 0; d < D; ++d) sum[d] = begun ? sum[d] + w * result[d] : w * result[d];
+                    begun = true;
                 }
+                if (!begun) std::fill(sum, sum + D, 0.0f);
             }
         });
     }
@@ -210,30 +214,32 @@ Network network(const std::vector<Given>& gate_up_down, int64_t index, int64_t f
     return {matrix(gate_up_down[0], index), matrix(gate_up_down[1], index), matrix(gate_up_down[2], index), first, rows};
 }
 
-// Tokens sorted by expert, those of the shared network (which takes all) last.
+// Tokens sorted by expert, those of the shared network (which takes all) last. An expert below 0 is computed elsewhere.
 void distribute(FeedForward& all, int64_t T, int64_t K, int64_t E, const float* weights, const int64_t* experts,
            const std::vector<Given>& routed, const std::vector<Given>& shared) {
     const int64_t all_k = K + (shared.empty() ? 0 : 1);
     std::vector<int32_t> starts(E + 1);
     for (int64_t i = 0; i < T * K; ++i) {
-        if (experts[i] < 0 || experts[i] >= E)
+        if (experts[i] >= E)
             throw std::out_of_range("expert " + std::to_string(experts[i]) + " of " + std::to_string(E));
-        ++starts[experts[i] + 1];
+        if (experts[i] >= 0) ++starts[experts[i] + 1];
     }
     for (int64_t e = 0; e < E; ++e) starts[e + 1] += starts[e];
     all.networks.clear();
     for (int64_t e = 0; e < E; ++e)
         if (starts[e + 1] > starts[e])
             all.networks.push_back(network(routed, e, starts[e], starts[e + 1] - starts[e]));
-    if (!shared.empty()) all.networks.push_back(network(shared, 0, T * K, T));
-    all.token.resize(T * all_k);
+    const int64_t own = starts[E];
+    if (!shared.empty()) all.networks.push_back(network(shared, 0, own, T));
+    all.token.resize(own + (shared.empty() ? 0 : T));
     all.place.resize(T * all_k);
     all.weight.resize(T * all_k);
     for (int64_t t = 0; t < T; ++t) {
         for (int64_t k = 0; k < all_k; ++k) {
             const bool is_shared = k == K;
-            const int32_t place = is_shared ? static_cast<int32_t>(T * K + t) : starts[experts[t * K + k]]++;
-            all.token[place] = static_cast<int32_t>(t);
+            const bool is_here = is_shared || experts[t * K + k] >= 0;
+            const int32_t place = is_shared ? static_cast<int32_t>(own + t) : is_here ? starts[experts[t * K + k]]++ : -1;
+            if (is_here) all.token[place] = static_cast<int32_t>(t);
             all.place[t * all_k + k] = place;
             all.weight[t * all_k + k] = is_shared ? 1.0f : weights[t * K + k];
         }
@@ -242,7 +248,8 @@ void distribute(FeedForward& all, int64_t T, int64_t K, int64_t E, const float* 
 
 }  // namespace
 
-// x [T, D], weights and experts [T, K], out [T, D]; `routed` are stacks of E; `shared` may be empty.
+// x [T, D], weights and experts [T, K], out [T, D]; `routed` are stacks of E; `shared` may be empty. A token with nobody
+// here gets zeros.
 void experts(uintptr_t x_at, int64_t T, int64_t D, uintptr_t weights_at, uintptr_t experts_at, int64_t K, int64_t E,
              const std::vector<Given>& routed, const std::vector<Given>& shared, uintptr_t out_at) {
     FeedForward& all = scratch();

@@ -21,6 +21,21 @@ def _part(k, K, FS, O, I, GATED: tl.constexpr):
 
 
 @triton.jit
+def _weights(
+    routed, expert, a, a_scales, b, b_scales, sa, sa_scales, sb, sb_scales,
+    stack, stride, scale_stack, scale_stride, shared_stride, shared_scale_stride,
+):  # fmt: skip
+    """Both matrices of an expert with their scales, from its stack or of the shared network, and the strides there."""
+    if routed:
+        a, a_scales = a + expert * stack, a_scales + expert * scale_stack
+        b, b_scales = b + expert * stack, b_scales + expert * scale_stack
+    else:
+        a, a_scales, b, b_scales = sa, sa_scales, sb, sb_scales
+    stride = tl.where(routed, stride, shared_stride)
+    return a, a_scales, b, b_scales, stride, tl.where(routed, scale_stride, shared_scale_stride)
+
+
+@triton.jit
 def _silu(x):
     return x / (1 + tl.exp(-x))
 
@@ -47,18 +62,14 @@ def pair_by_pair(
     pair = tl.program_id(1).to(tl.int64)
     t, k = pair // (K + S), pair % (K + S)
     row = t if GATED else pair
-    stride, scale_stride = (
-        tl.where(k < K, stride, shared_stride),
-        tl.where(k < K, scale_stride, shared_scale_stride),
-    )
-    if k < K:
-        expert = tl.load(experts + t * K + k).to(tl.int64)
-        if expert < 0:
-            return
-        a, a_scales = a + expert * stack, a_scales + expert * scale_stack
-        b, b_scales = b + expert * stack, b_scales + expert * scale_stack
-    else:
-        a, a_scales, b, b_scales = sa, sa_scales, sb, sb_scales
+    # A shared one has no number: whatever is loaded for it is not used.
+    expert = tl.load(experts + t * K + tl.minimum(k, K - 1)).to(tl.int64)
+    if (k < K) & (expert < 0):
+        return
+    a, a_scales, b, b_scales, stride, scale_stride = _weights(
+        k < K, expert, a, a_scales, b, b_scales, sa, sa_scales, sb, sb_scales,
+        stack, stride, scale_stack, scale_stride, shared_stride, shared_scale_stride,
+    )  # fmt: skip
     begin_o, count, begin, end = _part(k, K, FS, O, I, GATED)
     column = tl.program_id(0) * BO + tl.arange(0, BO)
     o, live_o = begin_o + column, column < count
@@ -68,40 +79,14 @@ def pair_by_pair(
         values = tl.load(x + row * x_stride + i, mask=i < end - begin, other=0.0).to(tl.float32)
         x_scale = row_scale(x_scales, G, row, row >= 0, first - begin, KIND)
         total = _row_step(
-            total,
-            values,
-            x_scale,
-            a,
-            stride,
-            a_scales,
-            scale_stride,
-            o,
-            live_o,
-            first,
-            end,
-            KIND,
-            ROWS,
-            COLUMNS,
-            BI,
-        )
+            total, values, x_scale, a, stride, a_scales, scale_stride, o, live_o, first, end,
+            KIND, ROWS, COLUMNS, BI,
+        )  # fmt: skip
         if GATED:
             other = _row_step(
-                other,
-                values,
-                x_scale,
-                b,
-                stride,
-                b_scales,
-                scale_stride,
-                o,
-                live_o,
-                first,
-                end,
-                KIND,
-                ROWS,
-                COLUMNS,
-                BI,
-            )
+                other, values, x_scale, b, stride, b_scales, scale_stride, o, live_o, first, end,
+                KIND, ROWS, COLUMNS, BI,
+            )  # fmt: skip
     result = _silu(total) * other if GATED else total
     tl.store(out + pair * out_stride + column, result.to(out.dtype.element_ty), mask=column < out_stride)
 
@@ -117,15 +102,10 @@ def tile_by_tile(
     if expert < 0:
         return
     k = tl.maximum(expert - E, -1) + K
-    stride, scale_stride = (
-        tl.where(k < K, stride, shared_stride),
-        tl.where(k < K, scale_stride, shared_scale_stride),
-    )
-    if k < K:
-        a, a_scales = a + expert * stack, a_scales + expert * scale_stack
-        b, b_scales = b + expert * stack, b_scales + expert * scale_stack
-    else:
-        a, a_scales, b, b_scales = sa, sa_scales, sb, sb_scales
+    a, a_scales, b, b_scales, stride, scale_stride = _weights(
+        k < K, expert, a, a_scales, b, b_scales, sa, sa_scales, sb, sb_scales,
+        stack, stride, scale_stack, scale_stride, shared_stride, shared_scale_stride,
+    )  # fmt: skip
     begin_o, count, begin, end = _part(k, K, FS, O, I, GATED)
     pair = tl.load(order + tl.program_id(1) * BT + tl.arange(0, BT)).to(tl.int64)
     live_t, row = pair >= 0, pair // (K + S) if GATED else pair
@@ -138,40 +118,14 @@ def tile_by_tile(
         rows = tl.load(x + row[:, None] * x_stride + i[None, :], mask=live, other=0.0)
         x_scale = row_scale(x_scales, G, row, live_t, first - begin, KIND)
         total = accumulate(
-            total,
-            rows,
-            x_scale,
-            a,
-            stride,
-            a_scales,
-            scale_stride,
-            o,
-            live_o,
-            first,
-            end,
-            KIND,
-            ROWS,
-            COLUMNS,
-            BI,
-        )
+            total, rows, x_scale, a, stride, a_scales, scale_stride, o, live_o, first, end,
+            KIND, ROWS, COLUMNS, BI,
+        )  # fmt: skip
         if GATED:
             other = accumulate(
-                other,
-                rows,
-                x_scale,
-                b,
-                stride,
-                b_scales,
-                scale_stride,
-                o,
-                live_o,
-                first,
-                end,
-                KIND,
-                ROWS,
-                COLUMNS,
-                BI,
-            )
+                other, rows, x_scale, b, stride, b_scales, scale_stride, o, live_o, first, end,
+                KIND, ROWS, COLUMNS, BI,
+            )  # fmt: skip
     result = _silu(total) * other if GATED else total
     live = live_t[:, None] & (column < out_stride)[None, :]
     tl.store(out + pair[:, None] * out_stride + column[None, :], result.to(out.dtype.element_ty), mask=live)

@@ -1,6 +1,7 @@
 """Whole models through the GPU's operations, beside the plain ones: prompt, chunk over a cached prefix, decode."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,8 +13,11 @@ from coderv2.kernels.scaled import Scaled, restore
 from coderv2.model.attention import crossing
 from coderv2.model.batch import Batch
 from coderv2.model.cache import LatentCache
+from coderv2.model.loading import open_model
+from coderv2.model.placement import chosen
 from coderv2.model.scale import place_scaled
 from coderv2.model.transformer import Transformer
+from coderv2.model.weights import save
 from tests.tiny import tiny_config, tiny_model
 
 
@@ -60,6 +64,30 @@ def test_int4_weights_give_the_logits_of_what_they_stand_for() -> None:
                 theirs.get_parameter(name).copy_(restore(value))
     wanted = _logits(plain, Ops, torch.float32)
     close(_logits(rounded, GpuOps, torch.float32), wanted, rtol=1e-3, atol=1e-3)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("count", [0, 9])
+def test_with_experts_in_ram_the_logits_are_the_same(count: int, tmp_path: Path) -> None:
+    config = tiny_config("lite", num_hidden_layers=2)
+    save(tiny_model(config), tmp_path)
+    split = open_model(tmp_path, dtype=torch.float32, device=DEVICE, placement=chosen(config, count))
+    wanted = _logits(tiny_model(config).to(DEVICE), Ops, torch.float32)
+    close(_logits(split, GpuOps, torch.float32), wanted, rtol=1e-3, atol=1e-3)
+
+
+@torch.inference_mode()
+def test_int4_on_the_gpu_goes_with_int4_in_ram(tmp_path: Path) -> None:
+    config = tiny_config(num_hidden_layers=2, moe_intermediate_size=64, intermediate_size=128)
+    save(tiny_model(config), tmp_path)
+    split = open_model(
+        tmp_path, dtype=torch.float32, device=DEVICE, scaled="int4", placement=chosen(config, 9)
+    )
+    assert {weight.format.name for weight in split.weights()} == {"int4"}
+    wanted, found = (
+        _logits(model, GpuOps, torch.float32) for model in (tiny_model(config).to(DEVICE), split)
+    )
+    assert 0 < (found - wanted).norm() < 0.3 * wanted.norm()
 
 
 def test_who_computes() -> None:

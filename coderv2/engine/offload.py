@@ -1,0 +1,199 @@
+"""When a GPU lacks memory: what goes where, decided from what is free; `expected` says how fast that can be."""
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from coderv2.engine.machine import free_bytes
+from coderv2.engine.settings import EngineSettings
+from coderv2.errors import InvalidValue, Unsupported
+from coderv2.kernels.scaled import Kind
+from coderv2.log import logger
+from coderv2.model import calibration, gguf, usage, weights
+from coderv2.model.cache import bytes_per_token
+from coderv2.model.checkpoint import quantisation
+from coderv2.model.config import ModelConfig
+from coderv2.model.loading import is_gguf, is_packed, open_config, open_model, open_tokenizer, stays_packed
+from coderv2.model.packed_file import NAME as PACKED_FILE
+from coderv2.model.placement import Demand, Plan, Sizes, chosen, packed_bytes, plan
+from coderv2.model.transformer import Transformer
+from coderv2.model.usage import Usage
+
+Experts = Literal["auto", "gpu", "ram"]
+"""Where routed experts go: as many to the GPU as fit, all of them, or none."""
+SPARE = 512 << 20
+"""Bytes of a GPU that are left alone: what libraries take, and what allocation wastes. An estimate."""
+LEAST_TOKENS = 4096
+"""For which a cache must have room where no length is asked for."""
+
+
+USUAL_CONTEXT = 32768
+"""Tokens of context that passes are reckoned with where no length is asked for; a longer one asks for it."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How a model is to be opened."""
+
+    path: Path
+    dtype: torch.dtype | None = None
+    kind: Kind | None = None
+    experts: Experts = "auto"
+    usage: Path | None = None
+    """A file of counts, read where it is there already; None: the one in the model's folder, if any."""
+
+    def wide(self, config: ModelConfig) -> torch.dtype:
+        """The number format of activations on the device, and of what is not rounded there."""
+        quants = is_gguf(self.path) or is_packed(self.path)
+        return self.dtype or (torch.bfloat16 if quants else weights.own_dtype(config))
+
+    def sizes(self, config: ModelConfig) -> Sizes:
+        """Bytes of the weights, once they lie where they belong."""
+        return Sizes.of(config, self.wide(config), self.kind, self._stored_expert(config))
+
+    def _stored_expert(self, config: ModelConfig) -> int | None:
+        """Bytes of one expert that stays as it lies in its file, quants on the average; None if it is packed anew."""
+        if stays_packed(self.path, self.dtype, self.kind):
+            return packed_bytes(config, "fp8") if quantisation(config) else _stored_bytes(self.path, config)
+        return None
+
+    def counts(self, config: ModelConfig) -> Usage | None:
+        """Of experts, where somebody counted. BadData when the file is something else."""
+        return usage.read(self.usage_file, config) if self.usage_file.is_file() else None
+
+    @property
+    def usage_file(self) -> Path:
+        """Where counts lie, or would lie."""
+        return self.usage or (self.path.parent if is_gguf(self.path) else self.path) / usage.NAME
+
+
+def _stored_bytes(path: Path, config: ModelConfig) -> int:
+    """Of one routed expert in a file of quants, on the average of the file."""
+    whole = gguf.weight_bytes(path) if is_gguf(path) else (path / PACKED_FILE).stat().st_size
+    numbers = sum(parameter.numel() for parameter in weights.meta_model(config).parameters())
+    return whole * 3 * config.hidden_size * config.moe_intermediate_size // numbers
+
+
+def demand(config: ModelConfig, settings: EngineSettings, dtype: torch.dtype) -> Demand:
+    """What an engine of these settings needs beside weights."""
+    each = bytes_per_token(config, settings.cache_dtype or dtype)
+    context = settings.max_model_len or config.max_position_embeddings
+    most = settings.cache_tokens or context * settings.max_running
+    least = settings.cache_tokens or settings.max_model_len or min(LEAST_TOKENS, context)
+    work = _work(config, settings, dtype.itemsize)
+    return Demand(each, max(most, least), least, work + SPARE)
+
+
+def _work(config: ModelConfig, settings: EngineSettings, itemsize: int) -> int:
+    """Bytes of the tensors that a pass has at the same time, at the most: those of attention, of experts, of logits."""
+    T, H = settings.max_batch_tokens, config.num_attention_heads
+    head = config.qk_head_dim + config.v_head_dim
+    # Expanded keys and values of the whole context, laid side by side and once more joined.
+    context = settings.max_model_len or min(config.max_position_embeddings, USUAL_CONTEXT)
+    keys = context * H * 2 * head * itemsize
+    queries = T * H * (2 * config.qk_head_dim + config.v_head_dim) * itemsize
+    pairs = T * (config.num_experts_per_tok + config.n_shared_experts)
+    inner = pairs * (config.moe_intermediate_size + config.hidden_size) * itemsize
+    dense = 3 * T * config.intermediate_size * itemsize
+    logits = 4 * settings.max_running * config.vocab_size * 4
+    return 6 * T * config.hidden_size * itemsize + max(keys + queries, inner, dense) + logits
+
+
+def decide(wish: Wish, settings: EngineSettings, budget: int, ram: int) -> Plan:
+    """The plan within `budget` bytes of a device and `ram` bytes beside it. InvalidValue where there is none."""
+    config = open_config(wish.path)
+    wanted = demand(config, settings, wish.wide(config))
+    made = plan(config, wish.sizes(config), wanted, budget, wish.counts(config))
+    if wish.experts == "ram":
+        made = replace(made, placement=chosen(config, 0))
+    if wish.experts == "gpu" and not made.placement.whole:
+        short = made.in_ram // made.sizes.far * made.sizes.near
+        raise InvalidValue(
+            f"all experts on the GPU need {short / 1e9:.1f} GB more than the {budget / 1e9:.1f} GB there; with experts "
+            "at auto the least used are in RAM",
+            param="experts",
+        )
+    if made.in_ram > ram:
+        raise InvalidValue(
+            f"{made.in_ram / 1e9:.1f} GB of experts are left for RAM, of which {ram / 1e9:.1f} GB are free: weights in "
+            "fewer bits (quantization fp8 or int4, or a GGUF file) or several GPUs are ways out",
+            param="gpu_memory",
+        )
+    return made
+
+
+def for_device(
+    wish: Wish, settings: EngineSettings, device: str, gpu_memory: int | str | None, *, several: bool
+) -> Plan | None:
+    """The plan where one is needed: on a GPU that lacks memory, or whose use is to be limited. None: no need of any."""
+    asked = gpu_memory is not None or wish.experts != "auto" or wish.usage is not None
+    on_gpu = torch.device(device).type == "cuda"
+    if several or not on_gpu:
+        if asked:
+            raise Unsupported(
+                "gpu_memory, experts and expert_usage are for one GPU; here the model is on "
+                + ("several ranks" if several else "the CPU"),
+                param="gpu_memory",
+            )
+        return None
+    free = free_bytes(torch.device(device))
+    budget = free if gpu_memory is None else min(memory_bytes(gpu_memory), free)
+    made = decide(wish, settings, budget, free_bytes(torch.device("cpu")))
+    quants = wish.dtype is None and (is_gguf(wish.path) or is_packed(wish.path))
+    return made if asked or quants or not made.placement.whole else None
+
+
+def memory_bytes(given: int | str) -> int:
+    """ "24G" or "800M" (powers of 1,024), or bytes. InvalidValue for anything else, and for nothing."""
+    text = str(given).strip().upper().removesuffix("B").removesuffix("I")
+    unit = {"K": 10, "M": 20, "G": 30, "T": 40}.get(text[-1:], 0)
+    number = text[:-1] if unit else text
+    if not re.fullmatch(r"\d+(\.\d+)?", number) or not float(number):
+        raise InvalidValue(f"{given!r} is no amount of memory; write 24G, 800M or bytes", param="gpu_memory")
+    return int(float(number) * 2**unit)
+
+
+def open_planned(wish: Wish, made: Plan | None, device: torch.device | str) -> Transformer:
+    """The model as planned; None: whole where `device` is. Counts experts where the wish names a file for that."""
+    placement = None if made is None else made.placement
+    model = open_model(
+        wish.path, dtype=wish.dtype, device=device, progress=True, scaled=wish.kind, placement=placement
+    )
+    if made is not None:
+        logger.warning("%s", told(made))
+    if wish.usage is not None:
+        usage.watch(model)
+    return model
+
+
+def limited(settings: EngineSettings, made: Plan) -> EngineSettings:
+    """The settings with the cache that the plan has room for."""
+    return replace(settings, cache_tokens=made.cache_tokens)
+
+
+def told(made: Plan) -> str:
+    """The plan in one line."""
+    placement = made.placement
+    return (
+        f"of {made.budget / 1e9:.1f} GB of GPU memory, what every token uses takes {made.sizes.fixed / 1e9:.1f} GB and "
+        f"{placement.count:,} of {placement.total:,} routed experts {made.near / 1e9:.1f} GB; the CPU computes the "
+        f"others, {made.in_ram / 1e9:.1f} GB in RAM (`coderv2 plan` says what speed to expect)"
+    )
+
+
+def save_usage(wish: Wish, model: Transformer) -> None:
+    """Adds what was counted since the model was opened to the wish's file."""
+    if wish.usage is not None:
+        before = wish.counts(model.config) or usage.uniform(model.config)
+        (before + usage.counted(model)).save(wish.usage)
+
+
+def count_on_text(wish: Wish, text: Path | None) -> Path:
+    """Counts experts in a pass of the model over code, on the CPU; the file written. BadData for too little text."""
+    rows = calibration.rows_of(open_tokenizer(wish.path), text)
+    model = open_model(wish.path, dtype=wish.dtype, progress=True)
+    usage.count(model, rows.learn).save(wish.usage_file)
+    return wish.usage_file

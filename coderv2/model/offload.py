@@ -1,0 +1,125 @@
+"""Experts into their two places: a device's stack of the chosen ones, and the packed rest in RAM."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from coderv2.kernels.formats import Weight
+from coderv2.kernels.packing import pack, unpack
+from coderv2.kernels.scaled import Kind
+from coderv2.model.attention import LatentAttention
+from coderv2.model.config import ModelConfig
+from coderv2.model.moe import Experts, ExpertsInRam
+from coderv2.model.pack import set_weight, slots, tensor_of
+from coderv2.model.placement import Placement, far_format
+from coderv2.model.scale import place_scaled
+from coderv2.model.transformer import Transformer
+from coderv2.model.weights import meta_model
+
+
+def layer_of(ours: str) -> int:
+    """The number in a parameter's name."""
+    return int(ours.split(".")[1])
+
+
+class Divider:
+    """Puts the parameters of one model where its placement wants them; they come from RAM."""
+
+    def __init__(
+        self, placement: Placement, device: torch.device, dtype: torch.dtype, kind: Kind | None = None
+    ) -> None:
+        self._placement, self._device, self._kind = placement, device, kind
+        self.dtype = dtype
+        """Of activations, and of what is not rounded to a `kind`."""
+
+    def put(self, module: nn.Module, name: str, ours: str, value: Tensor | Weight) -> None:
+        """One parameter's values: a tensor, or routed experts that are packed already and stay so in RAM."""
+        if isinstance(module, Experts) and self._placement.far(layer_of(ours)):
+            self._divide(module, name, layer_of(ours), value)
+        else:
+            self._to_device(module, name, unpack(value) if isinstance(value, Weight) else value)
+
+    def _to_device(self, module: nn.Module, name: str, tensor: Tensor) -> None:
+        there = tensor.to(self.dtype).to(self._device)
+        vars(module).pop(name, None)
+        if self._kind is None or not there.numel():
+            module._parameters.pop(name, None)
+            module.register_parameter(name, nn.Parameter(there, requires_grad=False))
+        else:
+            place_scaled(module, name, there, self._kind)
+
+    def _divide(self, experts: Experts, name: str, layer: int, value: Tensor | Weight) -> None:
+        near, far = self._placement.near[layer], self._placement.far(layer)
+        if experts.in_ram is None:
+            experts.in_ram = ExpertsInRam(near, value.shape[0], self._device)
+        if isinstance(value, Weight):
+            mine, packed = (
+                unpack(_some(value, near)) if near else torch.empty(0, *value.shape[1:]),
+                _some(value, far),
+            )
+        else:
+            mine, packed = value[list(near)], pack(value[list(far)], far_format(value.dtype, self._kind))
+        set_weight(experts.in_ram, name, packed)
+        self._to_device(experts, name, mine)
+
+
+def _taken(module: nn.Module, name: str) -> Tensor | Weight:
+    """A parameter's values, out of their module, so that their memory can go."""
+    value = getattr(module, name)
+    if isinstance(value, Weight):
+        delattr(module, name)
+        return value
+    module.register_parameter(name, None)
+    tensor: Tensor = value.detach()
+    return tensor
+
+
+def _some(stack: Weight, experts: Sequence[int]) -> Weight:
+    """Of a stack [E, O, I] the given ones; the stack itself where these are all."""
+    if len(experts) == stack.shape[0]:
+        return stack
+    return Weight(stack.format, (len(experts), *stack.shape[1:]), stack.data[list(experts)])
+
+
+class Source(Protocol):
+    """Where parameters come from, one at a time."""
+
+    @property
+    def config(self) -> ModelConfig:
+        """Of the model."""
+
+    def fill(self, module: nn.Module, name: str, ours: str, dtype: torch.dtype) -> None:
+        """Puts a parameter's values into its module, as a plain tensor."""
+
+    def fill_packed(self, module: nn.Module, name: str, ours: str) -> None:
+        """The same in kernel order, as it lies."""
+
+
+@torch.no_grad()
+def fill(source: Source, divider: Divider, *, packed: bool, progress: bool = False) -> Transformer:
+    """A source's weights in their two places; with `packed` experts come as they lie. Memory: one stack twice."""
+    model = meta_model(source.config)
+    bar = tqdm(slots(model), desc="loading", unit="tensor", disable=None if progress else True)
+    for module, name, ours, _ in bar:
+        if packed and isinstance(module, Experts):
+            source.fill_packed(module, name, ours)
+        else:
+            source.fill(module, name, ours, divider.dtype)
+        divider.put(module, name, ours, _taken(module, name))
+    return model.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def divide(model: Transformer, divider: Divider) -> Transformer:
+    """A packed model into its two places, one parameter after another: what is not an expert in RAM is unpacked."""
+    for _, name, ours, _ in slots(meta_model(model.config)):
+        module = model.get_submodule(ours.rpartition(".")[0])
+        whole = isinstance(module, Experts)
+        value = _taken(module, name) if whole else tensor_of(module, name, torch.float32)
+        divider.put(module, name, ours, value)
+        if isinstance(module, LatentAttention) and name == "kv_b_proj":
+            module.key_up = module.key_absorb = module.value_up = None
+    return model

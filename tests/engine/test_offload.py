@@ -1,0 +1,162 @@
+"""Deciding what goes where, and an engine whose model has experts in RAM."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from coderv2.engine import offload
+from coderv2.engine.engine import Engine, EngineSettings
+from coderv2.engine.offload import Wish, decide, for_device, memory_bytes
+from coderv2.engine.request import SamplingParams
+from coderv2.errors import BadData, InvalidValue, Unsupported
+from coderv2.model import usage
+from coderv2.model.loading import open_config, open_model, open_tokenizer
+from coderv2.model.placement import chosen
+from tests.engine.fakes import answer, run
+from tests.engine.test_graphs import Recording
+
+SETTINGS = EngineSettings(max_model_len=64, max_running=2, max_batch_tokens=64)
+GREEDY = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
+PLENTY = 1 << 40
+
+
+def _must(wish: Wish) -> int:
+    """Bytes without which there is no plan."""
+    config = open_config(wish.path)
+    wanted = offload.demand(config, SETTINGS, wish.wide(config))
+    return wish.sizes(config).fixed + wanted.work + wanted.least * wanted.token
+
+
+def test_more_memory_means_more_experts_there_until_all_are(tiny_full_checkpoint: Path) -> None:
+    wish = Wish(tiny_full_checkpoint, torch.float32)
+    each = wish.sizes(open_config(wish.path)).near
+    counts = [
+        decide(wish, SETTINGS, _must(wish) + room * each, PLENTY).placement.count for room in (0, 4, 40, 500)
+    ]
+    assert counts == sorted(counts)
+    assert counts[0] == 0 < counts[1]
+    assert counts[-1] == 3 * 40
+
+
+def test_what_cannot_be_is_an_error_with_a_way_out(tiny_full_checkpoint: Path) -> None:
+    wish = Wish(tiny_full_checkpoint, torch.float32)
+    must = _must(wish)
+    with pytest.raises(InvalidValue, match="even what every token uses"):
+        decide(wish, SETTINGS, must - 1, PLENTY)
+    with pytest.raises(InvalidValue, match=r"left for RAM, of which 0\.0 GB are free"):
+        decide(wish, SETTINGS, must, 1000)
+    with pytest.raises(InvalidValue, match="GB more than the"):
+        decide(Wish(wish.path, torch.float32, experts="gpu"), SETTINGS, must, PLENTY)
+
+
+def test_sizes_are_in_the_checkpoints_own_numbers(tiny_checkpoint: Path) -> None:
+    config = open_config(tiny_checkpoint)
+    assert config.torch_dtype == "float32"
+    assert Wish(tiny_checkpoint).sizes(config) == Wish(tiny_checkpoint, torch.float32).sizes(config)
+    assert (
+        Wish(tiny_checkpoint, torch.bfloat16).sizes(config).near * 2
+        == Wish(tiny_checkpoint).sizes(config).near
+    )
+
+
+def test_experts_can_all_be_sent_to_ram(tiny_checkpoint: Path) -> None:
+    made = decide(Wish(tiny_checkpoint, experts="ram"), SETTINGS, PLENTY, PLENTY)
+    assert made.placement.count == 0
+    assert made.in_ram == 32 * made.sizes.far
+
+
+def test_counts_of_the_models_folder_choose_who_stays(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    config = open_config(tiny_checkpoint)
+    counts = {1: tuple(range(16)), 2: (50,) + (0,) * 15}
+    usage.Usage(counts).save(tmp_path / "usage.json")
+    wish = Wish(tiny_checkpoint, torch.float32, usage=tmp_path / "usage.json")
+    room = 3 * wish.sizes(config).near * 4 // 3 + 4
+    near = decide(wish, SETTINGS, _must(wish) + room, PLENTY).placement.near
+    assert 0 in near[2]
+    assert 15 in near[1]
+    (tmp_path / "usage.json").write_text("no")
+    with pytest.raises(BadData, match="counts of experts"):
+        wish.counts(config)
+
+
+def test_counts_are_added_to_the_file(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    wish = Wish(tiny_checkpoint, torch.float32, usage=tmp_path / "usage.json")
+    for turn in (1, 2):
+        model = offload.open_planned(wish, None, "cpu")
+        engine = Engine(model, open_tokenizer(tiny_checkpoint), SETTINGS)
+        engine.submit([5, 6, 7], GREEDY)
+        run(engine)
+        offload.save_usage(wish, model)
+        found = usage.read(tmp_path / "usage.json", model.config)
+        # Three tokens of the prompt and eleven of the answer pass through six experts of each layer.
+        assert sum(found.counts[1]) == turn * 14 * 6
+
+
+def test_code_is_counted_into_the_models_folder(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    text = tmp_path / "code.py"
+    text.write_text("def add(a, b):\n    return a + b\n" * 200)
+    wish = Wish(tiny_checkpoint, torch.float32, usage=tmp_path / "usage.json")
+    path = offload.count_on_text(wish, text)
+    counts = wish.counts(open_config(tiny_checkpoint))
+    assert path == tmp_path / "usage.json"
+    assert counts is not None
+    assert sum(counts.counts[1]) == sum(counts.counts[2]) > 1000
+
+
+@pytest.mark.parametrize("count", [0, 9])
+def test_an_engine_gives_the_answers_of_one_place_and_records_nothing(
+    count: int, tiny_checkpoint: Path
+) -> None:
+    tokenizer = open_tokenizer(tiny_checkpoint)
+    placement, recorder = chosen(open_config(tiny_checkpoint), count), Recording()
+    found = []
+    for model in (
+        open_model(tiny_checkpoint, dtype=torch.float32),
+        open_model(tiny_checkpoint, dtype=torch.float32, placement=placement),
+    ):
+        engine = Engine(model, tokenizer, SETTINGS, recorder=recorder)
+        ids = [engine.submit([5 + n, 9, 11, 40], GREEDY) for n in range(2)]
+        deltas = run(engine)
+        found.append([answer(deltas, one) for one in ids])
+        recorded = recorder.recorded
+    assert found[0] == found[1]
+    assert recorded == recorder.recorded > 0
+    assert not model.recordable
+
+
+def test_on_the_cpu_and_on_ranks_such_wishes_are_refused(tiny_checkpoint: Path) -> None:
+    for wish, memory in ((Wish(tiny_checkpoint, experts="ram"), None), (Wish(tiny_checkpoint), "1G")):
+        with pytest.raises(Unsupported, match="on the CPU"):
+            for_device(wish, SETTINGS, "cpu", memory, several=False)
+        with pytest.raises(Unsupported, match="several ranks"):
+            for_device(wish, SETTINGS, "cuda", memory, several=True)
+    assert for_device(Wish(tiny_checkpoint), SETTINGS, "cpu", None, several=False) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("24G", 24 << 30),
+        ("800m", 800 << 20),
+        ("1.5GiB", 3 << 29),
+        (4096, 4096),
+        ("2T", 2 << 40),
+        ("512kB", 1 << 19),
+    ],
+)
+def test_amounts_of_memory(given: str | int, wanted: int) -> None:
+    assert memory_bytes(given) == wanted
+
+
+@pytest.mark.parametrize("given", ["", "G", "24X", "-1G", "0", "nan", "1e3"])
+def test_what_is_no_amount(given: str) -> None:
+    with pytest.raises(InvalidValue, match="no amount of memory"):
+        memory_bytes(given)
+
+
+def test_the_plan_is_told_in_one_line(tiny_checkpoint: Path) -> None:
+    wish = Wish(tiny_checkpoint, torch.float32)
+    line = offload.told(decide(wish, SETTINGS, _must(wish), PLENTY))
+    assert "0 of 32 routed experts" in line
+    assert "\n" not in line
