@@ -73,11 +73,6 @@ def embedding(token_ids_T: Tensor, weight: Weight) -> Tensor:
     return out_TD
 
 
-def router(x_TD: Tensor, weight: Weight) -> Tensor:
-    """Affinity of each token to each expert, in float32, shape [T, E]."""
-    return linear(x_TD, weight).softmax(-1)
-
-
 def route(x_TD: Tensor, weight: Weight, routing: Routing) -> tuple[Tensor, Tensor, Tensor]:
     """Affinities [T, E], and weights and ids of each token's experts, [T, K]; of equal experts the first."""
     scores_TE = linear(x_TD, weight)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, cast
 from torch import Tensor
 
 from coderv2.kernels import native_attention
+from coderv2.kernels.cpu import kernels
 from coderv2.kernels.native_layers import Layers, LayerSizes, LayerWeights
 from coderv2.model.attention import LATENT_NORM_EPS, AttentionPlan
 from coderv2.model.batch import Batch
@@ -31,7 +32,18 @@ class FusedLayers:
             eps=config.rms_norm_eps,
             latent_eps=LATENT_NORM_EPS,
         )
+        self._mixtures = [module for module in model.modules() if isinstance(module, MixtureOfExperts)]
         self._layers = Layers(sizes, [_weights(layer) for layer in cast("list[Layer]", model.layers)])
+
+    def takes(self, batch: Batch, plan: AttentionPlan) -> bool:
+        """True for a pass that is absorbed throughout, and of which nobody takes notes."""
+        if plan.expanded is not None or batch.cache is None:
+            return False
+        if batch.router_log is not None or batch.computed_by is not None:
+            return False
+        pages = batch.cache.latent_LPSC, batch.cache.k_rope_LPSR
+        wanted = native_attention.takes(plan.cos_TR2) and native_attention.takes_pages(*pages)
+        return wanted and all(mixture.used_E is None for mixture in self._mixtures)
 
     def run(self, x_TD: Tensor, batch: Batch, plan: AttentionPlan) -> Tensor:
         """[T, D] after the last layer; `x_TD` itself."""
@@ -42,13 +54,10 @@ class FusedLayers:
         return x_TD
 
 
-def fits(model: "Transformer", batch: Batch, plan: AttentionPlan) -> bool:
-    """True for a pass that takes nobody's notes, absorbed throughout, of a packed model that is whole."""
-    alone = model.team.split.size == 1 and batch.router_log is None and batch.computed_by is None
-    if not alone or not model.packed or plan.expanded is not None or batch.cache is None:
-        return False
-    pages = batch.cache.latent_LPSC, batch.cache.k_rope_LPSR
-    return native_attention.takes(plan.cos_TR2) and native_attention.takes_pages(*pages)
+def fits(model: "Transformer") -> bool:
+    """True for a packed model that is whole and in one place."""
+    whole = model.packed and model.team.split.size == 1 and kernels is not None
+    return whole and all(getattr(module, "in_ram", None) is None for module in model.modules())
 
 
 def _weights(layer: "Layer") -> LayerWeights:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from coderv2.kernels.ops import Ops
+from coderv2.kernels.routing import Routing
 from coderv2.model.batch import Batch
 
 
@@ -39,11 +40,11 @@ def watched(batch: Batch, notes: Notes) -> Batch:
         linear = staticmethod(_first(notes.linear, Ops.linear))
         swiglu = staticmethod(_first(notes.network, Ops.swiglu))
 
-        @staticmethod
-        def router(x_TD: Tensor, weight: Any) -> Tensor:
-            scores_TE: Tensor = Ops.router(x_TD, weight)
-            notes.scores_TE.append(scores_TE)
-            return scores_TE
+        @classmethod
+        def route(cls, x_TD: Tensor, weight: Any, routing: Routing) -> tuple[Tensor, Tensor, Tensor]:
+            found = Ops.route(x_TD, weight, routing)
+            notes.scores_TE.append(found[0])
+            return found
 
         @classmethod
         def mixture(

@@ -122,8 +122,9 @@ class Transformer(nn.Module):
         return self.team.all_words(ops.linear(x_TD, self.lm_head).float())
 
     def _through_layers(self, x_TD: Tensor, batch: Batch, plan: AttentionPlan) -> Tensor:
-        if fused.fits(self, batch, plan):
-            self._fused = self._fused or fused.FusedLayers(self)
+        if self._fused is None and fused.fits(self):
+            self._fused = fused.FusedLayers(self)
+        if self._fused is not None and self._fused.takes(batch, plan):
             return self._fused.run(x_TD, batch, plan)
         for layer in self.layers:
             x_TD = layer(x_TD, batch, plan)
