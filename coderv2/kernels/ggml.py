@@ -57,10 +57,19 @@ TYPES = {
 _PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
+class NotFinite(ValueError):
+    """Raised where a tensor holds NaN or infinities."""
+
+
 def pack(number: int, data: Tensor, shape: tuple[int, ...]) -> Weight:
-    """A tensor of a file (its bytes, its shape outermost first) in kernel order; every number stays what it is."""
+    """A tensor of a file (its bytes, its shape outermost first) in kernel order; every number stays what it is.
+
+    Raises NotFinite, and Unsupported where quants would need the kernels.
+    """
     kind = TYPES[number]
     if kind.name in _PLAIN:
+        if not is_finite(number, data):
+            raise NotFinite
         return packing.pack(plain(number, data, shape), kind.format)
     if kernels is None:
         raise Unsupported(
@@ -71,7 +80,9 @@ def pack(number: int, data: Tensor, shape: tuple[int, ...]) -> Weight:
     matrices = math.prod(shape[:-2])
     format = FORMATS[kind.format]
     packed = empty_bytes(matrices * format.bytes(O, I))
-    kernels.pack_ggml(number, data.data_ptr(), matrices, O, I, packed.data_ptr())
+    # Looked at on the way, since a pass of its own takes as long as reading the file.
+    if not kernels.pack_ggml(number, data.data_ptr(), matrices, O, I, packed.data_ptr()):
+        raise NotFinite
     return Weight(format, shape, packed.view(*shape[:-2], -1) if len(shape) > 2 else packed)
 
 
