@@ -1,8 +1,8 @@
 """Time and peak memory of opening a GGUF file and its packed copy, beside reading the same bytes, in fresh processes.
 
 `python -m benchmarks.loading_packed FILE.gguf FOLDER` (made by `coderv2 convert FILE.gguf FOLDER --pack`). Each file is
-read once beforehand, so that it lies in the page cache as far as there is room; what the system had to fetch from disk all
-the same is recorded too.
+read once beforehand, so that it lies in the page cache as far as there is room; what the system had to fetch from disk
+all the same is recorded too.
 """
 
 import argparse

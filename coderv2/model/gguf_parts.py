@@ -80,9 +80,8 @@ class Gguf:
 
     def packed(self, name: str) -> Weight:
         """A tensor in kernel order, looked through like `stored`."""
-        entry = self.entry(name)
         try:
-            return ggml.pack(entry.type, self._file_of[name].bytes_of(name), entry.shape)
+            return self._file_of[name].packed(name)
         except ggml.NotFinite:
             raise self._not_finite(name) from None
 

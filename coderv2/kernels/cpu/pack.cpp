@@ -10,6 +10,7 @@
 #include "layout.h"
 #include "pool.h"
 #include "product.h"
+#include "read.h"
 
 namespace coderv2 {
 namespace {
@@ -54,12 +55,6 @@ void fifth_bits(const uint8_t* from, uint8_t* to) {
         std::memcpy(to, &quants, 8);
     }
 }
-
-// One type of GGUF: how many columns a block has and bytes it takes, what it becomes, and how to take it apart.
-struct Source {
-    int type, columns, bytes, code;
-    void (*read)(const uint8_t* block, int group, Super& to);
-};
 
 void read_q4_0(const uint8_t* b, int g, Super& to) {
     to.wide_scales[g] = half_at(b);
@@ -187,20 +182,6 @@ void read_q6_k(const uint8_t* b, int, Super& to) {
     }
 }
 
-// By GGUF's own numbers of types.
-constexpr Source SOURCES[] = {
-    {2, 32, 18, Q4_FLAT, read_q4_0},   {3, 32, 20, Q4_FLAT_MIN, read_q4_1}, {6, 32, 22, Q5_FLAT, read_q5_0},
-    {7, 32, 24, Q5_FLAT_MIN, read_q5_1}, {8, 32, 34, INT8, read_q8_0},      {10, 256, 84, Q4_TWO_MIN, read_q2_k},
-    {11, 256, 110, Q4_TWO, read_q3_k}, {12, 256, 144, INT4, read_q4_k},     {13, 256, 176, Q5_TWO, read_q5_k},
-    {14, 256, 210, Q6_TWO, read_q6_k}, {20, 32, 18, INT8, read_iq4_nl},     {23, 256, 136, Q8_TWO, read_iq4_xs},
-};
-
-const Source& source_of(int type) {
-    for (const Source& source : SOURCES)
-        if (source.type == type) return source;
-    throw std::invalid_argument("this type of GGUF has no quants that can be packed");
-}
-
 // NaN and infinities have all bits of the exponent set.
 bool is_finite(const Format& format, const Super& super) {
     auto fails = [](uint16_t half) { return (half & 0x7c00) == 0x7c00; };
@@ -211,44 +192,89 @@ bool is_finite(const Format& format, const Super& super) {
 }
 
 // One block of sixteen rows; fewer at a matrix's end. False where a scale or minimum is not finite.
-bool pack_block(const Source& source, const uint8_t* from, int64_t row_bytes, int rows, int64_t columns, uint8_t* to) {
-    const Format& format = FORMATS[source.code];
+template <Code CODE, int COLUMNS, int BYTES, auto READ>
+bool pack_block(const uint8_t* from, int64_t row_bytes, int rows, int64_t columns, uint8_t* to) {
+    constexpr Format FORMAT = FORMATS[CODE];
     Super supers[ROWS] = {};
     bool finite = true;
     for (int64_t first = 0; first < columns; first += SUPER) {
         const int count = static_cast<int>(std::min<int64_t>(SUPER, columns - first));
         for (int r = 0; r < rows; ++r) {
-            const uint8_t* block = from + r * row_bytes + first / source.columns * source.bytes;
-            for (int done = 0; done < count; done += source.columns, block += source.bytes)
-                source.read(block, done / GROUP, supers[r]);
-            finite &= is_finite(format, supers[r]);
+            const uint8_t* block = from + r * row_bytes + first / COLUMNS * BYTES;
+            for (int done = 0; done < count; done += COLUMNS, block += BYTES) READ(block, done / GROUP, supers[r]);
+            finite &= is_finite(FORMAT, supers[r]);
         }
-        to = write_head(format, supers, to);
+        to = write_head(FORMAT, supers, to);
         for (int group = 0; group < count / GROUP; ++group) {
-            to = write_scales(format, supers, group, to);
-            write_quants(format, supers, group, to);
-            to += format.quant_bytes();
+            to = write_scales(FORMAT, supers, group, to);
+            write_quants(FORMAT, supers, group, to);
+            to += FORMAT.quant_bytes();
         }
     }
     return finite;
 }
 
-// E matrices [O, I] of a GGUF type, rows end to end, into kernel order. False where a scale or minimum is not finite.
-bool pack_ggml(int type, uintptr_t from, int64_t E, int64_t O, int64_t I, uintptr_t to) {
-    const Source& source = source_of(type);
-    const Format& format = FORMATS[source.code];
-    const int64_t row_bytes = I / source.columns * source.bytes, blocks = (O + ROWS - 1) / ROWS;
-    const int64_t block_bytes = format.block_bytes(I);
-    std::atomic<bool> finite = true;
-    parallel((E * blocks + 3) / 4, [&](int64_t task, int) {
-        for (int64_t i = 4 * task; i < std::min(E * blocks, 4 * task + 4); ++i) {
-            const int64_t e = i / blocks, b = i % blocks;
-            const uint8_t* rows = at<const uint8_t>(from) + (e * O + b * ROWS) * row_bytes;
-            const int count = static_cast<int>(std::min<int64_t>(ROWS, O - b * ROWS));
-            if (!pack_block(source, rows, row_bytes, count, I, at<uint8_t>(to) + i * block_bytes)) finite = false;
+// One type of GGUF by its own number: how many columns a block has and bytes it takes, what it becomes, and how.
+struct Source {
+    int type, columns, bytes, code;
+    bool (*pack)(const uint8_t* from, int64_t row_bytes, int rows, int64_t columns, uint8_t* to);
+
+    int64_t row_bytes(int64_t I) const { return I / columns * bytes; }
+};
+
+template <int TYPE, int COLUMNS, int BYTES, Code CODE, auto READ>
+constexpr Source FROM{TYPE, COLUMNS, BYTES, CODE, pack_block<CODE, COLUMNS, BYTES, READ>};
+
+constexpr Source SOURCES[] = {
+    FROM<2, 32, 18, Q4_FLAT, read_q4_0>,    FROM<3, 32, 20, Q4_FLAT_MIN, read_q4_1>, FROM<6, 32, 22, Q5_FLAT, read_q5_0>,
+    FROM<7, 32, 24, Q5_FLAT_MIN, read_q5_1>, FROM<8, 32, 34, INT8, read_q8_0>,       FROM<10, 256, 84, Q4_TWO_MIN, read_q2_k>,
+    FROM<11, 256, 110, Q4_TWO, read_q3_k>,  FROM<12, 256, 144, INT4, read_q4_k>,     FROM<13, 256, 176, Q5_TWO, read_q5_k>,
+    FROM<14, 256, 210, Q6_TWO, read_q6_k>,  FROM<20, 32, 18, INT8, read_iq4_nl>,     FROM<23, 256, 136, Q8_TWO, read_iq4_xs>,
+};
+
+const Source& source_of(int type) {
+    for (const Source& source : SOURCES)
+        if (source.type == type) return source;
+    throw std::invalid_argument("this type of GGUF has no quants that can be packed");
+}
+
+enum Outcome { FINE, NOT_FINITE, UNREADABLE };
+
+// E matrices [O, I], rows end to end, into kernel order; rows(first, count) are their bytes, or null.
+template <typename Rows>
+int pack_all(const Source& source, int64_t E, int64_t O, int64_t I, uint8_t* to, Rows rows) {
+    constexpr int64_t PIECE = 1 << 19;  // bytes, about: a piece stays in a core's own cache
+    const int64_t row_bytes = source.row_bytes(I), block_bytes = FORMATS[source.code].block_bytes(I);
+    const int64_t blocks = (O + ROWS - 1) / ROWS, together = std::max<int64_t>(1, PIECE / (ROWS * row_bytes));
+    const int64_t tasks = (blocks + together - 1) / together;
+    std::atomic<int> outcome = FINE;
+    parallel(E * tasks, [&](int64_t task, int) {
+        const int64_t e = task / tasks, first = task % tasks * together * ROWS, end = std::min(O, first + together * ROWS);
+        const uint8_t* from = rows(e * O + first, end - first);
+        if (!from) outcome = UNREADABLE;
+        for (int64_t row = first; from && row < end; row += ROWS, from += ROWS * row_bytes) {
+            const int count = static_cast<int>(std::min<int64_t>(ROWS, end - row));
+            if (!source.pack(from, row_bytes, count, I, to + (e * blocks + row / ROWS) * block_bytes)) outcome = NOT_FINITE;
         }
     });
-    return finite;
+    return outcome;
+}
+
+int pack_ggml(int type, uintptr_t from, int64_t E, int64_t O, int64_t I, uintptr_t to) {
+    const Source& source = source_of(type);
+    return pack_all(source, E, O, I, at<uint8_t>(to),
+                    [&](int64_t first, int64_t) { return at<const uint8_t>(from) + first * source.row_bytes(I); });
+}
+
+// The same from an open file. Read piece by piece, since to map a file's pages takes longer than to copy them.
+int pack_ggml_file(int type, int file, int64_t offset, int64_t E, int64_t O, int64_t I, uintptr_t to) {
+    const Source& source = source_of(type);
+    const int64_t row_bytes = source.row_bytes(I);
+    return pack_all(source, E, O, I, at<uint8_t>(to), [&](int64_t first, int64_t count) -> const uint8_t* {
+        thread_local std::vector<uint8_t> piece;
+        piece.resize(count * row_bytes);
+        return read_piece(file, offset + first * row_bytes, piece.data(), count * row_bytes) ? piece.data() : nullptr;
+    });
 }
 
 // Rows of one matrix as float32: by way of a product with the columns of an identity would be exact too, but slow.
@@ -264,6 +290,7 @@ void unpack_rows(int code, uintptr_t data, int64_t O, int64_t I, uintptr_t ids, 
 
 void bind_pack(nanobind::module_& m) {
     m.def("pack_ggml", &pack_ggml, Unlocked());
+    m.def("pack_ggml_file", &pack_ggml_file, Unlocked());
     m.def("unpack_rows", &unpack_rows, Unlocked());
     m.def("ggml_types", [] {
         std::vector<std::tuple<int, int, int, int>> all;  // type, columns and bytes of a block, format
