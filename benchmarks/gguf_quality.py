@@ -44,22 +44,6 @@ TEXTS = (
     "configparser.py",
     "copy.py",
     "dataclasses.py",
-    "difflib.py",
-    "fractions.py",
-    "functools.py",
-    "getopt.py",
-    "glob.py",
-    "gzip.py",
-    "hmac.py",
-    "inspect.py",
-    "locale.py",
-    "netrc.py",
-    "pprint.py",
-    "random.py",
-    "sched.py",
-    "statistics.py",
-    "tarfile.py",
-    "zipfile.py",
 )
 TOKENS = 512
 NEIGHBOURS = 32

@@ -3,7 +3,7 @@
 A quantised weight is scale · quant (symmetric types) or scale · quant - minimum. For each group of columns several
 scales around the obvious one are tried; the quants of each fix the best scale (and minimum) by least squares; the try
 with the least weighted error stays. Large weights count more, since they meet the activations with more effect.
-`cpu/encode.cpp` does the same bit for bit, a hundred times as fast; without the kernels this is what runs.
+`cpu/encode.cpp` does the same bit for bit, fifteen times as fast; without the kernels this is what runs.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-// Numbers into GGUF's blocks of quants: bit for bit what coderv2/kernels/ggml_encode.py does in PyTorch, a hundred times
+// Numbers into GGUF's blocks of quants: bit for bit what coderv2/kernels/ggml_encode.py does in PyTorch, fifteen times
 // as fast. Sixteen groups of columns go at a time, as many blocks as these make.
 #include <algorithm>
 #include <bit>
