@@ -17,6 +17,14 @@ TEXTS = (
     "fnmatch.py",
     "csv.py",
     "colorsys.py",
+    "argparse.py",
+    "ast.py",
+    "base64.py",
+    "calendar.py",
+    "codecs.py",
+    "configparser.py",
+    "copy.py",
+    "dataclasses.py",
 )
 TOKENS = 512
 

@@ -54,25 +54,47 @@ TYPES = {
 }
 """By the number that files use."""
 
+_NOT_FINITE = 1  # an outcome in cpu/pack.cpp
 _PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
+class NotFinite(ValueError):
+    """Raised where a tensor holds NaN or infinities."""
+
+
 def pack(number: int, data: Tensor, shape: tuple[int, ...]) -> Weight:
-    """A tensor of a file (its bytes, its shape outermost first) in kernel order; every number stays what it is."""
+    """A tensor's bytes (its shape outermost first) in kernel order; every number stays what it is.
+
+    Raises NotFinite, and Unsupported where quants would need the kernels.
+    """
     kind = TYPES[number]
     if kind.name in _PLAIN:
+        if not is_finite(number, data):
+            raise NotFinite
         return packing.pack(plain(number, data, shape), kind.format)
+    return _quants(number, shape, "pack_ggml", data.data_ptr())
+
+
+def pack_from(file: int, offset: int, number: int, shape: tuple[int, ...]) -> Weight:
+    """The same of quants in an open file (its descriptor), which are read piece by piece; EOFError where it ends."""
+    return _quants(number, shape, "pack_ggml_file", file, offset)
+
+
+def _quants(number: int, shape: tuple[int, ...], function: str, *source: int) -> Weight:
+    kind = TYPES[number]
     if kernels is None:
         raise Unsupported(
             f"{kind.name} of a GGUF file is unpacked by the CPU kernels, which were not built; install a C++ "
             "compiler and reinstall"
         )
-    O, I = shape[-2:]
-    matrices = math.prod(shape[:-2])
-    format = FORMATS[kind.format]
+    *stack, O, I = shape
+    matrices, format = math.prod(stack), FORMATS[kind.format]
     packed = empty_bytes(matrices * format.bytes(O, I))
-    kernels.pack_ggml(number, data.data_ptr(), matrices, O, I, packed.data_ptr())
-    return Weight(format, shape, packed.view(*shape[:-2], -1) if len(shape) > 2 else packed)
+    # NaN is looked for on the way, since a pass of its own takes as long as reading the file.
+    outcome = getattr(kernels, function)(number, *source, matrices, O, I, packed.data_ptr())
+    if outcome:
+        raise NotFinite if outcome == _NOT_FINITE else EOFError
+    return Weight(format, shape, packed.view(*stack, -1) if stack else packed)
 
 
 def plain(number: int, data: Tensor, shape: tuple[int, ...]) -> Tensor:

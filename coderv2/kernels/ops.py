@@ -65,7 +65,7 @@ class Ops:
     mla_prefill = _by_place(reference.mla_prefill, native_attention.mla_prefill, rows=(0, 1, 2))
     rms_norm = _by_place(reference.rms_norm, native_attention.rms_norm, rows=(0, 1))
     rope = _by_place(reference.rope, native_attention.rope, rows=(0, 1, 2))
-    router = staticmethod(reference.router)
+    router: Any = staticmethod(reference.router)
     swiglu = _by_weight(reference.swiglu, native.swiglu)
 
     @classmethod
@@ -126,7 +126,7 @@ class InvariantOps(Ops):
     head_linear = _by_weight(invariant.head_linear, native.head_linear)
     linear = _by_weight(invariant.linear, native.linear)
     mla_decode = _mla_decode(invariant.mla_decode)
-    router = staticmethod(invariant.router)
+    router: Any = staticmethod(invariant.router)
     swiglu = _by_weight(invariant.swiglu, native.swiglu)
 
 

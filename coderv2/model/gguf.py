@@ -125,13 +125,11 @@ def _fill(file: Gguf, module: nn.Module, name: str, ours: str, dtype: torch.dtyp
         used = _fill_up_projection(file, module, ours, dtype)
     else:
         used = [tensor_name(ours) if tensor_name(ours) in file else "token_embd.weight"]
-        stored = file.stored(used[0])
-        if dtype is None and len(stored[2]) > 1:
-            set_weight(module, name, ggml.pack(*stored))
+        if dtype is None and len(file.entry(used[0]).shape) > 1:
+            set_weight(module, name, file.packed(used[0]))
         else:
-            plain = ggml.unpack(*stored).to(dtype or torch.float32, copy=True)
+            plain = ggml.unpack(*file.stored(used[0])).to(dtype or torch.float32, copy=True)
             module.register_parameter(name, nn.Parameter(plain, requires_grad=False))
-        del stored
     for one in used:
         file.forget(one)
     return sum(file.entry(one).size for one in used)

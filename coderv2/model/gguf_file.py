@@ -12,6 +12,7 @@ from torch import Tensor
 
 from coderv2.errors import BadCheckpoint, Unsupported, shown
 from coderv2.kernels import ggml
+from coderv2.kernels.formats import Weight
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -50,7 +51,8 @@ class GgufFile:
         self._size = path.stat().st_size
         if self._size < 24:
             raise BadCheckpoint(f"{path}: {self._size} bytes, too short for a GGUF header")
-        self._map = self._mapped(path)
+        self._file = path.open("rb")
+        self._map = self._mapped()
         self._at = 0
         try:
             self._read()
@@ -58,14 +60,13 @@ class GgufFile:
             self.close()
             raise
 
-    @staticmethod
-    def _mapped(path: Path) -> mmap.mmap:
-        with path.open("rb") as file:
-            try:
-                # A private mapping, since torch wants memory that it could write to; nothing ever is written.
-                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-            except OSError as error:
-                raise BadCheckpoint(f"{path}: cannot be mapped into memory: {error.strerror}") from None
+    def _mapped(self) -> mmap.mmap:
+        try:
+            # A private mapping, since torch wants memory that it could write to; nothing ever is written.
+            return mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_COPY)
+        except OSError as error:
+            self._file.close()
+            raise BadCheckpoint(f"{self.path}: cannot be mapped into memory: {error.strerror}") from None
 
     def _read(self) -> None:
         if self._take(4) != _MAGIC:
@@ -194,6 +195,19 @@ class GgufFile:
         entry = self.entries[name]
         return torch.frombuffer(self._map, dtype=torch.uint8, count=entry.size, offset=entry.begin)
 
+    def packed(self, name: str) -> Weight:
+        """A tensor in kernel order; ggml.NotFinite where it holds NaN or infinities.
+
+        Quants are read and not mapped: on two cores the pages' faults took longer than all the rest of a load.
+        """
+        entry = self.entries[name]
+        if not entry.kind.floats:
+            return ggml.pack(entry.type, self.bytes_of(name), entry.shape)
+        try:
+            return ggml.pack_from(self._file.fileno(), entry.begin, entry.type, entry.shape)
+        except EOFError:
+            self._fail(f"{name}: the file ends within it, or cannot be read")
+
     def forget(self, name: str) -> None:
         """Gives the tensor's pages back, so that a load's memory is its weights and not also the file."""
         entry = self.entries[name]
@@ -204,4 +218,5 @@ class GgufFile:
 
     def close(self) -> None:
         """Unmaps the file, once nothing looks at its tensors."""
+        self._file.close()
         self._map.close()

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from coderv2.errors import BadCheckpoint, Unsupported, shown
 from coderv2.kernels import ggml
+from coderv2.kernels.formats import Weight
 from coderv2.model.gguf_file import Entry, GgufFile
 from coderv2.model.gguf_names import ARCHITECTURE
 
@@ -74,8 +75,18 @@ class Gguf:
         """A tensor's type, bytes and shape, as `ggml` takes them; BadCheckpoint where it holds NaN or infinities."""
         entry, data = self.entry(name), self._file_of[name].bytes_of(name)
         if not ggml.is_finite(entry.type, data):
-            raise BadCheckpoint(f"{self.path}: {name} holds NaN or infinite values")
+            raise self._not_finite(name)
         return entry.type, data, entry.shape
+
+    def packed(self, name: str) -> Weight:
+        """A tensor in kernel order, looked through like `stored`."""
+        try:
+            return self._file_of[name].packed(name)
+        except ggml.NotFinite:
+            raise self._not_finite(name) from None
+
+    def _not_finite(self, name: str) -> BadCheckpoint:
+        return BadCheckpoint(f"{self.path}: {name} holds NaN or infinite values")
 
     def forget(self, name: str) -> None:
         """Gives a tensor's memory back."""

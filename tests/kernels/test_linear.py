@@ -139,10 +139,3 @@ def test_embedding_gives_the_stored_numbers_of_each_token(isa_or_none: str, form
 def test_a_token_without_a_row_is_refused(isa: str, bad: int) -> None:
     with pytest.raises(IndexError, match="0 to 99"):
         native.embedding(torch.tensor([3, bad]), random_weight("int4", 100, 32))
-
-
-def test_router_gives_float32_affinities(isa_or_none: str) -> None:
-    weight, x_TD = random_weight("f32", 64, 288), random(9, 288)
-    scores_TE = native.router(x_TD, weight)
-    assert scores_TE.dtype == torch.float32
-    torch.testing.assert_close(scores_TE, reference.router(x_TD, unpack(weight)), rtol=1e-5, atol=1e-7)

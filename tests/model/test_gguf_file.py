@@ -206,6 +206,19 @@ def test_file_cut_within_its_tensors_is_one_error(good: bytes, tmp_path: Path) -
 
 
 @needs_kernels
+def test_file_that_shrinks_while_it_is_read_is_one_error(good: bytes, tmp_path: Path) -> None:
+    """Mapped, it would end the process."""
+    path = tmp_path / "x.gguf"
+    path.write_bytes(good)
+    file = GgufFile(path)
+    with path.open("r+b") as other:
+        other.truncate(file.entries["output.weight"].begin + 1)
+    with pytest.raises(BadCheckpoint, match=r"output\.weight: the file ends within it"):
+        file.packed("output.weight")
+    file.close()
+
+
+@needs_kernels
 @pytest.mark.parametrize("number", ODD_NUMBERS)
 def test_any_number_in_any_field_of_a_tensor_is_read_or_one_error(
     good: bytes, tmp_path: Path, number: int

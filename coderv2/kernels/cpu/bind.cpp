@@ -8,6 +8,7 @@ NB_MODULE(MODULE, m) {
     m.def("keep_memory", &coderv2::keep_memory);
     coderv2::bind_pack(m);
     coderv2::bind_round(m);
+    coderv2::bind_encode(m);
     coderv2::bind_load(m);
     coderv2::bind_linear(m);
     coderv2::bind_experts(m);

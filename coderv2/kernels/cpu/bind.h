@@ -20,6 +20,7 @@ using Unlocked = nanobind::call_guard<nanobind::gil_scoped_release>;
 
 void bind_pack(nanobind::module_& m);
 void bind_round(nanobind::module_& m);
+void bind_encode(nanobind::module_& m);
 void bind_load(nanobind::module_& m);
 void bind_linear(nanobind::module_& m);
 void bind_experts(nanobind::module_& m);

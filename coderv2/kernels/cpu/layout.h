@@ -3,8 +3,10 @@
 
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #include "formats.h"
+#include "simd.h"
 
 namespace coderv2 {
 
@@ -21,30 +23,29 @@ inline void lanes_of(const Super* rows, int step, uint8_t* to) {
     for (int r = 0; r < ROWS; ++r) std::memcpy(to + 4 * r, rows[r].quants + 4 * step, 4);
 }
 
+// A bit-plane: what stands from bit 4 on in each of PER steps, moved side by side into bytes.
+template <int PER, int... STEP>
+inline Bytes plane(const Bytes* steps, std::integer_sequence<int, STEP...>) {
+    constexpr int WIDTH = 8 / PER, MASK = (1 << WIDTH) - 1;
+    Bytes all = shifted<4>(steps[0], MASK);
+    ((all = either(all, shifted<4 - WIDTH * (STEP + 1)>(steps[STEP + 1], MASK << WIDTH * (STEP + 1)))), ...);
+    return all;
+}
+
 inline void write_quants(const Format& format, const Super* rows, int group, uint8_t* to) {
-    alignas(64) uint8_t steps[8][64];
-    for (int s = 0; s < 8; ++s) lanes_of(rows, 8 * group + s, steps[s]);
+    alignas(64) uint8_t lanes[8][64];
+    for (int s = 0; s < 8; ++s) lanes_of(rows, 8 * group + s, lanes[s]);
     if (format.bits == 8) {
-        std::memcpy(to, steps, 512);
+        std::memcpy(to, lanes, 512);
         return;
     }
+    Bytes steps[8];
+    for (int s = 0; s < 8; ++s) steps[s] = load_bytes(lanes[s]);
     for (int v = 0; v < 4; ++v)
-        for (int i = 0; i < 64; ++i)
-            to[64 * v + i] = static_cast<uint8_t>((steps[2 * v][i] & 15) | steps[2 * v + 1][i] << 4);
-    to += 256;
-    if (format.bits == 5)
-        for (int i = 0; i < 64; ++i) {
-            int plane = 0;
-            for (int s = 0; s < 8; ++s) plane |= (steps[s][i] >> 4 & 1) << s;
-            to[i] = static_cast<uint8_t>(plane);
-        }
-    if (format.bits == 6)
-        for (int v = 0; v < 2; ++v)
-            for (int i = 0; i < 64; ++i) {
-                int plane = 0;
-                for (int j = 0; j < 4; ++j) plane |= (steps[4 * v + j][i] >> 4) << 2 * j;
-                to[64 * v + i] = static_cast<uint8_t>(plane);
-            }
+        store_bytes(to + 64 * v, either(shifted<0>(steps[2 * v], 0x0f), shifted<-4>(steps[2 * v + 1], 0xf0)));
+    if (format.bits == 5) store_bytes(to + 256, plane<8>(steps, std::make_integer_sequence<int, 7>()));
+    for (int v = 0; format.bits == 6 && v < 2; ++v)
+        store_bytes(to + 256 + 64 * v, plane<4>(steps + 4 * v, std::make_integer_sequence<int, 3>()));
 }
 
 // Sixteen numbers, one of each row.

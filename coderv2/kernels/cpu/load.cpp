@@ -1,13 +1,11 @@
 // A file's bytes into memory, by all threads, with their checksum taken while they are in the cache.
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
-#include <cerrno>
 #include <cstring>
 
 #include "bind.h"
 #include "pool.h"
+#include "read.h"
 
 namespace coderv2 {
 namespace {
@@ -42,18 +40,6 @@ uint64_t checksum(uintptr_t data, int64_t count) {
     return in_pieces(count, [&](int64_t first, int64_t size) {
         return checksum_from(first / 8, at<const uint8_t>(data) + first, size);
     });
-}
-
-bool read_piece(int file, int64_t offset, uint8_t* to, int64_t count) {
-    while (count > 0) {
-        const ssize_t got = pread(file, to, static_cast<size_t>(count), offset);
-        if (got < 0 && errno == EINTR) continue;
-        if (got <= 0) return false;
-        to += got;
-        offset += got;
-        count -= got;
-    }
-    return true;
 }
 
 // (errno-like 0 or 1 where the file ended or could not be read, checksum).

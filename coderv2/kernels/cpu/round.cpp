@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "bind.h"
+#include "float16.h"
 #include "layout.h"
 #include "pool.h"
 
@@ -17,32 +18,13 @@ struct Wide {
     alignas(64) float x[ROWS][SUPER];
 };
 
-float half_to_float(uint16_t h) {
-    const uint32_t sign = (h & 0x8000u) << 16, magnitude = h & 0x7fffu;
-    if (magnitude >= 0x7c00u) return std::bit_cast<float>(sign | 0x7f800000u | (magnitude & 0x3ffu) << 13);
-    return std::bit_cast<float>(sign | magnitude << 13) * 0x1p112f;
-}
-
-// To nearest, ties to even; what is too large becomes infinite.
-uint16_t float_to_half(float f) {
-    const uint32_t bits = std::bit_cast<uint32_t>(f), magnitude = bits & 0x7fffffffu;
-    const auto sign = static_cast<uint16_t>(bits >> 16 & 0x8000u);
-    if (magnitude >= 0x47800000u) return sign | 0x7c00u;
-    // A float's own rounding does it: below 2^-14 at float16's least step, above at its eleventh bit.
-    if (magnitude < 0x38800000u) return sign | static_cast<uint16_t>(std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) + 0.5f) - 0x3f000000u);
-    return sign | static_cast<uint16_t>((magnitude - 0x38000000u + 0xfffu + (magnitude >> 13 & 1u)) >> 13);
-}
-
-// The same for e4m3, whose largest is 448; nothing larger comes here.
+// To nearest, ties to even; e4m3's largest is 448, and nothing larger comes here.
 uint8_t float_to_e4m3(float f) {
     const uint32_t bits = std::bit_cast<uint32_t>(f), magnitude = bits & 0x7fffffffu;
     const auto sign = static_cast<uint8_t>(bits >> 24 & 0x80u);
     if (magnitude < 0x3c800000u) return sign | static_cast<uint8_t>(std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) + 0x1p14f) - 0x46800000u);
     return sign | static_cast<uint8_t>((magnitude - 0x3c000000u + 0x7ffffu + (magnitude >> 20 & 1u)) >> 20);
 }
-
-// As the kernels compute, without a branch for zero rows of a block.
-float inverse(float x) { return x == 0.0f ? 0.0f : 1.0f / x; }
 
 // Of the magnitudes, compared as whole numbers, since these a compiler may compare in any order.
 float largest(const float* x, int count) {
