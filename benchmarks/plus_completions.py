@@ -81,7 +81,9 @@ def _of(row: dict[str, Any], number: int, seed: int) -> Iterator[tuple[str, str]
 def mutated(code: str, entry_point: str, chance: random.Random) -> str:
     """The code with one operator or constant changed, or a function that returns nothing where there is none. It may
     still be right."""
-    with warnings.catch_warnings(action="ignore"):  # some of the data's texts have escapes that Python does not know
+    with warnings.catch_warnings(
+        action="ignore"
+    ):  # some of the data's texts have escapes that Python does not know
         tree = ast.parse(code)
     places = [node for node in ast.walk(tree) if _change(node, apply=False)]
     if places:
