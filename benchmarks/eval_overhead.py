@@ -22,7 +22,7 @@ from coderv2.evaluation.asking import Ask, Chat, Exchange, Place, Problem, Style
 from coderv2.evaluation.data import Data
 from coderv2.evaluation.endpoint import Endpoint
 from coderv2.evaluation.run import Settings, run
-from coderv2.evaluation.task import Score, Task, Tools, verdict
+from coderv2.evaluation.task import Score, Scored, Tools, verdict
 from coderv2.evaluation.toolbox import Toolbox
 
 SAMPLES, IN_FLIGHT = 2000, 64
@@ -31,7 +31,7 @@ _BODY = json.dumps(_REPLY).encode()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Numbers(Task):
+class Numbers(Scored):
     """Prompts of a usual length, a score that takes no time."""
 
     def problems(self, data: Data) -> Iterable[Problem]:

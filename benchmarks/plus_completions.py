@@ -4,6 +4,7 @@ import ast
 import gzip
 import json
 import random
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,10 @@ def _of(row: dict[str, Any], number: int, seed: int) -> Iterator[tuple[str, str]
 def mutated(code: str, entry_point: str, chance: random.Random) -> str:
     """The code with one operator or constant changed, or a function that returns nothing where there is none. It may
     still be right."""
-    tree = ast.parse(code)
+    with warnings.catch_warnings(
+        action="ignore"
+    ):  # some of the data's texts have escapes that Python does not know
+        tree = ast.parse(code)
     places = [node for node in ast.walk(tree) if _change(node, apply=False)]
     if places:
         _change(chance.choice(places), apply=True)

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 
 from coderv2.data import shards
+from coderv2.evaluation import suite
+from coderv2.evaluation.report import shown
 from coderv2.model.transformer import Transformer
 from coderv2.training import checkpoint
 
@@ -17,9 +19,30 @@ TEMPLATE = Path(__file__).parent / "model_card.md"
 def write(path: Path, figures: dict[str, Any]) -> None:
     """The template with the figures of `bundled.measure` in it."""
     rows = "\n".join(f"| bits per byte, {name} | {bits:.3f} |" for name, bits in figures["bits"].items())
-    text = TEMPLATE.read_text(encoding="utf-8").format(**figures, bits_rows=rows)
+    scored = benchmarks(path.parent.parent / "benchmarks")
+    text = TEMPLATE.read_text(encoding="utf-8").format(**figures, bits_rows=rows, benchmarks=scored)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
+
+
+def benchmarks(run: Path) -> str:
+    """The scores of `coderv2 eval all -m MODEL --out RUN`, as a table, and what could not be run."""
+    if not (run / suite.SUMMARY).exists():
+        return (
+            f"No benchmarks were run on these weights (`coderv2 eval all -m {run.parent}/model --out {run}`)."
+        )
+    summary = suite.read(run)
+    done = {name: figures for name, figures in summary.items() if figures["value"] is not None}
+    rows = [
+        f"| {f['title']} | {f['metric']} | {f['prompt']} | {shown(name, f['value'])} "
+        f"| {shown(name, f['low'])} to {shown(name, f['high'])} | {f['n']} | {f['truncated']} |"
+        for name, f in done.items()
+    ]
+    head = "| task | metric | prompt | score | 95 % interval | problems | cut off |\n|---|---|---|---|---|---|---|"
+    missing = ", ".join(f["title"] for f in summary.values() if f["value"] is None)
+    return (
+        "\n".join([head, *rows]) + f"\n\nNot run, for want of data, a tool or a judge: {missing or 'none'}."
+    )
 
 
 def machine() -> str:

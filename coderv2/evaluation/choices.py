@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coderv2.evaluation.asking import Ask, Chat, Choose, Decoding, Exchange, Problem, Style
-from coderv2.evaluation.task import Score, Task, Tools, verdict
+from coderv2.evaluation.task import Score, Scored, Tools, verdict
 
 LETTERS = "ABCDEFGHIJ"
 _REASONED = Decoding(max_tokens=2048)
@@ -60,7 +60,7 @@ class Layout:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MultipleChoice(Task):
+class MultipleChoice(Scored):
     """`problem.row` holds the `question`, and its `shots`: questions with known answers."""
 
     layout: Layout = Layout()

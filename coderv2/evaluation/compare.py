@@ -26,8 +26,9 @@ class Difference:
 
 
 def differences(first: Path, second: Path) -> Iterator[Difference]:
-    """For each task that both runs have. Raises BadData when there is none."""
-    shared = [name for name in suite.read(first) if _has(first, name) and _has(second, name)]
+    """For each task that both runs have. Raises BadData when there is none, or one of the two is no run."""
+    both = suite.read(first).keys() & suite.read(second).keys()
+    shared = [name for name in suite.read(first) if name in both and _has(first, name) and _has(second, name)]
     if not shared:
         raise BadData(f"{first} and {second} have no task in common")
     return (_difference(name, _values(first, name), _values(second, name)) for name in shared)

@@ -10,6 +10,7 @@ import httpx
 
 from coderv2.errors import ContextTooLong, InvalidValue, ServiceError, Unsupported
 from coderv2.evaluation.asking import Ask, Chat, Choose, Complete, Decoding, Infill, Place, Reply
+from coderv2.evaluation.clients import Clients
 from coderv2.evaluation.pace import Pace
 from coderv2.log import logger
 from coderv2.text.tokenizer import Tokenizer
@@ -58,15 +59,12 @@ class Endpoint:
         self._pace = Pace(in_flight)
         self._first_wait, self._patience = first_wait, patience
         self._served_at = 0.0
-        limits = httpx.Limits(max_connections=in_flight, max_keepalive_connections=in_flight)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._client = httpx.AsyncClient(
-            headers=headers, limits=limits, timeout=httpx.Timeout(timeout, connect=10.0)
-        )
+        self._clients = Clients(headers, httpx.Timeout(timeout, connect=10.0))
 
     async def close(self) -> None:
         """Closes the connections."""
-        await self._client.aclose()
+        await self._clients.close()
 
     async def reply(self, ask: Ask, place: Place) -> Reply:
         """See `Generator`."""
@@ -139,7 +137,7 @@ class Endpoint:
 
     async def _try(self, method: str, route: str, body: dict[str, Any] | None) -> _Outcome:
         try:
-            answer = await self._client.request(method, f"{self.url}/{route}", json=body)
+            answer = await self._clients.request(method, f"{self.url}/{route}", body)
         except httpx.HTTPError as error:
             return None, f"no answer ({type(error).__name__}: {error})", None
         excerpt = answer.text[:200]

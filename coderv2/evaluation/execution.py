@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from coderv2.evaluation.asking import Chat, Exchange, Problem
 from coderv2.evaluation.score import Figures, Item, pass_rate
-from coderv2.evaluation.task import Score, Task, Tools
+from coderv2.evaluation.task import Score, Scored, Tools
 from coderv2.evaluation.toolbox import missing
 from coderv2.sandbox.judge import Program
 from coderv2.sandbox.limits import Limits
@@ -34,7 +34,7 @@ def last_block(reply: str) -> str | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Executed(Task):
+class Executed(Scored):
     """Passes when its program runs through all tests."""
 
     metric: str = "pass@1"

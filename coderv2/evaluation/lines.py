@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
-from coderv2.evaluation.task import Score, Task, verdict
+from coderv2.evaluation.task import Score, Scored, verdict
 
 _COMMENTS = {"python": ("#",), "java": ("//", "/*", "*"), "javascript": ("//", "/*", "*")}
 
 
 @dataclass(frozen=True, kw_only=True)
-class NextLine(Task):
+class NextLine(Scored):
     """Scored by `compared`; nothing is run."""
 
     metric: str = "exact match"

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coderv2.evaluation.asking import Chat, Decoding
-from coderv2.evaluation.task import Task, Tools
+from coderv2.evaluation.task import Scored, Tools
 from coderv2.text.chat import Message
 
 
 @dataclass(frozen=True, kw_only=True)
-class Refereed(Task):
+class Refereed(Scored):
     """What these tasks share: a chat model answers, a judging model is needed."""
 
     refereed: bool = True

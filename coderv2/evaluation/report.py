@@ -72,8 +72,7 @@ def page(sections: Sequence[Section], pictures: Mapping[str, bytes]) -> str:
 _STYLE = (
     "<style>body{font:15px/1.5 system-ui;max-width:70em;margin:2em auto;padding:0 1em}table{border-collapse:collapse}"
     "td,th{padding:.2em .7em;border-bottom:1px solid "
-    "#ddd;text-align:right}td:first-child,th:first-child{text-align:left}"
-    "img{max-width:100%}</style>"
+    "#ddd;text-align:left}.n{text-align:right;white-space:nowrap}td:first-child{white-space:nowrap}div{overflow-x:auto}img{max-width:100%}</style>"
 )
 
 
@@ -112,13 +111,12 @@ def _overview(summary: suite.Summary) -> Cells:
 
 
 def _notes(summary: suite.Summary) -> Iterator[str]:
-    models = {figures["model"] for figures in summary.values() if figures["value"] is not None}
-    yield f"Model: {', '.join(sorted(models)) or 'none'}."
-    for figures in summary.values():
-        if figures["value"] is not None and figures["limit"]:
-            yield f"{figures['title']}: {figures['n']} problems of more (--limit); not comparable item by item."
-        if figures["value"] is not None and figures["note"]:
-            yield f"{figures['title']}: {figures['note']}"
+    run = [figures for figures in summary.values() if figures["value"] is not None]
+    yield f"Model: {', '.join(sorted({figures['model'] for figures in run})) or 'none'}."
+    limited = [f"{figures['title']} ({figures['n']})" for figures in run if figures["limit"]]
+    if limited:
+        yield f"Only some of the problems (--limit), so not comparable item by item: {', '.join(limited)}."
+    yield from (f"{figures['title']}: {figures['note']}" for figures in run if figures["note"])
 
 
 def _beside(table: Table, summary: suite.Summary) -> Cells:
@@ -135,7 +133,10 @@ def shown(task: str, value: float | None) -> str:
 
 
 def _published_cell(value: float | None) -> str:
-    return "-" if value is None else f"{value:g}"
+    """With one decimal, or with the two, or none, that were published."""
+    if value is None:
+        return "-"
+    return f"{value:.1f}" if isinstance(value, float) and round(value, 1) == value else f"{value:g}"
 
 
 def _published(task: str) -> dict[str, float | None]:
@@ -163,11 +164,16 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _html_table(cells: Cells) -> str:
-    rows = [[html.escape(cell) for cell in row] for row in cells]
-    head, *body = rows
-    lines = [f"<tr>{''.join(f'<th>{cell}</th>' for cell in head)}</tr>"]
-    lines += [f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in body]
-    return f"<table>{''.join(lines)}</table>"
+    head, *body = cells
+    lines = [f"<tr>{''.join(f'<th>{html.escape(cell)}</th>' for cell in head)}</tr>"]
+    lines += [f"<tr>{''.join(map(_html_cell, row))}</tr>" for row in body]
+    return f"<div><table>{''.join(lines)}</table></div>"
+
+
+def _html_cell(cell: str) -> str:
+    """Numbers to the right."""
+    kind = " class=n" if cell[:1].isdecimal() or cell in ("-", "not run", "") else ""
+    return f"<td{kind}>{html.escape(cell)}</td>"
 
 
 def _html_notes(notes: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from coderv2.errors import BadData, ContextTooLong, InvalidValue, Unsupported
-from coderv2.evaluation.asking import Ask, Exchange, Generator, Place, Problem, Reply, Style
+from coderv2.evaluation.asking import Ask, Choose, Exchange, Generator, Place, Problem, Reply, Style
 from coderv2.evaluation.data import Data
 from coderv2.evaluation.records import Record, Records, item
 from coderv2.evaluation.score import Figures
@@ -57,7 +57,9 @@ class Settings:
         )
 
     def decoded(self, ask: Ask) -> Ask:
-        """The ask with what the caller wants otherwise than the protocol."""
+        """The ask with what the caller wants otherwise than the protocol. Options are weighed, nothing is written."""
+        if isinstance(ask, Choose):
+            return ask
         wanted = {"temperature": self.temperature, "top_p": self.top_p, "max_tokens": self.max_tokens}
         given: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
         return replace(ask, decoding=replace(ask.decoding, **given)) if given else ask

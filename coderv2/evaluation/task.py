@@ -96,10 +96,6 @@ class Task(ABC):
         """What the model is asked."""
 
     @abstractmethod
-    async def score(self, problem: Problem, exchange: Exchange, tools: Tools) -> Score:
-        """What its reply is worth."""
-
-    @abstractmethod
     def canonical(self, problem: Problem, style: Style) -> str:
         """A reply that must get the full score."""
 
@@ -107,12 +103,25 @@ class Task(ABC):
         """What program is missing on this machine, and how to get it; None when none is."""
         return None
 
+    @abstractmethod
+    async def attempt(self, place: Place, style: Style, tools: Tools) -> Attempt:
+        """Asks and scores once."""
+
+    def figures(self, items: Sequence[Item]) -> Figures:
+        """The task's number from all its samples: the mean over problems, unless the protocol says otherwise."""
+        return mean(items, self.metric)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored(Task):
+    """A benchmark whose replies can be scored by themselves, without what the prompt was made from."""
+
+    @abstractmethod
+    async def score(self, problem: Problem, exchange: Exchange, tools: Tools) -> Score:
+        """What its reply is worth."""
+
     async def attempt(self, place: Place, style: Style, tools: Tools) -> Attempt:
         """Asks and scores once. Tasks of several turns do more."""
         ask = self.prompt(place.problem, style)
         exchange = Exchange(ask, await tools.ask(ask, place))
         return Attempt(exchange, await self.score(place.problem, exchange, tools))
-
-    def figures(self, items: Sequence[Item]) -> Figures:
-        """The task's number from all its samples: the mean over problems, unless the protocol says otherwise."""
-        return mean(items, self.metric)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from coderv2.evaluation.asking import Ask, Chat, Complete, Decoding, Exchange, Problem, Style
-from coderv2.evaluation.task import Score, Task, Tools, verdict
+from coderv2.evaluation.task import Score, Scored, Tools, verdict
 
 ENGLISH = "\nPlease reason step by step, and put your final answer within \\boxed{}."
 CHINESE = "\n请通过逐步推理来解答问题，并把最终答案放置于\\boxed{}中。"
@@ -12,7 +12,7 @@ _REASONED = Decoding(max_tokens=2048)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Worked(Task):
+class Worked(Scored):
     """`problem.row` holds `question`, `answer`, and the `shots` of a base model: worked examples as text."""
 
     extract: Callable[[str], str]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from coderv2.evaluation.asking import Ask, Chat, Complete, Decoding, Exchange, Problem, Style
-from coderv2.evaluation.task import Score, Task, Tools, verdict
+from coderv2.evaluation.task import Score, Scored, Tools, verdict
 
 _TO_LINE_END = Decoding(max_tokens=64, stop=("\n",))
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -28,7 +28,7 @@ def first_line(text: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Written(Task):
+class Written(Scored):
     """`problem.row` holds `question`, `answers` (any of which is right) and the text of the `shots` in front."""
 
     metric: str = "exact match"

@@ -130,7 +130,8 @@ def mla_prefill(
     scale: float,
     rounded: bool = False,
 ) -> Tensor:
-    """Causal attention in expanded form, shape [T, H, V]; `rounded` multiplies in bfloat16 and adds in float32."""
+    """Causal attention in expanded form, shape [T, H, V]; `rounded` multiplies weights and values in
+    bfloat16 and adds in float32."""
     q_THX, k_SHX, v_SHV = q_THX.contiguous(), k_SHX.contiguous(), v_SHV.contiguous()
     (T, H, X), V = q_THX.shape, v_SHV.shape[-1]
     out_THV = torch.empty(T, H, V)

@@ -4,16 +4,16 @@ import json
 import os
 import secrets
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from functools import cached_property
 
 from coderv2.errors import SandboxFailed
 from coderv2.sandbox import seccomp, wrapping
 from coderv2.sandbox.files import contents, inner_folders
-from coderv2.sandbox.limits import DEFAULTS, Limits, Outcome, Status, ending
+from coderv2.sandbox.limits import Job, Limits, Outcome, Status, ending
 from coderv2.sandbox.view import BOX, NOBODY, folders
-from coderv2.sandbox.watch import resident_bytes, watch
+from coderv2.sandbox.watch import watch_process
 
 
 class Bubblewrap:
@@ -21,31 +21,24 @@ class Bubblewrap:
 
     name = "bubblewrap"
 
-    def run(
-        self,
-        command: Sequence[str],
-        *,
-        files: Mapping[str, str | bytes] = {},
-        stdin: bytes = b"",
-        limits: Limits = DEFAULTS,
-    ) -> Outcome:
+    def run(self, job: Job) -> Outcome:
         with ExitStack() as fds:
             report, reporting = os.pipe()
             fds.callback(os.close, report)
-            inside = {path: _in_memory(fds, data) for path, data in contents(files).items()}
+            inside = {path: _in_memory(fds, data) for path, data in contents(job.files).items()}
             filtered = _in_memory(fds, seccomp.program())
             wrapped = [
                 *self._room,
-                *_writable(limits),
+                *_writable(job.limits),
                 *_files(inside),
                 *("--json-status-fd", str(reporting), "--seccomp", str(filtered), "--"),
-                *_limited(limits),
-                *command,
+                *_limited(job.limits),
+                *job.command,
             ]
             try:
                 process = subprocess.Popen(
                     wrapped,
-                    stdin=_in_memory(fds, stdin),
+                    stdin=_in_memory(fds, job.stdin),
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
                     pass_fds=[*inside.values(), filtered, reporting],
@@ -53,7 +46,7 @@ class Bubblewrap:
             finally:
                 os.close(reporting)
             with process:
-                return _outcome(process, report, limits)
+                return _outcome(process, report, job.limits)
 
     def close(self) -> None:
         """Nothing is kept."""
@@ -101,23 +94,14 @@ def _in_memory(fds: ExitStack, data: bytes) -> int:
 
 
 def _outcome(process: subprocess.Popen[bytes], report: int, limits: Limits) -> Outcome:
-    assert process.stdout
-    assert process.stderr
-    pid = process.pid
-    ended = os.pidfd_open(pid)
-
     def end() -> None:  # the kernel then kills the first process inside, and so all of them
         process.kill()
         process.wait()
 
-    try:
-        pipes = process.stdout.fileno(), process.stderr.fileno()
-        seen = watch(*pipes, ended, lambda: resident_bytes(pid), end, limits)
-    finally:
-        os.close(ended)
+    seen = watch_process(process, end, limits)
     if seen.limit:
-        return Outcome(seen.limit, None, seen.stdout, seen.stderr, seen.seconds)
-    return Outcome(*_ending(report, seen.stderr), seen.stdout, seen.stderr, seen.seconds)
+        return seen.outcome(seen.limit, None)
+    return seen.outcome(*_ending(report, seen.stderr))
 
 
 def _ending(report: int, stderr: bytes) -> tuple[Status, int]:

@@ -1,9 +1,11 @@
-"""What a freshly forked process does to itself before it becomes a stranger's program."""
+"""What a warden does to itself at its start, and a forked process before it becomes a stranger's program."""
 
 import ctypes
 import os
 import resource
-import secrets
+import signal
+from contextlib import suppress
+from dataclasses import dataclass
 
 from coderv2.sandbox import landlock, syscalls
 from coderv2.sandbox.limits import Limits
@@ -18,57 +20,105 @@ from coderv2.sandbox.room import (
     map_ids,
     mount_proc,
     mount_tmpfs,
+    unmount,
 )
 from coderv2.sandbox.view import BOX, NOBODY, folders
 
-NAMESPACES = NEW_PIDS | NEW_MOUNTS | NEW_NET | NEW_IPC | NEW_UTS | NEW_CGROUP  # of each program
+NAMESPACES = NEW_PIDS | NEW_MOUNTS | NEW_NET | NEW_IPC | NEW_UTS | NEW_CGROUP  # of each warden
 
 _DUMPABLE, _NO_NEW_PRIVILEGES, _SECCOMP, _DIE_WITH_PARENT, _DROP_CAPABILITY = 4, 38, 22, 1, 24
 _FILTER = 2
 _CAPABILITIES = range(64)
-_KILL = 9
 
 
-def be_first(limits: Limits) -> None:
-    """For the first process in new namespaces: fresh writable folders, its own `/proc`."""
-    syscalls.libc("prctl", _DIE_WITH_PARENT, _KILL, 0, 0, 0)
-    for path in folders():
-        mount_tmpfs(path, f"mode=777,size={limits.folder_bytes}")
+def be_first() -> None:
+    """For the first process of new namespaces, the warden: its own `/proc`, and nobody may look into it or stop it."""
+    syscalls.libc("prctl", _DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
     mount_proc()
     syscalls.libc("sethostname", b"box", 3)
+    signal.signal(signal.SIGINT, _interrupt)
+    syscalls.libc("prctl", _DUMPABLE, 0, 0, 0, 0)
+    _drop_capabilities()  # what it holds it keeps, but no program can gain any
+
+
+def _interrupt(*_: object) -> None:
+    """Programs are interrupted as usual; the first process, whose handler theirs is a copy of, is not."""
+    if os.getpid() != 1:
+        raise KeyboardInterrupt
+
+
+def make_folders(limits: Limits) -> None:
+    """Fresh, empty file systems for the next program, in which this process then stands."""
+    for path in folders():
+        mount_tmpfs(path, f"mode=777,size={limits.folder_bytes}")
     os.chdir(BOX)
 
 
-def be_secret() -> None:
-    """No other process may look into this one any more."""
-    syscalls.libc("prctl", _DUMPABLE, 0, 0, 0, 0)
+def clear_folders() -> None:
+    """And away with all that it wrote."""
+    os.chdir("/")
+    for path in folders():
+        with suppress(OSError):  # some are not there when it was the making that failed
+            unmount(path)
 
 
-def be_nobody(limits: Limits, filter_program: bytes) -> None:
-    """Gives up every right that a program can do without; there is no way back."""
-    os.setsid()
-    os.umask(0o022)
-    for name, value in limits.resources().items():
-        resource.setrlimit(getattr(resource, f"RLIMIT_{name.upper()}"), (value, value))
-    _drop_user()
-    syscalls.libc("prctl", _NO_NEW_PRIVILEGES, 1, 0, 0, 0)
-    landlock.restrict(_allowed())
-    _filter(filter_program)
+@dataclass(frozen=True)
+class Walls:
+    """What a program's process shuts itself in with, made before the fork: in a copy every touched page costs."""
+
+    resources: tuple[tuple[int, int], ...]
+    user: int  # one that nobody else is, since the kernel counts processes by user
+    rules: int | None
+    filter: "_Filter"
+
+    @classmethod
+    def made(cls, limits: Limits, filter_program: bytes) -> "Walls":
+        """Around the folders of now."""
+        resources = [
+            (int(getattr(resource, f"RLIMIT_{name.upper()}")), value)
+            for name, value in limits.resources().items()
+        ]
+        user = (1 << 30) + (int.from_bytes(os.urandom(4), "little") >> 2)
+        return cls(tuple(resources), user, landlock.ruleset(_allowed()), _Filter.of(filter_program))
+
+    def shut(self) -> None:
+        """Gives up every right that a program can do without; there is no way back."""
+        os.setsid()
+        os.umask(0o022)
+        for kind, value in self.resources:
+            resource.setrlimit(kind, (value, value))
+        _be_user(self.user) if os.getuid() == 0 else _be_nobody()
+        syscalls.libc("prctl", _NO_NEW_PRIVILEGES, 1, 0, 0, 0)
+        if self.rules is not None:
+            landlock.restrict(self.rules)
+        syscalls.libc("prctl", _SECCOMP, _FILTER, ctypes.addressof(self.filter), 0, 0)
+
+    def close(self) -> None:
+        """In the warden."""
+        if self.rules is not None:
+            os.close(self.rules)
 
 
-def _drop_user() -> None:
-    """Root becomes a user that nobody else is (the kernel counts processes by user), others nobody in a namespace."""
-    if os.getuid() == 0:
-        _drop_capabilities()
-        someone = (1 << 30) + secrets.randbelow(1 << 30)
-        os.setgroups([])
-        os.setresgid(someone, someone, someone)
-        os.setresuid(someone, someone, someone)
-    else:
-        user, group = os.getuid(), os.getgid()
-        syscalls.libc("unshare", NEW_USER)
-        map_ids(NOBODY, user, NOBODY, group)
-        _drop_capabilities()
+def _be_user(user: int) -> None:
+    """What root becomes."""
+    os.setgroups([])
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
+    _drop_inheritable()
+
+
+def _be_nobody() -> None:
+    """What anybody else becomes, in a namespace of users."""
+    user, group = os.getuid(), os.getgid()
+    syscalls.libc("prctl", _DUMPABLE, 1, 0, 0, 0)  # else it could not say who it is
+    syscalls.libc("unshare", NEW_USER)
+    map_ids(NOBODY, user, NOBODY, group)
+    _drop_capabilities()  # of a new namespace one has them all
+    _drop_inheritable()
+
+
+def _drop_inheritable() -> None:
+    """And whatever else is left of capabilities."""
     header, nothing = (0x20080522).to_bytes(4, "little") + bytes(4), bytes(24)
     syscalls.libc("capset", header, nothing)
 
@@ -90,7 +140,6 @@ def _allowed() -> dict[str, int]:
 class _Filter(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("program", ctypes.c_char_p))
 
-
-def _filter(program: bytes) -> None:
-    packed = _Filter(len(program) // 8, program)
-    syscalls.libc("prctl", _SECCOMP, _FILTER, ctypes.addressof(packed), 0, 0)
+    @classmethod
+    def of(cls, program: bytes) -> "_Filter":
+        return cls(len(program) // 8, program)

@@ -19,7 +19,7 @@ from coderv2.errors import SandboxFailed
 from coderv2.sandbox import toolchains
 from coderv2.sandbox.languages import language
 from coderv2.sandbox.reasons import DETAIL, REASONS, Failed, Reason, last, raise_if_failed
-from coderv2.sandbox.run import DEFAULTS, Limits, Outcome, Sandbox, best_sandbox
+from coderv2.sandbox.run import DEFAULTS, Job, Limits, Outcome, Sandbox, best_sandbox
 from coderv2.sandbox.toolchains import Toolchain
 
 COMPILING = Limits(seconds=60.0, memory_bytes=2 << 30, output_bytes=64 << 20, file_bytes=64 << 20)
@@ -45,8 +45,8 @@ class Program:
     files: Mapping[str, str | bytes] = field(default_factory=dict)  # beside it, by relative path
     limits: Limits = DEFAULTS  # of each run; compiling has its own
     vouched: bool = False
-    """The program is a judge itself, and trusted: its input ends with a secret word, its output with that word and a
-    reason (`passed`, `wrong` …)."""
+    """The program is a judge itself, and trusted: its `main` reads an input that ends with a secret word, and prints
+    that word and a reason (`passed`, `wrong` …)."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Judge:
         command = toolchain.run(source, program.limits)
         given = program.stdin + word.encode() + b"\n" if program.vouched else program.stdin
         for case in program.cases or [Case(given, None)]:
-            outcome = self.sandbox.run(command, files=files, stdin=case.stdin, limits=program.limits)
+            outcome = self.sandbox.run(Job(command, files, case.stdin, program.limits, program.vouched))
             raise_if_failed(outcome, toolchain.language)
             _compare(outcome, program, case, word)
         return outcome.stdout
@@ -122,7 +122,7 @@ class Judge:
         if command is None:
             return files
         shell = ["sh", "-c", '"$@" >&2 && exec tar cf - .', "sh", *command]
-        outcome = self.sandbox.run(shell, files=files, limits=COMPILING)
+        outcome = self.sandbox.run(Job(shell, files, limits=COMPILING))
         if outcome.code != 0:
             raise Failed("compile", last(outcome.stderr) or f"the compiler ended with {outcome.status}")
         return _unpacked(outcome.stdout)

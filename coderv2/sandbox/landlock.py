@@ -27,11 +27,11 @@ def everything(known: int) -> int:
     return sum(bits for since, bits in _FILES_BY_VERSION.items() if known >= since)
 
 
-def restrict(allowed: Mapping[str, int]) -> None:
-    """From now on only these rights below these paths, and no TCP. The process must have set no_new_privs."""
+def ruleset(allowed: Mapping[str, int]) -> int | None:
+    """Only these rights below these paths, and no TCP, as a file descriptor; None where the kernel has no Landlock."""
     known = version()
     if not known:
-        return
+        return None
     rights = everything(known)
     attributes = struct.pack("=QQQ", rights, _NETWORK if known >= 4 else 0, _SCOPES if known >= 6 else 0)
     size = 8 if known < 4 else 16 if known < 6 else 24
@@ -41,5 +41,9 @@ def restrict(allowed: Mapping[str, int]) -> None:
         beneath = struct.pack("=Qi", wanted & rights, fd)
         syscalls.call("landlock_add_rule", rules, _PATH_BENEATH, beneath, 0)
         os.close(fd)
+    return rules
+
+
+def restrict(rules: int) -> None:
+    """This process obeys the rules from now on. It must have set no_new_privs."""
     syscalls.call("landlock_restrict_self", rules, 0)
-    os.close(rules)

@@ -119,7 +119,7 @@ LANGUAGES = [
         "d",
         "program.d",
         "ldc",
-        "./program",
+        "./program --DRT-testmode=run-main",  # which else does not run where there are unit tests
         "ldc2 -unittest -of=program program.d",
         tell='import core.stdc.stdio; puts("{}");',
         closing=1,

@@ -41,12 +41,14 @@ DEFAULTS = Limits()
 
 @dataclass(frozen=True)
 class Job:
-    """What `Sandbox.run` was asked."""
+    """One run of one program: a command in a folder that holds `files` (relative path → contents) and nothing else."""
 
     command: Sequence[str]
-    files: Mapping[str, bytes]
-    stdin: bytes
-    limits: Limits
+    files: Mapping[str, str | bytes] = field(default_factory=dict)
+    stdin: bytes = b""
+    limits: Limits = DEFAULTS
+    trusted: bool = False
+    """The program is ours: a driver may load it once and then only call its `main`."""
 
 
 @dataclass(frozen=True)

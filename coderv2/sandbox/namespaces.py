@@ -1,18 +1,21 @@
 """The driver that builds its boxes itself: namespaces, Landlock, a filter of system calls, limits of resources."""
 
-import multiprocessing
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from coderv2.errors import SandboxFailed
 from coderv2.sandbox import wrapping
 from coderv2.sandbox.files import contents
-from coderv2.sandbox.limits import DEFAULTS, Job, Limits, Outcome
+from coderv2.sandbox.limits import Job, Outcome
+from coderv2.sandbox.line import Line
+from coderv2.sandbox.view import environment
 
 _PACKAGE = Path(__file__).parent.parent
 
@@ -27,15 +30,8 @@ class Namespaces:
         self._idle: list[_Warden] = []
         self._lock = threading.Lock()
 
-    def run(
-        self,
-        command: Sequence[str],
-        *,
-        files: Mapping[str, str | bytes] = {},
-        stdin: bytes = b"",
-        limits: Limits = DEFAULTS,
-    ) -> Outcome:
-        job = Job(tuple(command), contents(files), stdin, limits)
+    def run(self, job: Job) -> Outcome:
+        job = replace(job, files=contents(job.files))
         with self._lock:
             warden = self._idle.pop() if self._idle else None
         warden = warden or _Warden(self._within)
@@ -58,20 +54,17 @@ class _Warden:
 
     def __init__(self, within: Sequence[str]) -> None:
         """`within` is the start of a command that makes a room; without it the warden makes its own."""
-        self._line, theirs = multiprocessing.Pipe()
+        ours, theirs = socket.socketpair()
+        self._line = Line(ours.detach())
         with tempfile.TemporaryDirectory(prefix="coderv2-room-") as empty, theirs:
-            command = [
-                sys.executable,
-                "-m",
-                "coderv2.sandbox.warden",
-                str(theirs.fileno()),
-                "" if within else empty,
-            ]
+            fd = theirs.fileno()
+            command = [sys.executable, "-m", "coderv2.sandbox.warden", str(fd), "" if within else empty]
             self._process = subprocess.Popen(
                 [*within, *command],
                 cwd=_PACKAGE.parent,  # where Python looks for what it runs by its module's name
+                env=environment(),
                 stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[fd],
                 start_new_session=True,
             )
             theirs.close()
@@ -93,7 +86,7 @@ class _Warden:
 
     def _received(self) -> Outcome | str:
         try:
-            outcome: Outcome | str = self._line.recv()
+            outcome: Outcome | str = self._line.receive()
             return outcome
         except (EOFError, ConnectionError) as error:
             self.close()

@@ -29,6 +29,8 @@ class Failed(Exception):
 def raise_if_failed(outcome: Outcome, language: Language) -> None:
     """Raises Failed unless the program ended well."""
     error = last(outcome.stderr)
+    if not error and outcome.code != 0:  # Go's tests complain on standard output
+        error = last(outcome.stdout)
     said_wrong = language.wrong in error
     if outcome.code == 0 and not (language.silent and said_wrong):
         return

@@ -33,7 +33,7 @@ def enter(empty: str) -> None:
         Path(empty + folder).mkdir(parents=True, exist_ok=True)
     syscalls.call("pivot_root", os.fsencode(empty), os.fsencode(f"{empty}/old"))
     os.chdir("/")
-    syscalls.libc("umount2", b"/old", _DETACH)
+    unmount("/old")
     Path("/old").rmdir()
     _restrict("/", _READ_ONLY, below=False)
 
@@ -42,6 +42,11 @@ def mount_tmpfs(path: str, options: str) -> None:
     """An empty file system in memory."""
     flags = _NO_SETUID | _NO_DEVICES
     syscalls.libc("mount", b"tmpfs", os.fsencode(path), b"tmpfs", flags, options.encode())
+
+
+def unmount(path: str) -> None:
+    """Takes away what was mounted there last."""
+    syscalls.libc("umount2", os.fsencode(path), _DETACH)
 
 
 def mount_proc() -> None:

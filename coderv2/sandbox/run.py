@@ -1,9 +1,9 @@
 """One program under limits, on a machine that it must not harm.
 
-A driver starts the program in fresh user, process, mount, network, IPC and host-name namespaces, as nobody, without
-any capability, under a seccomp filter and rlimits. It sees `/usr`, the libraries, the interpreters (all read-only), a
-writable folder `/box` that holds its files and nothing else, and devices that give nothing away. When it ends, or a
-limit is passed, every process that it started is killed with it.
+A driver starts the program in user, process, mount, network, IPC and host-name namespaces of its own, as nobody,
+without any capability, under a seccomp filter and rlimits. It sees `/usr`, the libraries, the interpreters (all
+read-only), a writable folder `/box` that holds its files and nothing else, and devices that give nothing away. When it
+ends, or a limit is passed, every process that it started is killed with it.
 
 What this does not stop:
 
@@ -15,17 +15,17 @@ What this does not stop:
 - slowing others down: processor time is bounded by the time limit, not shared fairly.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Protocol
 
 from coderv2.errors import NoSandbox, SandboxFailed, Unsupported
 from coderv2.log import logger
 from coderv2.sandbox.bubblewrap import Bubblewrap
-from coderv2.sandbox.limits import DEFAULTS, Limits, Outcome, Status
+from coderv2.sandbox.limits import DEFAULTS, Job, Limits, Outcome, Status
 from coderv2.sandbox.namespaces import Namespaces
 from coderv2.sandbox.unprotected import Unprotected
 
-__all__ = ["DEFAULTS", "Limits", "Outcome", "Sandbox", "Status", "best_sandbox", "working"]
+__all__ = ["DEFAULTS", "Job", "Limits", "Outcome", "Sandbox", "Status", "best_sandbox", "working"]
 
 
 class Sandbox(Protocol):
@@ -33,15 +33,8 @@ class Sandbox(Protocol):
 
     name: str
 
-    def run(
-        self,
-        command: Sequence[str],
-        *,
-        files: Mapping[str, str | bytes] = {},
-        stdin: bytes = b"",
-        limits: Limits = DEFAULTS,
-    ) -> Outcome:
-        """Runs `command` in a folder that holds `files` (relative path → contents) and nothing else."""
+    def run(self, job: Job) -> Outcome:
+        """Runs it to its end or to the first limit that it passes."""
 
     def close(self) -> None:
         """Ends whatever the driver keeps running."""
@@ -77,7 +70,7 @@ def best_sandbox(unprotected: bool = False) -> Sandbox:
 
 def working(sandbox: Sandbox) -> Sandbox:
     """The same driver, once a trivial program has run in it; raises SandboxFailed with the reason where it does not."""
-    outcome = sandbox.run(["true"])
+    outcome = sandbox.run(Job(["true"]))
     if outcome.code != 0:
         raise SandboxFailed(
             f"a trivial program ended with {outcome.status} {outcome.stderr.decode(errors='replace')}"

@@ -1,67 +1,41 @@
 """A Python program that a copy of a running interpreter becomes, as `python program.py` would."""
 
 import atexit
+import io
 import os
 import sys
-import threading
 import traceback
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import NoReturn
 
 from coderv2.sandbox.view import BOX
 
-# What short programs import: loaded once, before the copies are made.
-_USUAL = [
-    "abc",
-    "array",
+# What most programs import, loaded once before the copies are made. What is not here takes a millisecond where it is
+# wanted; what is here makes every copy dearer, above all what runs code after each fork: `threading` and `random`.
+_USUAL = (
     "bisect",
-    "calendar",
-    "collections.abc",
-    "contextlib",
-    "copy",
     "cmath",
-    "csv",
-    "dataclasses",
+    "collections.abc",
+    "copy",
     "datetime",
-    "decimal",
-    "enum",
-    "fractions",
     "functools",
-    "hashlib",
     "heapq",
-    "inspect",
-    "io",
     "itertools",
     "json",
     "math",
-    "numbers",
     "operator",
-    "os",
     "pickle",
-    "platform",
-    "pprint",
-    "queue",
-    "random",
     "re",
-    "shutil",
-    "signal",
-    "statistics",
+    "select",
     "string",
-    "struct",
-    "subprocess",
     "sys",
-    "tempfile",
-    "textwrap",
-    "threading",
     "time",
+    "traceback",
     "typing",
-    "unittest",
-    "uuid",
-    "zlib",
-]
+)
 
 
 @dataclass(frozen=True)
@@ -69,6 +43,7 @@ class Script:
     """A file in the box."""
 
     file: str
+    module: types.ModuleType | None = None  # what it defines, where it was loaded beforehand
 
     @classmethod
     def of(cls, command: Sequence[str]) -> "Script | None":
@@ -76,30 +51,47 @@ class Script:
         plain = len(command) == 2 and command[0] == sys.executable and not command[1].startswith(("-", "/"))
         return cls(command[1]) if plain else None
 
+    def loaded(self) -> "Script":
+        """The same with its definitions made: only its `main` is left to call. Not for a stranger's script."""
+        module = types.ModuleType("program")
+        sys.modules[module.__name__] = module
+        self._define(module)
+        return Script(self.file, module)
+
     def run(self) -> NoReturn:
         """Runs it as the main module and ends the process."""
-        path = f"{BOX}/{self.file}"
-        _open_streams()
-        sys.argv, sys.path[0] = [self.file], path.rpartition("/")[0]
+        if self.module:
+            _end(_status(self.module.main))
+        sys.argv, sys.path[0] = [self.file], self._path.rpartition("/")[0]
         module = types.ModuleType("__main__")
-        module.__dict__.update(__file__=path, __builtins__=__builtins__, __annotations__={})
+        module.__dict__.update(__builtins__=__builtins__, __annotations__={})
         sys.modules["__main__"] = module
-        _end(_status(path, module.__dict__))
+        _end(_status(lambda: self._define(module)))
+
+    def _define(self, module: types.ModuleType) -> None:
+        module.__dict__["__file__"] = self._path
+        with open(self._path, "rb") as file:  # noqa: PTH123
+            code = compile(file.read(), self._path, "exec", dont_inherit=True)
+        exec(code, module.__dict__)
+
+    @property
+    def _path(self) -> str:
+        return f"{BOX}/{self.file}"
 
 
-def _status(path: str, space: dict[str, object]) -> int:
+def _status(run: Callable[[], object]) -> int:
     """The exit status of a script. What it raises is printed without the frames of this file, as usual."""
     try:
-        with open(path, "rb") as file:  # noqa: PTH123
-            code = compile(file.read(), path, "exec", dont_inherit=True)
-        exec(code, space)
+        run()
     except SystemExit as error:
         if error.code is None or isinstance(error.code, int):
             return (error.code or 0) & 0xFF
         print(error.code, file=sys.stderr)
         return 1
     except BaseException as error:
-        inner = error.__traceback__.tb_next if error.__traceback__ else None
+        inner = error.__traceback__
+        while inner and inner.tb_frame.f_code.co_filename == __file__:
+            inner = inner.tb_next
         traceback.print_exception(error.with_traceback(inner))
         return 1
     return 0
@@ -107,7 +99,8 @@ def _status(path: str, space: dict[str, object]) -> int:
 
 def _end(status: int) -> NoReturn:
     """As the interpreter ends, but for taking itself apart, which takes longer than most programs."""
-    threading._shutdown()  # type: ignore[attr-defined]
+    if threading := sys.modules.get("threading"):
+        threading._shutdown()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -118,14 +111,19 @@ def _end(status: int) -> NoReturn:
 
 
 def warm_up() -> None:
-    """Imports what most programs import."""
+    """Once, before the copies are made: imports, and standard streams for what their numbers will then mean."""
     for name in _USUAL:
         import_module(name)
-
-
-def _open_streams() -> None:
-    """Anew, for those that the interpreter has were made for other files."""
-    ways = {"stdin": ("r", -1, None), "stdout": ("w", -1, None), "stderr": ("w", 1, "backslashreplace")}
-    for fd, (name, (mode, buffering, errors)) in enumerate(ways.items()):
-        stream = open(fd, mode, buffering, "utf-8", errors, closefd=False)  # noqa: SIM115
+    streams = {"stdin": _reader(0), "stdout": _writer(1, "strict"), "stderr": _writer(2, "backslashreplace")}
+    for name, stream in streams.items():
         vars(sys).update({name: stream, f"__{name}__": stream})
+
+
+def _reader(fd: int) -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BufferedReader(io.FileIO(fd, "r", closefd=False)), "utf-8")
+
+
+def _writer(fd: int, errors: str) -> io.TextIOWrapper:
+    """Only the errors' is written line by line."""
+    raw = io.FileIO(fd, "w", closefd=False)
+    return io.TextIOWrapper(io.BufferedWriter(raw), "utf-8", errors, line_buffering=fd == 2)

@@ -39,6 +39,7 @@ _FORBIDDEN = (
     "mount_setattr",
     "move_mount",
     "move_pages",
+    "mq_open",
     "msgget",
     "name_to_handle_at",
     "open_by_handle_at",

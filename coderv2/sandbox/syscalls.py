@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-import platform
 import signal
 import sys
 
@@ -47,6 +46,7 @@ _NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "mount_setattr": (442, 442),
     "move_mount": (429, 429),
     "move_pages": (279, 239),
+    "mq_open": (240, 180),
     "msgget": (68, 186),
     "name_to_handle_at": (303, 264),
     "open_by_handle_at": (304, 265),
@@ -79,7 +79,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def arch() -> int:
     """The kernel's word for this machine. Raises Unsupported for one whose numbers are not known."""
-    machine = platform.machine()
+    machine = os.uname().machine
     if machine not in ARCHES or sys.byteorder != "little":
         raise Unsupported(
             f"the sandbox does not know the system calls of {machine}, only of {', '.join(ARCHES)}"

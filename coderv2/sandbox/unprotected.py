@@ -4,13 +4,12 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from coderv2.sandbox.files import contents, write
-from coderv2.sandbox.limits import DEFAULTS, Limits, Outcome, ending
+from coderv2.sandbox.limits import Job, Limits, Outcome, ending
 from coderv2.sandbox.view import environment
-from coderv2.sandbox.watch import resident_bytes, watch
+from coderv2.sandbox.watch import watch_process
 
 
 class Unprotected:
@@ -22,21 +21,14 @@ class Unprotected:
 
     name = "unprotected"
 
-    def run(
-        self,
-        command: Sequence[str],
-        *,
-        files: Mapping[str, str | bytes] = {},
-        stdin: bytes = b"",
-        limits: Limits = DEFAULTS,
-    ) -> Outcome:
+    def run(self, job: Job) -> Outcome:
         with tempfile.TemporaryDirectory(prefix="coderv2-", ignore_cleanup_errors=True) as folder:
-            write(folder, contents(files))
+            write(folder, contents(job.files))
             with tempfile.TemporaryFile() as given:
-                given.write(stdin)
+                given.write(job.stdin)
                 given.seek(0)
                 process = subprocess.Popen(
-                    [*_limited(limits), *command],
+                    [*_limited(job.limits), *job.command],
                     cwd=folder,
                     env={**environment(), "HOME": folder, "TMPDIR": folder},
                     stdin=given,
@@ -45,7 +37,7 @@ class Unprotected:
                     start_new_session=True,
                 )
             with process:
-                return _outcome(process, limits)
+                return _outcome(process, job.limits)
 
     def close(self) -> None:
         """Nothing is kept."""
@@ -57,22 +49,13 @@ def _limited(limits: Limits) -> list[str]:
 
 
 def _outcome(process: subprocess.Popen[bytes], limits: Limits) -> Outcome:
-    assert process.stdout
-    assert process.stderr
-    pid = process.pid
-    ended = os.pidfd_open(pid)
-
     def end() -> None:
         with suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
-    try:
-        pipes = process.stdout.fileno(), process.stderr.fileno()
-        seen = watch(*pipes, ended, lambda: resident_bytes(pid), end, limits)
-    finally:
-        os.close(ended)
+    seen = watch_process(process, end, limits)
     if seen.limit:
-        return Outcome(seen.limit, None, seen.stdout, seen.stderr, seen.seconds)
+        return seen.outcome(seen.limit, None)
     code = process.returncode
-    return Outcome(*ending(128 - code if code < 0 else code), seen.stdout, seen.stderr, seen.seconds)
+    return seen.outcome(*ending(128 - code if code < 0 else code))

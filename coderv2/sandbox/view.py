@@ -22,6 +22,7 @@ _SETTINGS = (
     "ld.so.cache",
     "localtime",
     "java*",
+    "ldc2.conf",
     "mono*",
     "php",
     "R",

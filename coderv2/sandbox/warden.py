@@ -1,31 +1,34 @@
-"""The process behind `namespaces`: it waits in a read-only room and forks a fresh box for each program.
+"""The process behind `namespaces`: it waits in a read-only room, in namespaces of its own, and forks the programs.
+
+Its namespaces are kept from one program to the next, for making them takes as long as a short program does. Nothing of
+a program is left in them: all of its processes are killed, what it wrote is unmounted, it was a user that nobody else
+will be, and what else a namespace could keep (message queues, shared memory) the filter of system calls denies.
 
 A program that is Python is not started but forked: the interpreter is already running, and the program gets a copy.
+Each page and each mapped library of this process is work for every fork: it imports only what programs import too.
 """
 
 import gc
-import json
 import os
-import signal
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from coderv2.errors import CoderV2Error
 from coderv2.sandbox import files, room, seccomp, syscalls
-from coderv2.sandbox.isolation import NAMESPACES, be_first, be_nobody, be_secret
+from coderv2.sandbox.isolation import NAMESPACES, Walls, be_first, clear_folders, make_folders
 from coderv2.sandbox.limits import Job, Limits, Outcome
+from coderv2.sandbox.line import Line
+from coderv2.sandbox.offspring import Offspring, living
 from coderv2.sandbox.script import Script, warm_up
-from coderv2.sandbox.view import BOX, environment
+from coderv2.sandbox.view import BOX
 from coderv2.sandbox.watch import resident_bytes, watch
 
 
 @dataclass(frozen=True)
 class Streams:
-    """Both ends of a program's pipes, as file descriptors; the last pair tells how it ended."""
+    """Both ends of a program's pipes, as file descriptors; the last pair tells why it did not begin."""
 
     stdin: int
     stdout: tuple[int, int]
@@ -51,39 +54,36 @@ class Streams:
         """Standard input, output and error of the program."""
         return self.stdin, self.stdout[1], self.stderr[1]
 
-    @property
-    def writers(self) -> tuple[int, ...]:
-        """What the box keeps."""
-        return *self.given, self.report[1]
+    def give(self) -> None:
+        """To the program, in whose process this is called."""
+        for number, fd in enumerate(self.given):
+            os.dup2(fd, number)
 
-    def close(self, fds: tuple[int, ...]) -> None:
-        """In the process that has no use for them."""
-        for fd in fds:
+    def let_go(self) -> None:
+        """Of the program's ends, in the warden."""
+        for fd in (*self.given, self.report[1]):
             os.close(fd)
 
-    def tell(self, **report: object) -> None:
-        """How the program ended, or why it did not begin."""
-        os.write(self.report[1], json.dumps(report).encode())
-
-    def told(self) -> dict[str, Any]:
-        """What was told, if something was."""
-        with suppress(BlockingIOError):
-            return dict(json.loads(os.read(self.report[0], 1 << 16) or b"{}"))
-        return {}
+    def close(self) -> None:
+        """The warden's ends."""
+        for fd in self.readers:
+            os.close(fd)
 
 
 class Warden:
-    """Runs one job at a time."""
+    """Runs one job at a time. Must be the first process of its namespace."""
 
-    def __init__(self, line: "Connection[Outcome | str, Job]") -> None:
+    def __init__(self, line: Line) -> None:
         self._line = line
         self._filter = seccomp.program()
+        self._offspring = Offspring()
+        self._kept: tuple[object, Script] | None = None
 
     def serve(self) -> Script | None:
         """Runs what is asked until nobody asks any more. In a process that is to be a Python program: that program."""
         while True:
             try:
-                job = self._line.recv()
+                job = self._line.receive()
             except (EOFError, ConnectionError):
                 return None
             result = self.run(job)
@@ -94,42 +94,67 @@ class Warden:
     def run(self, job: Job) -> Outcome | str | Script:
         """How the program ended; a text when no box could be made for it."""
         streams = Streams.open(job.stdin)
-        first = syscalls.fork(NAMESPACES)
-        if first == 0:
-            return self._box(job, streams)
-        streams.close(streams.writers)
+        trouble, program = "", 0
         try:
-            return _watched(first, streams, job.limits)
-        finally:
-            streams.close(streams.readers)
-
-    def _box(self, job: Job, streams: Streams) -> Script:
-        try:
-            be_first(job.limits)
-            files.write(BOX, job.files)
+            make_folders(job.limits)
+            files.write(BOX, files.contents(job.files))
+            walls, script = Walls.made(job.limits, self._filter), self._script(job)
             program = os.fork()
+        except OSError as error:
+            trouble = f"{type(error).__name__}: {error}"
+        else:
             if program == 0:
-                return self._program(job, streams)
-            be_secret()
-            streams.close(streams.given)
-            streams.tell(ended=_wait(program))
-        except BaseException as error:
-            streams.tell(failed=f"{type(error).__name__}: {error}")
-        os._exit(0)
+                _begin(walls, streams)
+                return script or _execute(job.command)
+            walls.close()
+        streams.let_go()
+        outcome = trouble or self._watched(program, streams, job.limits)
+        streams.close()
+        clear_folders()
+        return outcome
 
-    def _program(self, job: Job, streams: Streams) -> Script:
+    def _script(self, job: Job) -> Script | None:
+        """What the program is, if it is Python; loaded, if it may be, and kept until another one is."""
+        script = Script.of(job.command)
+        if script is None or not job.trusted:
+            return script
+        if self._kept is None or self._kept[0] != job.files:
+            self._kept = job.files, script.loaded()
+            _settle()
+        return self._kept[1]
+
+    def _watched(self, program: int, streams: Streams, limits: Limits) -> Outcome | str:
+        def resident() -> int:
+            self._offspring.reap()
+            return resident_bytes(living())
+
+        ended = os.pidfd_open(program)
         try:
-            for number, fd in enumerate(streams.given):
-                os.dup2(fd, number)
-            be_nobody(job.limits, self._filter)
-            os.environ.clear()
-            os.environ.update(environment())
-        except BaseException as error:
-            streams.tell(failed=f"{type(error).__name__}: {error}")
-            os._exit(1)
-        self._line.close()
-        os.closerange(3, 1 << 16)
-        return Script.of(job.command) or _execute(job.command)
+            seen = watch(*streams.readers[:2], ended, resident, self._offspring.end, limits)
+        finally:
+            os.close(ended)
+        if trouble := os.read(streams.report[0], 1 << 12):
+            return trouble.decode()
+        if seen.limit:
+            return seen.outcome(seen.limit, None)
+        code = self._offspring.exit_code(program)
+        return seen.outcome("killed" if code < 0 else "exited", code)
+
+
+def _begin(walls: Walls, streams: Streams) -> None:
+    try:
+        streams.give()
+        walls.shut()
+    except BaseException as error:
+        os.write(streams.report[1], f"{type(error).__name__}: {error}".encode())
+        os._exit(1)
+    os.closerange(3, 1 << 16)
+
+
+def _settle() -> None:
+    """What is there now will stay: the collector need not touch it, in no copy either."""
+    gc.collect()
+    gc.freeze()
 
 
 def _execute(command: Sequence[str]) -> NoReturn:
@@ -140,41 +165,22 @@ def _execute(command: Sequence[str]) -> NoReturn:
         os._exit(127)
 
 
-def _wait(program: int) -> int:
-    """The first process is the one that buries what others left behind."""
-    while True:
-        pid, status = os.wait()
-        if pid == program:
-            return status
-
-
-def _watched(first: int, streams: Streams, limits: Limits) -> Outcome | str:
-    def end() -> None:  # the kernel kills all others with the first, and then lets go of it
-        with suppress(ProcessLookupError):
-            os.kill(first, signal.SIGKILL)
-        os.waitpid(first, 0)
-
-    seen = watch(*streams.readers, lambda: resident_bytes(first), end, limits)
-    told = streams.told()
-    if seen.limit:
-        return Outcome(seen.limit, None, seen.stdout, seen.stderr, seen.seconds)
-    if "ended" not in told:
-        return str(told.get("failed", "the first process of a box died"))
-    code = os.waitstatus_to_exitcode(told["ended"])
-    return Outcome("killed" if code < 0 else "exited", code, seen.stdout, seen.stderr, seen.seconds)
-
-
 def main(fd: int, empty: str) -> Script | None:
-    """`fd` is one end of a connection, `empty` a folder to build the room in, nothing for one who is in a room."""
-    line: Connection[Outcome | str, Job] = Connection(fd)
+    """`fd` is one end of a line, `empty` a folder to build the room in, nothing for one who is in a room."""
+    line = Line(fd)
     try:
         warm_up()
-        warden = Warden(line)
         if empty:
             room.enter(empty)
         os.chdir("/")
-        gc.collect()
-        gc.freeze()
+        first = syscalls.fork(NAMESPACES)
+        if first:
+            line.close()
+            os.waitpid(first, 0)
+            return None
+        be_first()
+        warden = Warden(line)
+        _settle()
     except (OSError, CoderV2Error) as error:
         line.send(f"{error}")
         return None

@@ -3,11 +3,15 @@
 import os
 import selectors
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from coderv2.sandbox.limits import Limits, Status
+from coderv2.sandbox.limits import Limits, Outcome, Status
+
+if TYPE_CHECKING:  # a warden has no use for it
+    import subprocess
 
 LOOK_SECONDS = 0.02
 _CHUNK = 1 << 16
@@ -22,6 +26,21 @@ class Watched:
     stdout: bytes
     stderr: bytes
     seconds: float
+
+    def outcome(self, status: Status, code: int | None) -> Outcome:
+        """With how the program ended."""
+        return Outcome(status, code, self.stdout, self.stderr, self.seconds)
+
+
+def watch_process(process: "subprocess.Popen[bytes]", end: Callable[[], None], limits: Limits) -> Watched:
+    """`watch` for a child of this process whose output is piped."""
+    assert process.stdout
+    assert process.stderr
+    pipes, ended = (process.stdout.fileno(), process.stderr.fileno()), os.pidfd_open(process.pid)
+    try:
+        return watch(*pipes, ended, lambda: resident_bytes(_tree(process.pid)), end, limits)
+    finally:
+        os.close(ended)
 
 
 def watch(
@@ -91,12 +110,13 @@ def _too_long(output: dict[int, bytearray], limits: Limits) -> bool:
     return max(map(len, output.values())) > limits.output_bytes
 
 
-def resident_bytes(pid: int) -> int:
-    """Resident memory of a process and all that it started; what ends meanwhile counts nothing."""
-    return sum(map(_resident_pages, _tree(pid))) * _PAGE
+def resident_bytes(pids: Iterable[int]) -> int:
+    """Resident memory of processes; what ends meanwhile counts nothing."""
+    return sum(map(_resident_pages, pids)) * _PAGE
 
 
 def _tree(pid: int) -> Iterator[int]:
+    """A process and all that it started."""
     yield pid
     try:
         children = [file.read_text() for file in Path(f"/proc/{pid}/task").glob("*/children")]

@@ -11,12 +11,12 @@ import uvicorn
 
 from coderv2.evaluation.asking import Ask, Chat, Exchange, Place, Problem, Reply, Style
 from coderv2.evaluation.data import Data
-from coderv2.evaluation.task import Score, Task, Tools, verdict
+from coderv2.evaluation.task import Score, Scored, Tools, verdict
 from coderv2.sandbox.judge import Program, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sums(Task):
+class Sums(Scored):
     """Adds numbers: problem n asks for n + n."""
 
     name: str = "sums"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from coderv2.errors import CoderV2Error
-from coderv2.sandbox.run import DRIVERS, Limits, Outcome, Sandbox, working
+from coderv2.sandbox.run import DRIVERS, Job, Limits, Outcome, Sandbox, working
 
 MARK = "98765.4321"  # seconds that only these programs sleep
 
@@ -33,9 +33,9 @@ def python(sandbox: Sandbox, code: str, **limits: float) -> Outcome:
     command = [sys.executable, "program.py"]
     given = Limits(**{"seconds": 20.0, **limits})  # type: ignore[arg-type]
     outcome = sandbox.run(
-        command, files={"program.py": f"import ctypes, os, socket, sys, time\n{code}"}, limits=given
+        Job(command, files={"program.py": f"import ctypes, os, socket, sys, time\n{code}"}, limits=given)
     )
-    assert sandbox.run(["echo", "well"]).stdout == b"well\n"
+    assert sandbox.run(Job(["echo", "well"])).stdout == b"well\n"
     return outcome
 
 
@@ -99,7 +99,7 @@ def test_two_boxes_do_not_share_their_count_of_processes(sandbox: Sandbox) -> No
     files = {"program.py": f"import time\n{code}"}
 
     def one() -> None:
-        outcomes.append(sandbox.run(command, files=files, limits=Limits(processes=40, seconds=30.0)))
+        outcomes.append(sandbox.run(Job(command, files=files, limits=Limits(processes=40, seconds=30.0))))
 
     threads = [threading.Thread(target=one) for _ in range(2)]
     for thread in threads:
@@ -113,7 +113,7 @@ def test_the_machines_processes_are_not_seen(sandbox: Sandbox) -> None:
     code = "print(*[p for p in os.listdir('/proc') if p.isdecimal()])"
     pids = list(map(int, python(sandbox, code).stdout.split()))
     assert pids
-    assert max(pids) < 50
+    assert len(pids) <= 3  # the first, perhaps bubblewrap's, and itself
     denied(sandbox, "open('/proc/1/mem', 'rb+')")
     denied(sandbox, "os.listdir('/proc/1/root/')")
     denied(sandbox, "open('/proc/1/environ').read()")
@@ -178,7 +178,7 @@ def test_the_program_is_nobody_without_capabilities(sandbox: Sandbox) -> None:
 
 
 def test_a_setuid_program_gains_nothing(sandbox: Sandbox) -> None:
-    outcome = sandbox.run(["sh", "-c", "su -c id; passwd -d root; mount -t tmpfs x /box; id -u"])
+    outcome = sandbox.run(Job(["sh", "-c", "su -c id; passwd -d root; mount -t tmpfs x /box; id -u"]))
     assert int(outcome.stdout) >= 65534
 
 
@@ -230,7 +230,7 @@ def test_a_daemon_does_not_outlive_its_time(sandbox: Sandbox, ending: str) -> No
 
 
 def test_a_daemon_that_holds_the_output_open_delays_nothing(sandbox: Sandbox) -> None:
-    outcome = sandbox.run(["sh", "-c", f"sleep {MARK} & echo done"], limits=Limits(seconds=30.0))
+    outcome = sandbox.run(Job(["sh", "-c", f"sleep {MARK} & echo done"], limits=Limits(seconds=30.0)))
     assert (outcome.status, outcome.stdout) == ("exited", b"done\n")
     assert outcome.seconds < 10
     assert sleepers() == []
@@ -275,4 +275,4 @@ def test_what_one_program_leaves_behind_the_next_does_not_find(sandbox: Sandbox)
 @pytest.mark.parametrize("path", ["../out", "/etc/out", "a/../../out", ""])
 def test_files_are_only_laid_out_inside(sandbox: Sandbox, path: str) -> None:
     with pytest.raises(CoderV2Error, match="must lie in its folder"):
-        sandbox.run(["true"], files={path: ""})
+        sandbox.run(Job(["true"], files={path: ""}))

@@ -181,13 +181,22 @@ def test_verdicts_come_in_order(judge: Judge) -> None:
     assert [verdict.passed for verdict in judge.judge(programs)] == [i % 2 == 1 for i in range(20)]
 
 
+def vouched(body: str) -> Program:
+    """A judge: a driver may call its `main`, or start it as a program."""
+    return Program(
+        "python", f"def main():\n    {body}\n\nif __name__ == '__main__':\n    main()\n", vouched=True
+    )
+
+
 def test_a_judge_in_the_box_is_believed_only_with_the_secret_word(judge: Judge) -> None:
-    honest = "word = input()\nprint(word, 'passed')"
-    assert judge.judge_one(Program("python", honest, vouched=True)).passed
-    wrong = judge.judge_one(Program("python", "print(input(), 'timeout', 'too', 'late')", vouched=True))
+    for _ in range(2):  # loaded, and kept
+        assert judge.judge_one(vouched("print(input(), 'passed')")).passed
+    wrong = judge.judge_one(vouched("print(input(), 'timeout', 'too', 'late')"))
     assert (wrong.reason, wrong.detail) == ("timeout", "too late")
-    assert judge.judge_one(Program("python", "print('0' * 32, 'passed')", vouched=True)).reason == "error"
-    assert judge.judge_one(Program("python", "", vouched=True)).reason == "error"
+    assert judge.judge_one(vouched("print('0' * 32, 'passed')")).reason == "error"
+    assert judge.judge_one(vouched("pass")).reason == "error"
+    failing = judge.judge_one(vouched("raise ValueError('judge')"))
+    assert (failing.reason, failing.detail.splitlines()[-1]) == ("error", "ValueError: judge")
 
 
 def test_files_lie_beside_the_program(judge: Judge) -> None:
@@ -199,7 +208,7 @@ def test_what_cannot_be_judged_is_no_verdict_on_the_program() -> None:
     class Broken:
         name = "broken"
 
-        def run(self, command: object, **options: object) -> Outcome:
+        def run(self, job: object) -> Outcome:
             raise SandboxFailed("no box")
 
         def close(self) -> None:

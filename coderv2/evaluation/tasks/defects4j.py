@@ -79,10 +79,6 @@ class Defects4j(Task):
             checkout.replace(method, fixed)
             return Attempt(exchange, await checkout.judged(fixed))
 
-    async def score(self, problem: Problem, exchange: Exchange, tools: Tools) -> Score:
-        """Scores come with `attempt`, which has the sources."""
-        raise NotImplementedError("Defects4J scores within an attempt")
-
     def lacks(self) -> str | None:
         """The framework."""
         return processes.absent(

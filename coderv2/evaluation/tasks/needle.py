@@ -12,7 +12,7 @@ from coderv2.errors import BadData
 from coderv2.evaluation import haystack
 from coderv2.evaluation.asking import Ask, Chat, Complete, Decoding, Exchange, Problem, Style
 from coderv2.evaluation.data import Data
-from coderv2.evaluation.task import Score, Task, Tools, verdict
+from coderv2.evaluation.task import Score, Scored, Tools, verdict
 from coderv2.evaluation.written import first_line
 from coderv2.text.chat import Message
 
@@ -29,7 +29,7 @@ _NAME, _VALUE = "HARBOUR_LANTERN_LIMIT", 48_613
 
 
 @dataclass(frozen=True, kw_only=True)
-class Needle(Task):
+class Needle(Scored):
     """The score is the share of the keywords that the answer names; by cell of the grid beside it."""
 
     metric: str = "found"

@@ -17,7 +17,7 @@ from coderv2.errors import ServiceError
 from coderv2.evaluation import processes
 from coderv2.evaluation.asking import Ask, Chat, Decoding, Exchange, Problem, Style
 from coderv2.evaluation.data import Data, Source
-from coderv2.evaluation.task import Score, Task, Tools
+from coderv2.evaluation.task import Score, Scored, Tools
 from coderv2.text import snippets
 
 _SOURCE = Source(
@@ -34,7 +34,7 @@ _INSTRUCTION = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweBench(Task):
+class SweBench(Scored):
     """Resolved when all tests that failed pass, and none that passed fails."""
 
     metric: str = "resolved"

@@ -1,4 +1,6 @@
 // Causal attention in expanded form, where every head has keys and values of its own: sixteen queries of a head at once.
+// Scores are multiplied in float32; weights and values in float32, or in bfloat16 where the model's weights are rounded
+// already: of what bfloat16 costs in quality, scores are nearly all.
 #include "bind.h"
 #include "lanes.h"
 #include "pool.h"
@@ -10,7 +12,6 @@ struct Shape {
     int64_t H, X, V;
     float scale;
 
-    int64_t keys_width() const { return (X + 1) / 2 * 2; }
     int64_t values_width() const { return (V + COLUMNS - 1) / COLUMNS * COLUMNS; }
 };
 
@@ -22,7 +23,7 @@ class Head {
 public:
     void prepare(const Shape& s, const float* k, const float* v, int64_t keys) {
         count_ = keys;
-        keys_.assign(keys * s.keys_width(), 0);
+        keys_.resize(keys * s.X);
         values_.resize((keys + SPAN) * s.values_width());
         std::vector<Number> rows(SPAN * s.values_width());
         for (int64_t first = 0; first < keys; first += SPAN) {
@@ -30,7 +31,7 @@ public:
             const Number* pointers[SPAN];
             for (int64_t i = 0; i < count; ++i) {
                 const int64_t key = first + i;
-                Kind::rounded(k + key * s.H * s.X, s.X, keys_.data() + key * s.keys_width());
+                std::memcpy(keys_.data() + key * s.X, k + key * s.H * s.X, s.X * sizeof(float));
                 Kind::rounded(v + key * s.H * s.V, s.V, rows.data() + i * s.values_width());
                 pointers[i] = rows.data() + i * s.values_width();
             }
@@ -38,14 +39,15 @@ public:
         }
     }
 
-    const Number* key(const Shape& s, int64_t i) const { return keys_.data() + i * s.keys_width(); }
+    const float* key(const Shape& s, int64_t i) const { return keys_.data() + i * s.X; }
     const Number* values(const Shape& s, int64_t first) const { return values_.data() + first * s.values_width(); }
 
     int64_t laid(int64_t first) const { return std::min<int64_t>(SPAN, count_ - first); }
 
 private:
     int64_t count_ = 0;
-    std::vector<Number> keys_, values_;
+    std::vector<float> keys_;
+    std::vector<Number> values_;
 };
 
 // Sixteen queries, the first of which sees `seen` keys and each later one key more.
@@ -53,8 +55,8 @@ template <class Kind>
 class Block {
 public:
     void run(const Shape& s, const Head<Kind>& head, const float* const* queries, int count, int64_t seen, float* const* out) {
-        lanes_.assign((s.keys_width() / Kind::STEP) * 64, 0);
-        lay_out<Kind>(queries, s.X, lanes_.data());
+        lanes_.resize(s.X * 64);
+        lay_out<Float32>(queries, s.X, lanes_.data());
         total_.assign(s.values_width() * LANES, 0.0f);
         part_.resize(s.values_width() * LANES);
         largest_ = all(-1e30f), sum_ = zeros();
@@ -91,9 +93,9 @@ private:
     template <int N>
     void score(const Shape& s, const Head<Kind>& head, int64_t key, float* scores) {
         Floats sums[N];
-        const typename Kind::Number* rows[N];
+        const float* rows[N];
         for (int n = 0; n < N; ++n) sums[n] = zeros(), rows[n] = head.key(s, key + n);
-        add_products<Kind, N>(lanes_.data(), rows, nullptr, s.keys_width(), sums);
+        add_products<Float32, N>(lanes_.data(), rows, nullptr, s.X, sums);
         for (int n = 0; n < N; ++n) store(scores + n * LANES, times(sums[n], all(s.scale)));
     }
 
@@ -134,7 +136,7 @@ void prefill(const Shape& s, uintptr_t q_at, uintptr_t k_at, uintptr_t v_at, con
     }
 }
 
-// `wide`: products in float32, else in bfloat16; sums are float32.
+// `wide`: weights and values in float32, else in bfloat16; sums are float32.
 void mla_prefill(uintptr_t q, uintptr_t k, uintptr_t v, const std::vector<int64_t>& q_starts,
                  const std::vector<int64_t>& k_starts, int64_t H, int64_t X, int64_t V, float scale, bool wide, uintptr_t out) {
     auto run = wide ? prefill<Float32> : prefill<Bfloat16>;

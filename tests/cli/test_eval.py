@@ -1,0 +1,91 @@
+"""`coderv2 eval`, as a user gives it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import RunCommand
+from tests.evaluation.tasks import invented
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return invented.data(tmp_path_factory.mktemp("data")).folder
+
+
+def test_answers_are_judged_without_a_model(data: Path, tmp_path: Path, command: RunCommand) -> None:
+    out = tmp_path / "out"
+    done = command("eval", "gsm8k", "triviaqa", "--answers", "canonical", "--data", data, "--out", out)
+    assert done.code == 0, done.err
+    assert "gsm8k     accuracy 100.0 % ± 0.0 %" in done.out
+    summary = json.loads((out / "summary.json").read_text())
+    assert {name: figures["value"] for name, figures in summary.items()} == {"gsm8k": 1.0, "triviaqa": 1.0}
+    again = command("eval", "run", "gsm8k", "--answers", "empty", "--data", data, "--out", out)
+    assert again.code != 0
+    assert "holds a run with model 'canonical answers'" in again.err
+
+
+def test_report_and_diff_of_two_runs(data: Path, tmp_path: Path, command: RunCommand) -> None:
+    for answers in ("canonical", "empty"):
+        command("eval", "gsm8k", "--answers", answers, "--data", data, "--out", tmp_path / answers)
+    told = command("eval", "diff", tmp_path / "canonical", tmp_path / "empty").out
+    assert told.startswith("gsm8k: 100.0 % → 0.0 % on")
+    assert "  - " in told
+    assert command("eval", "report", tmp_path / "empty").out.splitlines()[0] == str(
+        tmp_path / "empty/report.md"
+    )
+
+
+def test_a_file_of_answers_must_answer_every_problem(data: Path, tmp_path: Path, command: RunCommand) -> None:
+    file = tmp_path / "answers.jsonl"
+    file.write_text('{"task_id": "unknown", "reply": "4"}\n')
+    done = command("eval", "gsm8k", "--answers", file, "--data", data, "--out", tmp_path / "out")
+    assert done.code != 0
+    assert "has no reply to" in done.err
+    file.write_text("{damaged\n")
+    done = command("eval", "gsm8k", "--answers", file, "--data", data, "--out", tmp_path / "out")
+    assert f"{file}:1: damaged, not JSON" in done.err
+
+
+def test_what_a_task_lacks_is_said_before_anything_runs(
+    data: Path, tmp_path: Path, command: RunCommand
+) -> None:
+    out = tmp_path / "out"
+    done = command("eval", "gsm8k", "mt-bench", "--answers", "empty", "--data", data, "--out", out)
+    assert done.code != 0
+    assert "cannot run mt-bench without a judging model: name one with --judge URL" in done.err
+    assert not out.exists()
+
+
+def test_list_names_every_task_and_what_it_needs(data: Path, tmp_path: Path, command: RunCommand) -> None:
+    lines = command("eval", "list", "--data", data).out.splitlines()
+    assert any(line.startswith("gsm8k ") and line.endswith("GSM8K (accuracy): ready") for line in lines)
+    assert any(line.startswith("mt-bench ") and "--judge" in line for line in lines)
+    missing = command("eval", "list", "--data", tmp_path).out
+    assert f"{tmp_path}/gsm8k" in missing
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["humaneval-perl"], "no task 'humaneval-perl'"),
+        (["gsm8k", "--answers", "empty", "--endpoint", "http://x"], "neither -m nor --endpoint"),
+        (["gsm8k", "--endpoint", "localhost"], "--endpoint must be a URL"),
+        (["gsm8k", "--answers", "empty", "--data", "/nowhere"], "no such folder"),
+        (["gsm8k", "--answers", "empty", "--limit", "0"], "limit must be at least 1"),
+        (["report", "/nowhere"], "holds no summary.json"),
+    ],
+)
+def test_bad_input_is_one_clear_line(words: list[str], said: str, command: RunCommand) -> None:
+    done = command("eval", *words)
+    assert done.code != 0
+    assert said in done.err
+    assert "Traceback" not in done.err
+
+
+def test_contamination_names_problem_and_document(data: Path, tmp_path: Path, command: RunCommand) -> None:
+    (tmp_path / "clean.txt").write_text("nothing of it")
+    done = command("eval", "contamination", tmp_path, "gsm8k", "--data", data)
+    assert done.code == 0
+    assert "0 of" in done.err

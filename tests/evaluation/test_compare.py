@@ -1,0 +1,46 @@
+"""Two runs, problem by problem."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from coderv2.errors import BadData
+from coderv2.evaluation import suite
+from coderv2.evaluation.compare import differences
+from coderv2.evaluation.data import Data
+from coderv2.evaluation.run import Settings
+from coderv2.evaluation.toolbox import Toolbox
+from tests.evaluation.fakes import Scripted, Sums
+
+
+def run(folder: Path, right: set[int], count: int = 6) -> Path:
+    generator = Scripted(lambda ask, at: str(2 * at.problem.row["n"] if at.problem.row["n"] in right else -1))
+    settings, data = Settings(progress=False), Data(folder.parent)
+    work = suite.run_all(
+        [Sums(count=count)], data, generator, folder, settings, Toolbox(), skip_missing=False
+    )
+    asyncio.run(work)
+    return folder
+
+
+def test_problems_that_differ_are_named(tmp_path: Path) -> None:
+    (one,) = differences(run(tmp_path / "a", {0, 1, 2}), run(tmp_path / "b", {2, 3}))
+    assert (one.task, one.both, one.first, one.second) == ("sums", 6, 0.5, pytest.approx(1 / 3))
+    assert one.better == ("sum/3",)
+    assert one.worse == ("sum/0", "sum/1")
+    assert one.chance == 1.0
+
+
+def test_only_problems_of_both_count(tmp_path: Path) -> None:
+    (one,) = differences(run(tmp_path / "a", set(range(9)), 9), run(tmp_path / "b", {0}, 4))
+    assert (one.both, one.first, one.second, len(one.worse)) == (4, 1.0, 0.25, 3)
+
+
+def test_runs_without_a_common_task_are_an_error(tmp_path: Path) -> None:
+    first = run(tmp_path / "a", {0})
+    suite.write(tmp_path / "b", {"other": {"value": None}})
+    with pytest.raises(BadData, match="no task in common"):
+        differences(first, tmp_path / "b")
+    with pytest.raises(BadData, match="holds no summary"):
+        differences(first, tmp_path / "c")
