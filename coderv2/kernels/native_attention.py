@@ -130,11 +130,36 @@ def mla_prefill(
     scale: float,
     rounded: bool = False,
 ) -> Tensor:
-    """Causal attention in expanded form, shape [T, H, V]; `rounded` multiplies weights and values in
-    bfloat16 and adds in float32."""
+    """Causal attention in expanded form, shape [T, H, V].
+
+    `rounded` multiplies weights and values in bfloat16 and adds in float32.
+    """
+    operands = (q_THX, k_SHX, v_SHV, q_starts, k_starts)
+    return _prefill(*operands, scale=scale, rounded=rounded, causal=True)[0]
+
+
+def mla_part(
+    q_THX: Tensor, k_SHX: Tensor, v_SHV: Tensor, *, causal: bool, scale: float, rounded: bool = False
+) -> tuple[Tensor, Tensor]:
+    """One sequence's attention to some of its keys, and the logarithm of each query's sum of e^score, [T, H]."""
+    operands = (q_THX, k_SHX, v_SHV, (0, len(q_THX)), (0, len(k_SHX)))
+    return _prefill(*operands, scale=scale, rounded=rounded, causal=causal)
+
+
+def _prefill(
+    q_THX: Tensor,
+    k_SHX: Tensor,
+    v_SHV: Tensor,
+    q_starts: Sequence[int],
+    k_starts: Sequence[int],
+    *,
+    scale: float,
+    rounded: bool,
+    causal: bool,
+) -> tuple[Tensor, Tensor]:
     q_THX, k_SHX, v_SHV = q_THX.contiguous(), k_SHX.contiguous(), v_SHV.contiguous()
     (T, H, X), V = q_THX.shape, v_SHV.shape[-1]
-    out_THV = torch.empty(T, H, V)
+    out_THV, spread_TH = torch.empty(T, H, V), torch.empty(T, H)
     kernels.mla_prefill(
         q_THX.data_ptr(),
         k_SHX.data_ptr(),
@@ -146,6 +171,8 @@ def mla_prefill(
         V,
         scale,
         not rounded,
+        causal,
         out_THV.data_ptr(),
+        spread_TH.data_ptr(),
     )
-    return out_THV
+    return out_THV, spread_TH

@@ -55,6 +55,9 @@ def _mla_decode(plain: Callable[..., Tensor]) -> Any:
 class Ops:
     """Every operation, as `reference` defines it."""
 
+    in_pieces = True
+    """Whether a long context is expanded a piece at a time."""
+
     cache_write = _by_place(reference.cache_write, native_attention.cache_write, rows=(3, 4), pages=(0, 1))
     cache_read = _by_place(reference.cache_read, native_attention.cache_read, rows=(), pages=(0,))
     embedding = _by_weight(reference.embedding, native.embedding)
@@ -62,6 +65,7 @@ class Ops:
     head_linear = _by_weight(reference.head_linear, native.head_linear)
     linear = _by_weight(reference.linear, native.linear)
     mla_decode = _mla_decode(reference.mla_decode)
+    mla_part = _by_place(reference.mla_part, native_attention.mla_part, rows=(0, 1, 2))
     mla_prefill = _by_place(reference.mla_prefill, native_attention.mla_prefill, rows=(0, 1, 2))
     rms_norm = _by_place(reference.rms_norm, native_attention.rms_norm, rows=(0, 1))
     rope = _by_place(reference.rope, native_attention.rope, rows=(0, 1, 2))

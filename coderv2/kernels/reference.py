@@ -88,6 +88,27 @@ def _attend(q_THX: Tensor, k_SHX: Tensor, v_SHV: Tensor, scale: float) -> Tensor
     return out[0].transpose(0, 1)[..., :V]
 
 
+def mla_part(
+    q_THX: Tensor, k_SHX: Tensor, v_SHV: Tensor, *, causal: bool, scale: float, rounded: bool = False
+) -> tuple[Tensor, Tensor]:
+    """One sequence's attention to some of its keys, and the logarithm of each query's sum of e^score, [T, H].
+
+    `causal`: the last of the keys are the queries' own; else all are earlier than they.
+    """
+    heads = range(q_THX.shape[1])
+    parts = [_head_part(q_THX[:, h], k_SHX[:, h], v_SHV[:, h], causal=causal, scale=scale) for h in heads]
+    return torch.stack([out for out, _ in parts], 1), torch.stack([spread for _, spread in parts], 1)
+
+
+def _head_part(
+    q_TX: Tensor, k_SX: Tensor, v_SV: Tensor, *, causal: bool, scale: float
+) -> tuple[Tensor, Tensor]:
+    scores_TS = (q_TX @ k_SX.T).float() * scale
+    if causal:
+        scores_TS.masked_fill_(~_causal(len(q_TX), len(k_SX), scores_TS.device), float("-inf"))
+    return scores_TS.softmax(-1).to(v_SV.dtype) @ v_SV, scores_TS.logsumexp(-1)
+
+
 def mla_decode(
     q_latent_THC: Tensor,
     q_rope_THR: Tensor,

@@ -1,7 +1,7 @@
 """Multi-head latent attention: expanded, absorbed, and the one `if` between them (spec §4; V2 report §2.1)."""
 
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -14,6 +14,9 @@ from coderv2.model.cache import LatentCache
 from coderv2.model.config import ModelConfig
 from coderv2.model.parallel import Team
 from coderv2.model.rope import softmax_scale
+
+PIECE = 4096
+"""Tokens of a long context whose keys and values are expanded at a time: 117 MB of Lite's."""
 
 # The published code gives the norms inside attention this constant, whatever rms_norm_eps says.
 LATENT_NORM_EPS = 1e-6
@@ -109,14 +112,14 @@ class LatentAttention(nn.Module):
             plan.ops.cache_latents(raw_TX, *weight, *tables, *self._pages(batch.cache), batch.slots_T)
         parts: list[tuple[Group, Tensor]] = []
         if (wide := plan.expanded) is not None:
-            keys = (
-                self._latents(raw_TX, plan)
-                if batch.cache is None
-                else self._cached(batch.cache, plan, raw_TX.dtype)
-            )
-            parts.append(
-                (wide, self._expanded(plan.ops, wide, q_nope_THN[wide.rows], q_rope_THR[wide.rows], *keys))
-            )
+            q_THX = torch.cat((q_nope_THN[wide.rows], q_rope_THR[wide.rows]), -1)
+            if batch.cache is not None and plan.ops.in_pieces and sum(wide.lengths) > 2 * PIECE:
+                parts.append((wide, self._in_pieces(plan, wide, q_THX, batch.cache)))
+            elif batch.cache is not None:
+                keys = self._cached(plan, batch.cache, plan.expanded_slots_S, raw_TX.dtype)
+                parts.append((wide, self._expanded(plan, wide, q_THX, *keys)))
+            else:
+                parts.append((wide, self._expanded(plan, wide, q_THX, *self._latents(raw_TX, plan))))
         if (narrow := plan.absorbed) is not None and batch.cache is not None:
             queries = q_nope_THN[narrow.rows], q_rope_THR[narrow.rows]
             parts.append((narrow, self._absorbed(plan, *queries, *self._pages(batch.cache))))
@@ -143,48 +146,69 @@ class LatentAttention(nn.Module):
     def _pages(self, cache: LatentCache) -> tuple[Tensor, Tensor]:
         return cache.latent_LPSC[self.layer], cache.k_rope_LPSR[self.layer]
 
-    def _cached(self, cache: LatentCache, plan: AttentionPlan, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Latents and keys of all the expanded sequences' tokens, context first, laid end to end."""
+    def _cached(
+        self, plan: AttentionPlan, cache: LatentCache, slots_S: Tensor | None, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        """Latents and keys that lie in these slots."""
         widths = self.config.kv_lora_rank, self.config.qk_rope_head_dim
         latent_SC, k_rope_SR = (
-            plan.ops.cache_read(pages_PSX, plan.expanded_slots_S, width, dtype)
+            plan.ops.cache_read(pages_PSX, slots_S, width, dtype)
             for pages_PSX, width in zip(self._pages(cache), widths, strict=True)
         )
         return latent_SC, k_rope_SR
 
     def _expanded(
-        self,
-        ops: type[Ops],
-        group: Group,
-        q_nope_THN: Tensor,
-        q_rope_THR: Tensor,
-        latent_SC: Tensor,
-        k_rope_SR: Tensor,
+        self, plan: AttentionPlan, group: Group, q_THX: Tensor, latent_SC: Tensor, k_rope_SR: Tensor
     ) -> Tensor:
-        """Full keys and values of every head from the latents (spec §4.1), [T, H, V]."""
-        k_nope_SHN, v_SHV = self._keys_and_values(ops, latent_SC.to(q_nope_THN.dtype))
-        k_rope_SHR = k_rope_SR.to(q_rope_THR.dtype)[:, None].expand(-1, self.config.num_attention_heads, -1)
-        out_THV: Tensor = ops.mla_prefill(
-            torch.cat((q_nope_THN, q_rope_THR), -1),
-            torch.cat((k_nope_SHN, k_rope_SHR), -1),
-            v_SHV,
+        """Over full keys and values of every head, made from the latents (spec §4.1), [T, H, V]."""
+        out_THV: Tensor = plan.ops.mla_prefill(
+            q_THX,
+            *self._keys_and_values(plan.ops, latent_SC.to(q_THX.dtype), k_rope_SR.to(q_THX.dtype)),
             q_starts=group.starts,
             k_starts=tuple(accumulate(group.lengths, initial=0)),
             scale=self.scale,
-            rounded=self.value_up is not None and self.value_up.format.name != "f32",
+            rounded=self._rounded,
         )
         return out_THV
 
-    def _keys_and_values(self, ops: type[Ops], latent_SC: Tensor) -> tuple[Tensor, Tensor]:
-        """Unrotated keys [S, H, N] and values [S, H, V]."""
+    def _in_pieces(self, plan: AttentionPlan, group: Group, q_THX: Tensor, cache: LatentCache) -> Tensor:
+        """The same a piece of the context after another: all of a long one's keys would take gigabytes."""
+        assert plan.expanded_slots_S is not None
+        outs: list[Tensor] = []
+        rows = plan.expanded_slots_S.split(group.lengths)
+        for (first, last), slots_S in zip(pairwise(group.starts), rows, strict=True):
+            context = len(slots_S) - (last - first)
+            out_THV: Tensor | None = None
+            spread_TH: Tensor | None = None
+            pieces = [(piece_S, False) for piece_S in slots_S[:context].split(PIECE)] if context else []
+            for piece_S, causal in (*pieces, (slots_S[context:], True)):
+                keys = self._cached(plan, cache, piece_S, q_THX.dtype)
+                part_THV, part_TH = plan.ops.mla_part(
+                    q_THX[first:last],
+                    *self._keys_and_values(plan.ops, *keys),
+                    causal=causal,
+                    scale=self.scale,
+                    rounded=self._rounded,
+                )
+                out_THV, spread_TH = _joined(out_THV, spread_TH, part_THV, part_TH)
+            assert out_THV is not None
+            outs.append(out_THV)
+        return torch.cat(outs)
+
+    @property
+    def _rounded(self) -> bool:
+        """True where products of weights and values may be in bfloat16: the model's weights are no better."""
+        return self.value_up is not None and self.value_up.format.name != "f32"
+
+    def _keys_and_values(self, ops: type[Ops], latent_SC: Tensor, k_rope_SR: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys [S, H, N + R] and values [S, H, V]."""
         H, N, V = self.config.num_attention_heads, self.config.qk_nope_head_dim, self.config.v_head_dim
         if self.key_up is None or self.value_up is None:
             k_nope_SHN, v_SHV = ops.linear(latent_SC, self.kv_b_proj).unflatten(-1, (H, -1)).split([N, V], -1)
-            return k_nope_SHN, v_SHV
-        key, value = self.key_up.joined(), self.value_up.joined()
-        return ops.linear(latent_SC, key).unflatten(-1, (H, N)), ops.linear(latent_SC, value).unflatten(
-            -1, (H, V)
-        )
+        else:
+            k_nope_SHN = ops.linear(latent_SC, self.key_up.joined()).unflatten(-1, (H, N))
+            v_SHV = ops.linear(latent_SC, self.value_up.joined()).unflatten(-1, (H, V))
+        return torch.cat((k_nope_SHN, k_rope_SR[:, None].expand(-1, H, -1)), -1), v_SHV
 
     def _maps(self) -> tuple[Tensor | Weight, Tensor | Weight]:
         """Into latent space, and out of it: a plain one [H, I, O], a packed one [H, O, I]."""
@@ -210,6 +234,18 @@ class LatentAttention(nn.Module):
         )
         value_THV: Tensor = ops.head_linear(out_THC, out)
         return value_THV
+
+
+def _joined(
+    out_THV: Tensor | None, spread_TH: Tensor | None, more_THV: Tensor, more_TH: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Attention to some keys and to more of them as attention to all; spreads are logarithms of sums of e^score."""
+    if out_THV is None or spread_TH is None:
+        return more_THV, more_TH
+    both_TH = torch.logaddexp(spread_TH, more_TH)
+    shares = ((spread - both_TH).exp()[..., None].to(out_THV.dtype) for spread in (spread_TH, more_TH))
+    out_THV, more_THV = (part * share for part, share in zip((out_THV, more_THV), shares, strict=True))
+    return out_THV + more_THV, both_TH
 
 
 def _merge(parts: list[tuple[Group, Tensor]], T: int) -> Tensor:

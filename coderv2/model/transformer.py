@@ -92,6 +92,10 @@ class Transformer(nn.Module):
         """True where a pass asks nothing of the host, so that a graph can hold it: not with experts in RAM."""
         return not any(isinstance(module, ExpertsInRam) for module in self.modules())
 
+    def weights_changed(self) -> None:
+        """To be told when packed weights were put in the place of others."""
+        self._fused = None
+
     def weights(self) -> Iterator[Weight]:
         """The packed ones."""
         yield from (value for _, value in self._special() if isinstance(value, Weight))

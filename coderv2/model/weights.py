@@ -213,6 +213,7 @@ def take_values(model: Transformer, other: Transformer) -> None:
         for name, value in list(vars(module).items()):
             if isinstance(value, Weight | Scaled):
                 setattr(module, name, getattr(source, name))
+    model.weights_changed()
 
 
 def _check_tensors(ours: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:

@@ -347,3 +347,24 @@ def test_absorbed_and_expanded_forms_are_one(
         [0, new + old],
     )
     assert relative_error(absorbed_THV, expanded.run(rounded=dtype == torch.bfloat16)) < bound
+
+
+@products
+@given(st.integers(1, 40), st.sampled_from([1, 16, 300]))
+@settings(max_examples=12)
+def test_parts_of_the_keys_put_together_are_the_whole(
+    isa: str, rounded: bool, bound: float, new: int, old: int
+) -> None:
+    dense = Dense.of([new], [new + old])
+    parts = [(slice(0, old // 2), False), (slice(old // 2, old), False), (slice(old, None), True)]
+    for kernels in (native_attention, reference):
+        how = {"scale": 0.2, "rounded": rounded}
+        found = [
+            kernels.mla_part(dense.q_THX, dense.k_SHX[keys], dense.v_SHV[keys], causal=causal, **how)  # type: ignore[arg-type]
+            for keys, causal in parts
+            if len(dense.k_SHX[keys])
+        ]
+        spread_PTH = torch.stack([spread for _, spread in found])
+        shares_PTH = (spread_PTH - spread_PTH.logsumexp(0)).exp()
+        whole = (torch.stack([out for out, _ in found]) * shares_PTH[..., None]).sum(0)
+        assert relative_error(whole, dense.expected()) < bound

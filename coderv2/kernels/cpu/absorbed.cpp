@@ -14,6 +14,8 @@
 namespace coderv2 {
 namespace {
 
+constexpr int64_t MOST = 2048;  // spans at a time, 33 KB of partial results each
+
 // Sixteen heads of one query token.
 struct Query {
     int64_t token, group, keys;
@@ -41,6 +43,9 @@ public:
         queries_.back().partial = count(tasks_) - query.spans();
     }
 
+    bool full() const { return count(tasks_) >= MOST; }
+
+    // Everything that was added since.
     void run(const float* q_latent, const float* q_rope, float* out) {
         lanes_.resize(queries_.size() * span_.query_bytes());
         partials_.resize(tasks_.size() * partial_size());
@@ -51,6 +56,8 @@ public:
         parallel(count(queries_) * parts, [&](int64_t i, int) {
             merge(queries_[i / parts], LANES / parts * (i % parts), LANES / parts, out);
         });
+        queries_.clear();
+        tasks_.clear();
     }
 
 private:
@@ -136,8 +143,10 @@ void mla_decode(uintptr_t q_latent, uintptr_t q_rope, uintptr_t latent, uintptr_
         Absorbed<Span> absorbed({C, R, scale}, H, page_size, at<const uint8_t>(latent), at<const uint8_t>(k_rope));
         for (size_t b = 0; b < lengths.size(); ++b)
             for (int64_t t = starts[b]; t < starts[b + 1]; ++t)
-                for (int64_t group = 0; group < absorbed.groups(); ++group)
+                for (int64_t group = 0; group < absorbed.groups(); ++group) {
                     absorbed.add({t, group, lengths[b] - (starts[b + 1] - 1 - t), at<const int64_t>(tables[b]), 0});
+                    if (absorbed.full()) absorbed.run(at<const float>(q_latent), at<const float>(q_rope), at<float>(out));
+                }
         absorbed.run(at<const float>(q_latent), at<const float>(q_rope), at<float>(out));
     };
     switch (latents_of(kind)) {

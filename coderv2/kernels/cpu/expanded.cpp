@@ -1,6 +1,8 @@
 // Causal attention in expanded form, where every head has keys and values of its own: sixteen queries of a head at once.
 // Scores are multiplied in float32; weights and values in float32, or in bfloat16 where the model's weights are rounded
 // already: of what bfloat16 costs in quality, scores are nearly all.
+#include <cmath>
+
 #include "bind.h"
 #include "lanes.h"
 #include "pool.h"
@@ -50,17 +52,17 @@ private:
     std::vector<Number> values_;
 };
 
-// Sixteen queries, the first of which sees `seen` keys and each later one key more.
+// Sixteen queries, the first of which sees `seen` of the `keys` keys and each later one key more.
 template <class Kind>
 class Block {
 public:
-    void run(const Shape& s, const Head<Kind>& head, const float* const* queries, int count, int64_t seen, float* const* out) {
+    void run(const Shape& s, const Head<Kind>& head, const float* const* queries, int count, int64_t seen, int64_t keys,
+             float* const* out, float* const* spread) {
         lanes_.resize(s.X * 64);
         lay_out<Float32>(queries, s.X, lanes_.data());
         total_.assign(s.values_width() * LANES, 0.0f);
         part_.resize(s.values_width() * LANES);
         largest_ = all(-1e30f), sum_ = zeros();
-        const int64_t keys = seen + count - 1;
         for (int64_t first = 0; first < keys; first += SPAN)
             add_span(s, head, first, std::min<int64_t>(SPAN, keys - first), seen);
         for (int64_t c = 0; c < s.V; ++c) {
@@ -68,6 +70,9 @@ public:
             store(lanes, divided(load(total_.data() + c * LANES), sum_));
             for (int lane = 0; lane < count; ++lane) out[lane][c] = lanes[lane];
         }
+        float sums[LANES], most[LANES];
+        store(sums, sum_), store(most, largest_);
+        for (int lane = 0; lane < count && spread[lane]; ++lane) *spread[lane] = most[lane] + std::log(sums[lane]);
     }
 
 private:
@@ -110,37 +115,47 @@ private:
     Weights<Kind> weights_;
 };
 
-// q [T, H, X], k [S, H, X], v [S, H, V], out [T, H, V] in float32; sequence b has rows starts[b] … starts[b + 1] of each.
+struct Operands {
+    const float *q, *k, *v;  // [T, H, X], [S, H, X], [S, H, V]
+    float *out, *spread;     // [T, H, V]; [T, H], or null
+};
+
+// One sequence with T queries, the last keys' own where `causal`, or later than all keys.
 template <class Kind>
-void prefill(const Shape& s, uintptr_t q_at, uintptr_t k_at, uintptr_t v_at, const std::vector<int64_t>& q_starts,
-                 const std::vector<int64_t>& k_starts, uintptr_t out_at) {
-    for (size_t b = 0; b + 1 < q_starts.size(); ++b) {
-        const int64_t T = q_starts[b + 1] - q_starts[b], keys = k_starts[b + 1] - k_starts[b];
-        parallel(s.H, [&, H = s.H, X = s.X, V = s.V](int64_t h, int) {
-            thread_local Head<Kind> head;
-            thread_local Block<Kind> block;
-            head.prepare(s, at<const float>(k_at) + (k_starts[b] * H + h) * X, at<const float>(v_at) + (k_starts[b] * H + h) * V,
-                         keys);
-            for (int64_t first = 0; first < T; first += LANES) {
-                const int count = static_cast<int>(std::min<int64_t>(LANES, T - first));
-                const float* queries[LANES] = {};
-                float* out[LANES] = {};
-                for (int lane = 0; lane < count; ++lane) {
-                    const int64_t row = (q_starts[b] + first + lane) * H + h;
-                    queries[lane] = at<const float>(q_at) + row * X;
-                    out[lane] = at<float>(out_at) + row * V;
-                }
-                block.run(s, head, queries, count, keys - T + first + 1, out);
+void sequence(const Shape& s, const Operands& given, int64_t T, int64_t keys, bool causal) {
+    parallel(s.H, [&, H = s.H, X = s.X, V = s.V](int64_t h, int) {
+        thread_local Head<Kind> head;
+        thread_local Block<Kind> block;
+        head.prepare(s, given.k + h * X, given.v + h * V, keys);
+        for (int64_t first = 0; first < T; first += LANES) {
+            const int count = static_cast<int>(std::min<int64_t>(LANES, T - first));
+            const float* queries[LANES] = {};
+            float *out[LANES] = {}, *spread[LANES] = {};
+            for (int lane = 0; lane < count; ++lane) {
+                const int64_t row = (first + lane) * H + h;
+                queries[lane] = given.q + row * X;
+                out[lane] = given.out + row * V;
+                spread[lane] = given.spread ? given.spread + row : nullptr;
             }
-        });
-    }
+            const int64_t seen = causal ? keys - T + first + 1 : keys;
+            block.run(s, head, queries, count, seen, causal ? seen + count - 1 : keys, out, spread);
+        }
+    });
 }
 
-// `wide`: weights and values in float32, else in bfloat16; sums are float32.
+// Sequence b has rows starts[b] … starts[b + 1] of each. `wide`: weights and values in float32, else in bfloat16; sums are
+// float32. `spread`, if any: the logarithm of each query's sum of e^score, by which parts of its keys are put together.
 void mla_prefill(uintptr_t q, uintptr_t k, uintptr_t v, const std::vector<int64_t>& q_starts,
-                 const std::vector<int64_t>& k_starts, int64_t H, int64_t X, int64_t V, float scale, bool wide, uintptr_t out) {
-    auto run = wide ? prefill<Float32> : prefill<Bfloat16>;
-    run({H, X, V, scale}, q, k, v, q_starts, k_starts, out);
+                 const std::vector<int64_t>& k_starts, int64_t H, int64_t X, int64_t V, float scale, bool wide, bool causal,
+                 uintptr_t out, uintptr_t spread) {
+    const Shape s{H, X, V, scale};
+    for (size_t b = 0; b + 1 < q_starts.size(); ++b) {
+        const int64_t first = q_starts[b], key = k_starts[b];
+        const Operands given{at<const float>(q) + first * H * X, at<const float>(k) + key * H * X, at<const float>(v) + key * H * V,
+                             at<float>(out) + first * H * V, spread ? at<float>(spread) + first * H : nullptr};
+        auto run = wide ? sequence<Float32> : sequence<Bfloat16>;
+        run(s, given, q_starts[b + 1] - first, k_starts[b + 1] - key, causal);
+    }
 }
 
 }  // namespace

@@ -16,6 +16,8 @@ _swiglu: Any = experts.swiglu
 class GpuOps(Ops):
     """What is not here is PyTorch's, which is as fast: embedding, plain products, each head's own map."""
 
+    in_pieces = False
+
     cache_latents = staticmethod(small.cache_latents)
     cache_write = staticmethod(small.cache_write)
     experts = staticmethod(_experts)

@@ -1,0 +1,44 @@
+"""A long context's keys expanded piece by piece: the same logits as all at once, packed or plain."""
+
+import pytest
+import torch
+
+from coderv2.kernels.cpu import kernels
+from coderv2.model import attention
+from coderv2.model.batch import Batch
+from coderv2.model.cache import LatentCache
+from coderv2.model.pack import pack_model
+from coderv2.model.transformer import Transformer
+from tests.tiny import tiny_config
+
+TABLES = [[5, 0, 9, 8, 1], [7, 2, 6, 3, 4]]
+
+
+def _logits(model: Transformer, dtype: torch.dtype) -> torch.Tensor:
+    """Of two sequences' second chunks, one of them with a longer context than the other."""
+    cache = LatentCache(model.config, 10, 16, dtype)
+    generator = torch.Generator().manual_seed(3)
+    tokens = [torch.randint(500, (count,), generator=generator).tolist() for count in (60, 9, 17, 20)]
+    with torch.inference_mode():
+        model(Batch.cached(cache, tokens[:2], [0, 0], TABLES))
+        return model(Batch.cached(cache, tokens[2:], [60, 9], TABLES, all_logits=True))
+
+
+@pytest.mark.parametrize(
+    "packed", [False, pytest.param(True, marks=pytest.mark.skipif(kernels is None, reason="no kernels"))]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
+def test_pieces_of_a_context_give_the_logits_of_the_whole(
+    packed: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Transformer(tiny_config()).initialise(0.3, seed=1)
+    model = pack_model(model, lambda _: "f32") if packed else model
+    monkeypatch.setattr(attention, "crossing", lambda _: 2)
+    whole = _logits(model, dtype)
+    monkeypatch.setattr(attention, "PIECE", 8)
+    joined: list[int] = []
+    join = attention._joined
+    monkeypatch.setattr(attention, "_joined", lambda *parts: joined.append(1) or join(*parts))  # type: ignore[func-returns-value]
+    pieces = _logits(model, dtype)
+    assert len(joined) > 10
+    torch.testing.assert_close(pieces, whole, rtol=1e-3, atol=1e-3)
