@@ -38,6 +38,15 @@ if TYPE_CHECKING:
     help="Tokens of prompt and answer together.  [default: what the model and the memory allow]",
 )
 @click.option(
+    "--max-queue-seconds",
+    type=click.FloatRange(0, min_open=True),
+    default=60.0,
+    show_default=True,
+    metavar="S",
+    help="A request that has not begun after so long is refused, to be sent again later. Servers behind --engine and "
+    "--upstream have queues of their own.",
+)
+@click.option(
     "--cache-dir",
     metavar="DIR",
     help="Keep computed prompt starts here, so that they survive a restart.  [default: in memory only]",
@@ -115,6 +124,7 @@ def serve(
     port: int,
     name: str | None,
     max_model_len: int | None,
+    max_queue_seconds: float,
     cache_dir: str | None,
     dtype: str,
     fim_model: str | None,
@@ -161,7 +171,7 @@ def serve(
     }
     wanted = model_argument or model
     launch = _launch(engine, wanted, max_model_len, tensor_parallel, fp8, fp8_cache, torch_compile)
-    engines: Engines | Others = Engines(wanted, fim_model, name, settings)
+    engines: Engines | Others = Engines(wanted, fim_model, name, settings, max_queue_seconds)
     if upstream or launch is not None:
         check_urls(upstream)
         engines = Others(wanted, name, upstream, upstream_key, launch)

@@ -28,6 +28,8 @@ class Engines:
     fim_model: str | None
     name: str | None
     settings: dict[str, Any]
+    patience: float | None = None
+    """Seconds that a request may wait in a queue."""
     _stops: list[Callable[[], None]] = field(default_factory=list)
     _ranks: "Ranks | None" = None
 
@@ -55,7 +57,7 @@ class Engines:
         from coderv2.server.defaults import SamplingDefaults
 
         loaded = loading.load(model, **self.settings)
-        worker = Worker(loaded.engine)
+        worker = Worker(loaded.engine, patience=self.patience)
         worker.start()
         self._stops.append(worker.stop)
         if (ranks := loaded.engine.ranks) is not None:
