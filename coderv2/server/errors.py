@@ -141,9 +141,15 @@ async def _on_invalid_body(request: Request, error: Exception) -> Response:
     return answer(request, Failure(400, _INVALID, code, f"{param or 'body'}: {message}", param))
 
 
+def unnamed(shape: str) -> str:
+    """The tag of one of several shapes of a body: no field, so that it is left out of `param`."""
+    return f"<{shape}>"
+
+
 def _dotted(place: Sequence[str | int]) -> str | None:
     """("messages", 0, "content") → messages[0].content"""
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
+    path = "".join(part for part in parts if not part.startswith(".<"))
     return path.removeprefix(".")[:100] or None
 
 
