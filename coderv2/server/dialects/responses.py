@@ -165,6 +165,8 @@ class Replies:
                 async for event in events:
                     yield event
         except Exception as error:
+            if self._work.clock.first is None and not isinstance(error, _Cancelled):
+                raise  # nothing has been sent: it can have a status of its own
             told = errors.failure(error, self._response["id"].replace("resp_", "req_"))
             failure = {"code": told.code or told.type, "message": told.message}
             status = "cancelled" if isinstance(error, _Cancelled) else "failed"
