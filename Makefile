@@ -67,7 +67,7 @@ KERNELS := CMakeLists.txt $(wildcard coderv2/kernels/cpu/*.cpp coderv2/kernels/c
 	$(PIP) --editable ".[dev]"
 	@touch $@
 
-# Neither its command-line programs nor its vision models are needed.
+# Neither its command-line programs nor its vision models are needed; its server is, behind our door.
 .venv/installed-llama-cpp: .venv/installed-dev
-	CMAKE_ARGS="-DLLAVA_BUILD=OFF" $(PIP) llama-cpp-python
+	CMAKE_ARGS="-DLLAVA_BUILD=OFF" $(PIP) llama-cpp-python sse-starlette starlette-context pydantic-settings
 	@touch $@
