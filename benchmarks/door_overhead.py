@@ -181,8 +181,8 @@ def superseded() -> list[tuple[str, float]]:
     stop()
     return [
         ("a decode step, median, ms", 1000 * step),
-        ("superseded request gone, median, ms", 1000 * statistics.median(gone)),
-        ("superseded request gone, slowest, ms", 1000 * max(gone)),
+        ("older hole told by HTTP that it gave way, median, ms", 1000 * statistics.median(gone)),
+        ("older hole told by HTTP that it gave way, slowest, ms", 1000 * max(gone)),
     ]
 
 
@@ -212,8 +212,8 @@ async def _supersede(worker: Worker, url: str) -> tuple[list[float], float]:
     return gone, statistics.median(steps)
 
 
-def _serve_bundled(**settings: int) -> tuple[Worker, str, Any]:
-    worker = Worker(LLM(paths.bundled_model(), **settings).engine)
+def _serve_bundled(max_num_seqs: int | None = None) -> tuple[Worker, str, Any]:
+    worker = Worker(LLM(paths.bundled_model(), max_num_seqs=max_num_seqs).engine)
     worker.start()
     tokenizer = Tokenizer.from_folder(paths.bundled_model())
     app = create_app(Door(Models.of("bench", Backend(worker, tokenizer))))
