@@ -90,8 +90,8 @@ _TABLE: tuple[tuple[type[CoderV2Error], int, str, str], ...] = (
 )
 _STATUSES = {
     400: (_INVALID, "invalid_json", "the body is not valid JSON"),
-    404: ("not_found_error", "not_found", "no such route"),
-    405: (_INVALID, None, "this method is not allowed here"),
+    404: ("not_found_error", "not_found", "there is no such route; GET /openapi.json lists those there are"),
+    405: (_INVALID, None, "this method is not allowed here; use {allow}"),
     413: (_INVALID, None, "the body is too large: {detail}"),
 }
 
@@ -155,5 +155,6 @@ def _dotted(place: Sequence[str | int]) -> str | None:
 
 def _of_status(error: HTTPException) -> Failure:
     type_, code, message = _STATUSES.get(error.status_code, (_INVALID, None, "{detail}"))
-    text = message.format(detail=error.detail)
-    return Failure(error.status_code, type_, code, text, headers=error.headers or {})
+    headers = error.headers or {}
+    text = message.format(detail=error.detail, allow=headers.get("Allow"))
+    return Failure(error.status_code, type_, code, text, headers=headers)
