@@ -68,7 +68,7 @@ class ToolCalls:
         return pieces
 
     def finish(self) -> list[Piece]:
-        """What was held back, when no more comes. After a call, a further one that is cut off at its head is not told."""
+        """What was held back, when no more comes; after a call, not the head of another that is cut off there."""
         held, self._held = self._held, ""
         if self.count and (self._read == self._head or OPEN.startswith(held.strip())):
             return []
