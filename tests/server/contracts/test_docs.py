@@ -27,6 +27,7 @@ JOINED: dict[str, list[tuple[str, str, dict[str, Any]]]] = {
     ],
     "tabby.md": [
         ("http://localhost:8000/beta", "/completions", HOLE),
+        ("http://localhost:8000", "/v1/completions", {"segments": {"prefix": "a", "suffix": "b"}}),
         ("http://localhost:8000/v1", "/chat/completions", {"messages": HI}),
     ],
     "llama-vim.md": [
