@@ -180,14 +180,12 @@ class Replies:
                 yield self._of_response(f"response.{kind}", status="in_progress")
             async with aclosing(self._work.deltas()) as deltas:
                 async for delta in deltas:
-                    ends = bool(delta.finish_reason)
-                    pieces = [*self._turn.push(delta.text), *(self._turn.finish() if ends else ())]
+                    pieces = self._turn.read(delta)
                     self._heard.hear(pieces)
                     for piece in pieces:
                         for event in self._events(piece):
                             yield event
-                    if ends:
-                        self._heard.finish_reason = delta.finish_reason or ""
+                    self._heard.finish_reason = delta.finish_reason or ""
             for event in self._close():
                 yield event
             last = self._ending()
