@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from coderv2 import log
 from coderv2.cli import options
@@ -43,8 +44,7 @@ if TYPE_CHECKING:
     default=60.0,
     show_default=True,
     metavar="S",
-    help="A request that has not begun after so long is refused, to be sent again later. Servers behind --engine and "
-    "--upstream have queues of their own.",
+    help="A request that has not begun after so long is refused, to be sent again later.",
 )
 @click.option(
     "--cache-dir",
@@ -150,7 +150,8 @@ def serve(
         raise click.UsageError("Give the model once: as MODEL or with -m.", click.get_current_context())
     started = None if upstream else engine
     theirs = fp8 or fp8_cache or torch_compile
-    _check_together(tensor_parallel, expert_parallel, no_graphs, theirs, started, alone=fim_model is None)
+    _check_here(started)
+    _check_together(tensor_parallel, expert_parallel, theirs, started, alone=fim_model is None)
     from coderv2.server.app import create_app
     from coderv2.server.caller import Accounts
     from coderv2.server.door import Door
@@ -174,7 +175,7 @@ def serve(
     engines: Engines | Others = Engines(wanted, fim_model, name, settings, max_queue_seconds)
     if upstream or launch is not None:
         check_urls(upstream)
-        engines = Others(wanted, name, upstream, upstream_key, launch)
+        engines = Others(wanted, name, upstream, upstream_key, launch, max_model_len)
     door = Door(accounts=Accounts(None if keys is None else Keys.from_file(keys)))
     app = create_app(door, hosts=[host, *allow_host], origins=allow_origin)
     listen(
@@ -188,18 +189,30 @@ def serve(
     engines.check()
 
 
-def _check_together(
-    tensor: int, expert: int, no_graphs: bool, theirs: bool, started: str | None, *, alone: bool
-) -> None:
-    """`theirs`: options of other engines; `started`: the engine, None for servers that run already."""
+_HERE_ONLY = ("fim_model", "cache_dir", "dtype", "max_queue_seconds", "expert_parallel", "no_graphs")
+
+
+def _check_here(started: str | None) -> None:
+    """`started`: the engine, None for servers that run already."""
+    context = click.get_current_context()
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name in _HERE_ONLY
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    ]
+    if given and started != "coderv2":
+        why = f"{', '.join(given)}: only for what is computed here, not with --engine or --upstream."
+        raise click.UsageError(why, context)
+
+
+def _check_together(tensor: int, expert: int, theirs: bool, started: str | None, *, alone: bool) -> None:
+    """`theirs`: options of other engines."""
     ours, several = started == "coderv2", max(tensor, expert) > 1
     refused = {
         "--fp8, --fp8-cache and --torch-compile go with --engine sglang or vllm.": theirs
         and started in ("coderv2", None),
         "--tensor-parallel is for what is started here; what --upstream names runs already.": started is None
         and tensor > 1,
-        "--expert-parallel and --no-graphs are for what is computed here, not for --engine or --upstream.": not ours
-        and (expert > 1 or no_graphs),
         "--tensor-parallel and --expert-parallel are the same N, or one of them.": 1 != tensor != expert != 1,
         "--fim-model does not go with --tensor-parallel or --expert-parallel: ranks serve one model.": ours
         and several
