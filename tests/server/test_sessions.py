@@ -15,7 +15,7 @@ from coderv2.server.generation import Generation
 from tests.engine.fakes import FakeModel, fake_engine, one_peak
 from tests.server.running import eventually, running
 
-HOLE: dict[str, Any] = {"prompt": "a", "suffix": "b", "max_tokens": 5000, "temperature": 0}
+HOLE: dict[str, Any] = {"prompt": "a", "suffix": "b", "max_tokens": 100, "temperature": 0}
 
 
 def test_x3_the_older_one_is_closed_and_gone_and_others_stay() -> None:
