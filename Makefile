@@ -21,9 +21,9 @@ test-isas: .venv/installed-dev
 	for isa in $$($(BIN)/python -c 'from coderv2.kernels.cpu import available; print(*available()[1:], "none")'); do \
 		echo "CODERV2_ISA=$$isa" && CODERV2_ISA=$$isa $(BIN)/python -m pytest tests/kernels tests/model || exit 1; done
 
-# Our GGUF files in llama.cpp. It is built from source for this: ten minutes and more, once.
+# Our GGUF files in llama.cpp, and its Python server behind our door. Built from source for this: ten minutes, once.
 test-llama-cpp: .venv/installed-llama-cpp
-	$(BIN)/python -m pytest -m slow tests/model/test_gguf_llama_cpp.py
+	$(BIN)/python -m pytest -m slow tests/model/test_gguf_llama_cpp.py tests/server/outside/test_llama_cpp_server.py
 
 # Programs that talk to the server, each in an environment of its own; slow tests use them where they are.
 clients: .venv-clients/installed .venv-aider/installed
@@ -67,7 +67,7 @@ KERNELS := CMakeLists.txt $(wildcard coderv2/kernels/cpu/*.cpp coderv2/kernels/c
 	$(PIP) --editable ".[dev]"
 	@touch $@
 
-# Neither its command-line programs nor its vision models are needed.
+# Neither its command-line programs nor its vision models are needed; its server is, behind our door.
 .venv/installed-llama-cpp: .venv/installed-dev
-	CMAKE_ARGS="-DLLAVA_BUILD=OFF" $(PIP) llama-cpp-python
+	CMAKE_ARGS="-DLLAVA_BUILD=OFF" $(PIP) llama-cpp-python sse-starlette starlette-context pydantic-settings
 	@touch $@

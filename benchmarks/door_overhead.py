@@ -1,8 +1,9 @@
 """What the server adds to the engine, and what clients that leave leave behind.
 
-Three measurements: a request's time from socket to socket at 200 requests a second, the server on one core with an
-engine that answers at once, its clients on another; ten clients a second that hang up in the middle, for a minute; and
-the time to the first token that `openai` sees on a warm prefix, beside that of the engine asked directly.
+Four measurements: a request's time from socket to socket at 200 requests a second, the server on one core with an
+engine that answers at once, its clients on another; ten clients a second that hang up in the middle, for a minute; how
+soon a hole that waits is gone when a newer one of its session comes, beside a decode step; and the time to the first
+token that `openai` sees on a warm prefix, beside that of the engine asked directly.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
+from itertools import pairwise
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -74,10 +76,11 @@ class AtOnce:
         return EngineStats(0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
-def main() -> None:
-    """All three."""
-    rows = [{"measured": name, "value": value} for name, value in [*overhead(), *aborts(), *first_token()]]
-    record("door_overhead", rows, ["fastapi", "uvicorn", "openai"])
+def main(names: Sequence[str] = ()) -> None:
+    """The named ones, or all; each is a record of its own."""
+    for name in names or MEASUREMENTS:
+        rows = [{"measured": what, "value": value} for what, value in MEASUREMENTS[name]()]
+        record(f"door_{name}", rows, ["fastapi", "uvicorn", "openai"])
 
 
 def overhead() -> list[tuple[str, float]]:
@@ -171,8 +174,46 @@ def aborts() -> list[tuple[str, float]]:
     ]
 
 
-def _serve_bundled() -> tuple[Worker, str, Any]:
-    worker = Worker(LLM(paths.bundled_model()).engine)
+def superseded() -> list[tuple[str, float]]:
+    """Holes that wait behind a long answer, which has the only place, until a newer one comes."""
+    worker, url, stop = _serve_bundled(max_num_seqs=1)
+    gone, step = asyncio.run(_supersede(worker, url))
+    stop()
+    return [
+        ("a decode step, median, ms", 1000 * step),
+        ("older hole told by HTTP that it gave way, median, ms", 1000 * statistics.median(gone)),
+        ("older hole told by HTTP that it gave way, slowest, ms", 1000 * max(gone)),
+    ]
+
+
+async def _supersede(worker: Worker, url: str) -> tuple[list[float], float]:
+    """Seconds from the newer one's start to the older one's end, each; and those of a decode step."""
+    hole = {"prompt": PREFIX[:200], "suffix": PREFIX[:100], "max_tokens": 8}
+    gone: list[float] = []
+    steps: list[float] = []
+    async with httpx.AsyncClient(base_url=url, headers={"x-session-id": "editor"}, timeout=60) as client:
+        for _ in range(ROUNDS):
+            async with client.stream(
+                "POST", "/v1/chat/completions", json=CHAT | {"max_tokens": 1000}
+            ) as long:
+                lines = (line async for line in long.aiter_lines() if line)
+                times = [(await anext(lines), time.perf_counter())[1] for _ in range(10)]
+                steps += [later - earlier for earlier, later in pairwise(times[2:])]
+                older = asyncio.create_task(client.post("/v1/completions", json=hole))
+                while not worker.stats().waiting:
+                    await asyncio.sleep(0)
+                began = time.perf_counter()
+                newer = asyncio.create_task(client.post("/v1/completions", json=hole))
+                assert (await older).status_code == 499
+                gone.append(time.perf_counter() - began)
+                newer.cancel()
+            while worker.stats().running or worker.stats().waiting:
+                await asyncio.sleep(0.001)
+    return gone, statistics.median(steps)
+
+
+def _serve_bundled(max_num_seqs: int | None = None) -> tuple[Worker, str, Any]:
+    worker = Worker(LLM(paths.bundled_model(), max_num_seqs=max_num_seqs).engine)
     worker.start()
     tokenizer = Tokenizer.from_folder(paths.bundled_model())
     app = create_app(Door(Models.of("bench", Backend(worker, tokenizer))))
@@ -224,9 +265,12 @@ async def _direct(worker: Worker, ids: list[int]) -> float:
     return taken
 
 
+MEASUREMENTS = {
+    "overhead": overhead,
+    "aborts": aborts,
+    "superseded": superseded,
+    "first_token": first_token,
+}
+
 if __name__ == "__main__":
-    chosen = {"overhead": overhead, "aborts": aborts, "first_token": first_token}
-    for name in sys.argv[1:]:
-        print(*(f"{what}: {value:.2f}" for what, value in chosen[name]()), sep="\n")
-    if not sys.argv[1:]:
-        main()
+    main(sys.argv[1:])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from coderv2 import log
 from coderv2.cli import options
@@ -36,6 +37,14 @@ if TYPE_CHECKING:
     type=int,
     metavar="N",
     help="Tokens of prompt and answer together.  [default: what the model and the memory allow]",
+)
+@click.option(
+    "--max-queue-seconds",
+    type=click.FloatRange(0, min_open=True),
+    default=60.0,
+    show_default=True,
+    metavar="S",
+    help="A request that has not begun after so long is refused, to be sent again later.",
 )
 @click.option(
     "--cache-dir",
@@ -124,6 +133,7 @@ def serve(
     port: int,
     name: str | None,
     max_model_len: int | None,
+    max_queue_seconds: float,
     cache_dir: str | None,
     dtype: str,
     kv_cache_dtype: str,
@@ -152,8 +162,8 @@ def serve(
         raise click.UsageError("Give the model once: as MODEL or with -m.", click.get_current_context())
     started = None if upstream else engine
     theirs = fp8 or fp8_cache or torch_compile
-    computed = no_graphs or dtype != "auto" or kv_cache_dtype != "auto"
-    _check_together(tensor_parallel, expert_parallel, computed, theirs, started, alone=fim_model is None)
+    _check_here(started)
+    _check_together(tensor_parallel, expert_parallel, theirs, started, alone=fim_model is None)
     placed = options.placed(values) | {"expert_usage": expert_usage}
     _check_placed(placed, started, alone=fim_model is None)
     from coderv2.server.app import create_app
@@ -178,10 +188,10 @@ def serve(
     }
     wanted = model_argument or model
     launch = _launch(engine, wanted, max_model_len, tensor_parallel, fp8, fp8_cache, torch_compile)
-    engines: Engines | Others = Engines(wanted, fim_model, name, settings)
+    engines: Engines | Others = Engines(wanted, fim_model, name, settings, max_queue_seconds)
     if upstream or launch is not None:
         check_urls(upstream)
-        engines = Others(wanted, name, upstream, upstream_key, launch)
+        engines = Others(wanted, name, upstream, upstream_key, launch, max_model_len)
     door = Door(accounts=Accounts(None if keys is None else Keys.from_file(keys)))
     app = create_app(door, hosts=[host, *allow_host], origins=allow_origin)
     listen(
@@ -195,21 +205,38 @@ def serve(
     engines.check()
 
 
-def _check_together(
-    tensor: int, expert: int, computed: bool, theirs: bool, started: str | None, *, alone: bool
-) -> None:
-    """`computed`: options of computing here; `theirs`: of other engines.
+_HERE_ONLY = (
+    "fim_model",
+    "cache_dir",
+    "dtype",
+    "kv_cache_dtype",
+    "max_queue_seconds",
+    "expert_parallel",
+    "no_graphs",
+)
 
-    `started`: the engine, None for servers that run already.
-    """
+
+def _check_here(started: str | None) -> None:
+    """`started`: the engine, None for servers that run already."""
+    context = click.get_current_context()
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name in _HERE_ONLY
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    ]
+    if given and started != "coderv2":
+        why = f"{', '.join(given)}: only for what is computed here, not with --engine or --upstream."
+        raise click.UsageError(why, context)
+
+
+def _check_together(tensor: int, expert: int, theirs: bool, started: str | None, *, alone: bool) -> None:
+    """`theirs`: options of other engines."""
     ours, several = started == "coderv2", max(tensor, expert) > 1
     refused = {
         "--fp8, --fp8-cache and --torch-compile go with --engine sglang or vllm.": theirs
         and started in ("coderv2", None),
         "--tensor-parallel is for what is started here; what --upstream names runs already.": started is None
         and tensor > 1,
-        "--expert-parallel, --no-graphs, --dtype and --kv-cache-dtype are for what is computed here, not for --engine "
-        "or --upstream.": not ours and (expert > 1 or computed),
         "--tensor-parallel and --expert-parallel are the same N, or one of them.": 1 != tensor != expert != 1,
         "--fim-model does not go with --tensor-parallel or --expert-parallel: ranks serve one model.": ours
         and several

@@ -28,6 +28,8 @@ class Engines:
     fim_model: str | None
     name: str | None
     settings: dict[str, Any]
+    patience: float | None = None
+    """Seconds that a request may wait in a queue."""
     _stops: list[Callable[[], None]] = field(default_factory=list)
     _ranks: "Ranks | None" = None
 
@@ -55,7 +57,7 @@ class Engines:
         from coderv2.server.defaults import SamplingDefaults
 
         loaded = loading.load(model, **self.settings)
-        worker = Worker(loaded.engine)
+        worker = Worker(loaded.engine, patience=self.patience)
         worker.start()
         self._stops.append(worker.stop)
         self._stops.append(loaded.save_usage)
@@ -82,6 +84,7 @@ class Others:
     urls: Sequence[str]
     key: str | None = None
     launch: "Launch | None" = None
+    max_model_len: int | None = None
     _stops: list[Callable[[], None]] = field(default_factory=list)
 
     def load(self) -> "Models":
@@ -97,7 +100,8 @@ class Others:
         folder = hub.resolve(self.model, wanted=("*.json",))
         tokenizer, config = open_tokenizer(folder), ModelConfig.from_folder(folder)
         urls, seconds = [*self.urls, *self._launched()], STARTING_SECONDS if self.launch else 10.0
-        engine = Upstreams(urls, tokenizer, config.max_position_embeddings, self.key)
+        context = config.max_position_embeddings
+        engine = Upstreams(urls, tokenizer, min(context, self.max_model_len or context), self.key)
         asyncio.run(wait_for_one(engine, seconds))
         backend = Backend(
             engine, tokenizer, SamplingDefaults.from_folder(folder), why_no_infill(tokenizer, config)

@@ -57,6 +57,8 @@ class EngineStats:
     """Guessed tokens that were checked."""
     accepted_tokens: int
     """Those of them that were right."""
+    gave_up: int = 0
+    """Requests that waited too long in the queue."""
 
 
 class Engine:
@@ -124,7 +126,8 @@ class Engine:
         )
         self._admission = Admission(config, tokenizer, settings, self.max_model_len)
         self._clock = clock
-        self._deadlines = Deadlines()
+        self._deadlines, self._patience = Deadlines(), Deadlines()
+        self._gave_up = 0
         self._requests: dict[str, list[Request]] = {}
         self._contests: dict[str, Contest] = {}
         self._ended: list[Delta] = []
@@ -147,15 +150,17 @@ class Engine:
         tenant: str = "",
         priority: int = 0,
         deadline: float | None = None,
+        patience: float | None = None,
     ) -> str:
         """Queues a prompt and returns the id that its deltas carry.
 
         Cached prompts are shared among requests of the same `tenant` only. A lower `priority` is served first, each
         level worth `scheduler.PATIENCE` seconds of waiting. After `deadline` seconds what is there is the answer, with
-        the finish_reason "length". Raises InvalidValue, ContextTooLong or QueueFull; nothing is queued then.
+        the finish_reason "length". What has not begun after `patience` seconds ends with the finish_reason "queue".
+        Raises InvalidValue, ContextTooLong or QueueFull; nothing is queued then.
         """
         self.validate(prompt_ids, params)
-        return self._queue(prompt_ids, params, request_id, tenant, priority, deadline)
+        return self._queue(prompt_ids, params, request_id, tenant, priority, deadline, patience)
 
     def _queue(
         self,
@@ -165,9 +170,10 @@ class Engine:
         tenant: str = "",
         priority: int = 0,
         deadline: float | None = None,
+        patience: float | None = None,
     ) -> str:
         arrival = self._clock()
-        ends = check_deadline(arrival, deadline)
+        ends, gives_up = check_deadline(arrival, deadline), check_deadline(arrival, patience)
         if self.full(params.answers):
             raise QueueFull(f"{len(self._scheduler.waiting)} requests are waiting already; try again soon")
         request_id = request_id or f"request-{next(self._names)}"
@@ -182,6 +188,7 @@ class Engine:
         self._requests[request_id] = requests
         self._scheduler.add(requests, arrival=arrival, priority=priority)
         self._deadlines.add(requests, ends)
+        self._patience.add(requests[:1], gives_up)  # its other answers never begin before the first
         return request_id
 
     def abort(self, request_id: str) -> None:
@@ -199,12 +206,24 @@ class Engine:
         Whatever the model raises ends the requests of that pass with an error delta, and logits that are not finite
         end theirs; the engine goes on with the others.
         """
-        for request in self._deadlines.passed(self._clock()):
-            self._ended.append(request.expire())
-            self._retire(request)
+        self._expire(self._clock())
         deltas, self._ended = self._ended, []
         chunks = self._drafting.extend(self._scheduler.plan())
         return through(self._contests, deltas + self._advance(chunks) if chunks else deltas)
+
+    def _expire(self, now: float) -> None:
+        for request in self._deadlines.passed(now):
+            self._ended.append(request.expire())
+            self._retire(request)
+        for first in self._patience.passed(now):
+            if first.num_cached is not None:
+                continue
+            self._gave_up += 1
+            for request in tuple(self._requests[first.id]):
+                self._ended.append(
+                    request.give_up("the server is busy: the request waited too long; try again soon")
+                )
+                self._retire(request)
 
     def score(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
         """The log-probability of each sequence's tokens but the first, given those before.
@@ -273,6 +292,7 @@ class Engine:
             cached_tokens=self._scheduler.cached_tokens,
             draft_tokens=self._drafting.drafted,
             accepted_tokens=self._drafting.accepted,
+            gave_up=self._gave_up,
         )
 
     def check(self) -> None:

@@ -51,7 +51,7 @@ class Delta:
     token_ids: tuple[int, ...] = ()
     """The token that ended the answer is among them."""
     finish_reason: str | None = None
-    """stop, length, abort, or error."""
+    """stop, length, abort, queue, or error."""
     stop_reason: str | int | None = None
     """With stop: the stop string or stop token that was met; None for the model's own end."""
     logprobs: tuple[TokenLogprob, ...] | None = None
@@ -61,7 +61,7 @@ class Delta:
     """Of `token_ids`, those that were guessed right and cost no step of their own."""
     rejected_draft_tokens: int = 0
     error: str | None = None
-    """With error: what went wrong."""
+    """With queue or error: what went wrong."""
     num_cached_tokens: int = 0
     """Of the prompt's tokens, those found in the cache; for answers after the first, also what the first computed."""
 
@@ -213,6 +213,11 @@ class Request:
         """Ends it early; the delta brings the text that was held back."""
         self.finish_reason = "abort"
         return self._delta(self._text.finish())
+
+    def give_up(self, message: str) -> Delta:
+        """Ends it in the queue, where it has waited too long."""
+        self.finish_reason = "queue"
+        return self._delta("", error=message)
 
     def fail(self, message: str) -> Delta:
         """Ends it because something broke that is not the caller's fault."""

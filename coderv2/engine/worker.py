@@ -35,8 +35,11 @@ class _Reader:
 class Worker:
     """Runs an engine that nobody else touches any more."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, patience: float | None = None) -> None:
+        """Requests that have not begun after `patience` seconds end with QueueFull; None: they wait."""
+        check_deadline(0.0, patience)
         self._engine = engine
+        self._patience = patience
         self._thread = threading.Thread(target=self._run, name="coderv2-engine", daemon=True)
         self._wake = threading.Condition()
         self._orders: deque[Callable[[], object]] = deque()
@@ -83,9 +86,10 @@ class Worker:
 
         `tenant`, `priority` and `deadline` are `Engine.submit`'s; the deadline counts from the first `anext`.
         InvalidValue, ContextTooLong, QueueFull and EngineStopped are raised at the call, before anything is sent to a
-        client. While iterating: QueueFull when others took the last place meanwhile, EngineStopped, or ServiceError
-        when the model failed. The request starts with the first `anext`; closing the iterator, or cancelling the task
-        that awaits it, aborts it. Whoever may leave a loop early uses `contextlib.aclosing`.
+        client. While iterating: QueueFull when others took the last place meanwhile or it waited too long,
+        EngineStopped, or ServiceError when the model failed. The request starts with the first `anext`; closing the
+        iterator, or cancelling the task that awaits it, aborts it. Whoever may leave a loop early uses
+        `contextlib.aclosing`.
         """
         self._check_running()
         self._engine.validate(prompt_ids, params)
@@ -96,7 +100,13 @@ class Worker:
 
         def submit() -> None:
             self._engine.submit(
-                ids, params, request_id=name, tenant=tenant, priority=priority, deadline=deadline
+                ids,
+                params,
+                request_id=name,
+                tenant=tenant,
+                priority=priority,
+                deadline=deadline,
+                patience=self._patience,
             )
 
         return self._deltas(name, params.n, submit)
@@ -180,5 +190,5 @@ def _unwrap(item: Delta | CoderV2Error) -> Delta:
     if isinstance(item, CoderV2Error):
         raise item
     if item.error is not None:
-        raise ServiceError(item.error)
+        raise QueueFull(item.error) if item.finish_reason == "queue" else ServiceError(item.error)
     return item

@@ -19,6 +19,7 @@ from coderv2.server.dialects import (
     ollama_models,
     openai,
     responses,
+    tabby,
 )
 from coderv2.server.door import Door
 from coderv2.server.guard import GuardedRoute
@@ -28,7 +29,10 @@ from coderv2.server.models import Models
 from coderv2.server.roots import Roots
 from coderv2.text.tokenizer import Tokenizer
 
-_DIALECTS = (openai, chat, completions, mistral, llamacpp, ollama, ollama_models, messages, responses, health)
+_DIALECTS = (
+    *(openai, chat, completions, responses, mistral, messages),
+    *(llamacpp, ollama, ollama_models, tabby, health),
+)
 _SERVERS = [{"url": root} for root in ("/v1", "/", "/beta", "/v1/beta", "/anthropic/v1")]
 
 

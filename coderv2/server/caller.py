@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from starlette.requests import Request
@@ -24,12 +24,15 @@ class Account:
         self._clock = clock
         self._requests: deque[float] = deque()
         self._tokens: deque[tuple[float, int]] = deque()
+        self._spent = 0
+        """Their sum."""
 
     def begin(self) -> None:
         """Counts a request. Raises Refused where the key has no more."""
         self._forget()
-        self._check("requests", self.key.requests_per_minute, len(self._requests), self._requests)
-        self._check("tokens", self.key.tokens_per_minute, self._spent, [at for at, _ in self._tokens])
+        for name, limit, used, wait in self._uses():
+            if limit is not None and used >= limit:
+                raise _limited("rate_limit_exceeded", f"this key may take {limit} {name} a minute", wait)
         if self.key.concurrent is not None and self.running >= self.key.concurrent:
             raise _limited("concurrency_limit", f"{self.running} requests of this key are running", 1.0)
         self._requests.append(self._clock())
@@ -40,40 +43,39 @@ class Account:
         self.running -= 1
         if tokens:
             self._tokens.append((self._clock(), tokens))
+            self._spent += tokens
 
     def headers(self) -> dict[str, str]:
         """What is left, as OpenAI tells it; only of what is limited."""
         self._forget()
         told: dict[str, str] = {}
-        for name, limit, used, times in (
-            ("requests", self.key.requests_per_minute, len(self._requests), self._requests),
-            ("tokens", self.key.tokens_per_minute, self._spent, [at for at, _ in self._tokens]),
-        ):
+        for name, limit, used, wait in self._uses():
             if limit is not None:
                 told[f"x-ratelimit-limit-{name}"] = str(limit)
                 told[f"x-ratelimit-remaining-{name}"] = str(max(0, limit - used))
-                told[f"x-ratelimit-reset-{name}"] = _spelled(self._wait(times))
+                told[f"x-ratelimit-reset-{name}"] = _spelled(wait)
         return told
 
-    @property
-    def _spent(self) -> int:
-        return sum(tokens for _, tokens in self._tokens)
+    def _uses(self) -> Iterator[tuple[str, int | None, int, float]]:
+        """What is counted, its limit, what is used of it, and the seconds until some of that is forgotten."""
+        requests, tokens = self._requests, self._tokens
+        yield (
+            "requests",
+            self.key.requests_per_minute,
+            len(requests),
+            self._wait(requests[0] if requests else None),
+        )
+        yield "tokens", self.key.tokens_per_minute, self._spent, self._wait(tokens[0][0] if tokens else None)
 
-    def _check(self, name: str, limit: int | None, used: int, times: "deque[float] | list[float]") -> None:
-        if limit is not None and used >= limit:
-            raise _limited(
-                "rate_limit_exceeded", f"this key may take {limit} {name} a minute", self._wait(times)
-            )
-
-    def _wait(self, times: "deque[float] | list[float]") -> float:
-        return max(0.0, times[0] + MINUTE - self._clock()) if times else 0.0
+    def _wait(self, oldest: float | None) -> float:
+        return 0.0 if oldest is None else max(0.0, oldest + MINUTE - self._clock())
 
     def _forget(self) -> None:
         old = self._clock() - MINUTE
         while self._requests and self._requests[0] <= old:
             self._requests.popleft()
         while self._tokens and self._tokens[0][0] <= old:
-            self._tokens.popleft()
+            self._spent -= self._tokens.popleft()[1]
 
 
 def _limited(code: str, message: str, wait: float) -> Refused:

@@ -1,7 +1,7 @@
 """What all routes share: who is let in, which models answer, and how an answer goes out."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -15,6 +15,7 @@ from coderv2.server.errors import Refused
 from coderv2.server.generation import Generation, Job
 from coderv2.server.metrics import Metrics
 from coderv2.server.models import Models
+from coderv2.server.repeats import Repeats
 from coderv2.server.sessions import Sessions
 from coderv2.server.stream import EventStream, Framing, encode_json, framed, unless_gone
 
@@ -42,6 +43,7 @@ class Door:
     draining: bool = False
     metrics: Metrics = field(default_factory=Metrics)
     sessions: Sessions = field(default_factory=Sessions)
+    repeats: Repeats = field(default_factory=Repeats)
 
     @property
     def state(self) -> str:
@@ -83,14 +85,19 @@ class Door:
 
     async def reply(self, request: Request, replies: Replies, framing: Framing | None) -> Response:
         """The answer, in pieces where there is a framing."""
-        path, request_id = request.url.path, request.state.request_id
+        path, request_id, work = request.url.path, request.state.request_id, request.state.work
 
         def tell(error: Exception) -> Any:
             return errors.failure(error, request_id).body(path, request_id)
 
         if framing is not None:
-            return EventStream(framed(replies.chunks(), framing, tell), framing.media_type)
-        whole = await unless_gone(request, replies.whole())
+            source = framed(replies.chunks(), framing, tell, lambda: work.clock.first is not None)
+            return EventStream(source, framing.media_type)
+        return await self.whole(request, replies.whole())
+
+    async def whole(self, request: Request, answer: Coroutine[Any, Any, Any]) -> Response:
+        """The answer at once."""
+        whole = await unless_gone(request, answer)
         return json_response(whole) if whole is not None else Response(status_code=499)
 
 

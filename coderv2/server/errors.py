@@ -90,8 +90,8 @@ _TABLE: tuple[tuple[type[CoderV2Error], int, str, str], ...] = (
 )
 _STATUSES = {
     400: (_INVALID, "invalid_json", "the body is not valid JSON"),
-    404: ("not_found_error", "not_found", "no such route"),
-    405: (_INVALID, None, "this method is not allowed here"),
+    404: ("not_found_error", "not_found", "there is no such route; GET /openapi.json lists those there are"),
+    405: (_INVALID, None, "this method is not allowed here; use {allow}"),
     413: (_INVALID, None, "the body is too large: {detail}"),
 }
 
@@ -141,13 +141,20 @@ async def _on_invalid_body(request: Request, error: Exception) -> Response:
     return answer(request, Failure(400, _INVALID, code, f"{param or 'body'}: {message}", param))
 
 
+def unnamed(shape: str) -> str:
+    """The tag of one of several shapes of a body: no field, so that it is left out of `param`."""
+    return f"<{shape}>"
+
+
 def _dotted(place: Sequence[str | int]) -> str | None:
     """("messages", 0, "content") → messages[0].content"""
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
+    path = "".join(part for part in parts if not part.startswith(".<"))
     return path.removeprefix(".")[:100] or None
 
 
 def _of_status(error: HTTPException) -> Failure:
     type_, code, message = _STATUSES.get(error.status_code, (_INVALID, None, "{detail}"))
-    text = message.format(detail=error.detail)
-    return Failure(error.status_code, type_, code, text, headers=error.headers or {})
+    headers = error.headers or {}
+    text = message.format(detail=error.detail, allow=headers.get("Allow"))
+    return Failure(error.status_code, type_, code, text, headers=headers)

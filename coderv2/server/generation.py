@@ -83,6 +83,8 @@ class Generation:
             )
         self.job = job
         self.clock = Clock()
+        self.failed = False
+        """Whether something went wrong, or it was abandoned, before its end."""
         self._prompt_tokens = sum(len(prompt) for prompt in job.prompts)
         self._completion_tokens = 0
         self._cached = [0] * len(job.prompts)
@@ -107,12 +109,20 @@ class Generation:
     async def deltas(self) -> AsyncGenerator[Delta, None]:
         """Deltas of all choices, `index` counting through all prompts. Closing it aborts what is unfinished."""
         async with aclosing(_merged(self._streams, self._n, self._inbox)) as deltas:
-            async for delta in deltas:
-                self.clock.tick(tokens_of(delta))
-                self._completion_tokens += tokens_of(delta)
-                if delta.index % self._n == 0:  # a prompt's other answers share what its first one computed
-                    self._cached[delta.index // self._n] = delta.num_cached_tokens
-                yield delta
+            try:
+                async for delta in deltas:
+                    self._count(delta)
+                    yield delta
+            except Exception:
+                self.failed = True
+                raise
+
+    def _count(self, delta: Delta) -> None:
+        count = tokens_of(delta)
+        self.clock.tick(count)
+        self._completion_tokens += count
+        if delta.index % self._n == 0:  # a prompt's other answers share what its first one computed
+            self._cached[delta.index // self._n] = delta.num_cached_tokens
 
     async def answers(self) -> list[Answer]:
         """All choices, when the last has ended."""
@@ -153,7 +163,7 @@ async def _forward(stream: AsyncGenerator[Delta, None], first_index: int, inbox:
     try:
         async with aclosing(stream):
             async for delta in stream:
-                inbox.put_nowait(replace(delta, index=first_index + delta.index))
+                inbox.put_nowait(replace(delta, index=first_index + delta.index) if first_index else delta)
     except Exception as error:
         inbox.put_nowait(error)
     else:

@@ -2,12 +2,16 @@
 
 import json
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
+from coderv2.server import repeats
 from coderv2.server.errors import Refused
+
+if TYPE_CHECKING:
+    from coderv2.server.door import Door
 
 DEEPEST = 64
 """Objects and lists within one another."""
@@ -16,9 +20,10 @@ DEEPEST = 64
 class StrictRequest(Request):
     """A request whose JSON holds neither NaN nor infinities, and nests no deeper than DEEPEST."""
 
-    async def json(self) -> Any:
-        """The body. Raises Refused for what is not JSON."""
-        return parse(await self.body())
+    async def check(self) -> None:
+        """Raises Refused for a body that is not JSON, with the place: of what `json` raises FastAPI tells nothing."""
+        if body := await self.body():
+            self._json = parse(body)
 
 
 def parse(body: bytes) -> Any:
@@ -64,6 +69,11 @@ def _says_json(content_type: str) -> bool:
     return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
 
+def _door(request: Request) -> "Door":
+    door: Door = request.app.state.door
+    return door
+
+
 def open_to_all(endpoint: Callable[..., Any]) -> Callable[..., Any]:
     """Marks a route that needs no key."""
     endpoint.__dict__["open_to_all"] = True
@@ -85,9 +95,14 @@ class GuardedRoute(APIRoute):
         async def guarded(request: Request) -> Response:
             request.state.route = self.path
             if not self.open_to_all:
-                request.state.caller = request.app.state.door.admit(request)
+                request.state.caller = _door(request).admit(request)
             if self.body_field is not None and not _says_json(request.headers.get("content-type", "")):
                 raise Refused(415, None, "the body must be JSON: send content-type: application/json")
-            return await handler(StrictRequest(request.scope, request.receive))
+            strict = StrictRequest(request.scope, request.receive)
+            if self.body_field is not None:
+                await strict.check()
+            if request.method == "POST" and repeats.HEADER in request.headers and not self.open_to_all:
+                return await _door(request).repeats.answer(strict, handler)
+            return await handler(strict)
 
         return guarded

@@ -26,7 +26,7 @@ class Hosts:
                 raise Refused(
                     403,
                     "host_not_allowed",
-                    "this server does not answer under that host name",
+                    "this server does not answer under that host name; --allow-host NAME has it do so",
                     type="permission_error",
                 )
         await self._app(scope, receive, send)

@@ -16,6 +16,7 @@ _STATS = {
     "cached_tokens": "of these, found in the cache",
     "draft_tokens": "guessed tokens that were checked",
     "accepted_tokens": "of these, right",
+    "gave_up": "requests that waited too long in the queue",
 }
 
 
@@ -34,6 +35,12 @@ class Metrics:
             "coderv2_between_tokens_seconds", "between steps that brought tokens", registry
         )
         self._tokens = Counter("coderv2_tokens", "tokens by kind", ["route", "kind"], registry=registry)
+        self._events = Counter(
+            "coderv2_completion_events",
+            "what editors say became of completions",
+            ["event"],
+            registry=registry,
+        )
         self._stats = {
             name: Gauge(f"coderv2_engine_{name}", text, ["engine"], registry=registry)
             for name, text in _STATS.items()
@@ -62,6 +69,10 @@ class Metrics:
         between = self._between.labels(route)
         for gap in work.clock.gaps:
             between.observe(gap)
+
+    def seen(self, event: str) -> None:
+        """An editor says that it showed a completion, or that it was taken or dismissed."""
+        self._events.labels(event).inc()
 
     def page(self, models: Models | None) -> bytes:
         """All of it in Prometheus's text form."""

@@ -59,24 +59,32 @@ LINES = Framing("application/x-ndjson", _line)
 
 
 async def framed(
-    chunks: AsyncGenerator[Any, None], framing: Framing, tell: Callable[[Exception], Any]
+    chunks: AsyncGenerator[Any, None],
+    framing: Framing,
+    tell: Callable[[Exception], Any],
+    begun: Callable[[], bool] = lambda: True,
 ) -> AsyncGenerator[bytes, None]:
-    """Each chunk in its frame, and something now and then while there is none.
+    """Chunks in their frames, those that are there together in one piece, and something now and then while none is.
 
-    A failure is one frame with what `tell` makes of it, and nothing after.
+    Until the answer has `begun`, or has been waited for, nothing is told, and a failure is raised: it can still have a
+    status of its own. Later a failure is one frame with what `tell` makes of it, and nothing after.
     """
-    async with aclosing(_with_pauses(chunks)) as items:
+    held = b""
+    told = False
+    async with aclosing(_batches(chunks)) as batches:
         try:
-            async for chunk in items:
-                if chunk is not None:
-                    yield framing.frame(chunk)
-                elif framing.pause:
-                    yield framing.pause
+            async for batch in batches:
+                held += framing.pause if batch is None else b"".join(map(framing.frame, batch))
+                if held and (told or begun() or batch is None):
+                    yield held
+                    held, told = b"", True
         except Exception as error:
-            yield framing.frame(tell(error))
+            if not told:
+                raise
+            yield held + framing.frame(tell(error))
             return
-    if framing.last:
-        yield framing.last
+    if held or framing.last:
+        yield held + framing.last
 
 
 @dataclass(frozen=True)
@@ -86,8 +94,8 @@ class _Ended:
     error: Exception | None = None
 
 
-async def _with_pauses(chunks: AsyncGenerator[T, None]) -> AsyncGenerator[T | None, None]:
-    """The same, with None after every KEEP_ALIVE_SECONDS of silence."""
+async def _batches(chunks: AsyncGenerator[T, None]) -> AsyncGenerator[list[T] | None, None]:
+    """The same, those together that are there; None after every KEEP_ALIVE_SECONDS of silence."""
     # One task for all chunks: a task for each, to wait for with a timeout, costs more than all else about a chunk.
     inbox: asyncio.Queue[T | _Ended] = asyncio.Queue(_AHEAD)
     pump = asyncio.create_task(_pump(chunks, inbox))
@@ -95,15 +103,17 @@ async def _with_pauses(chunks: AsyncGenerator[T, None]) -> AsyncGenerator[T | No
         while True:
             try:
                 async with asyncio.timeout(KEEP_ALIVE_SECONDS):
-                    item = await inbox.get()
+                    items = [await inbox.get()]
             except TimeoutError:
                 yield None
                 continue
-            if not isinstance(item, _Ended):
-                yield item
-            elif item.error is not None:
-                raise item.error
-            else:
+            while not inbox.empty():
+                items.append(inbox.get_nowait())
+            end = items[-1] if isinstance(items[-1], _Ended) else None
+            yield [item for item in items if not isinstance(item, _Ended)]
+            if end is not None and end.error is not None:
+                raise end.error
+            if end is not None:
                 return
     finally:
         await _end(pump)
@@ -138,8 +148,11 @@ class EventStream(Response):
 
     async def _send_all(self, send: Send) -> None:
         async with aclosing(self._source) as source:
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            begun = False
             async for data in source:
+                if not begun:
+                    await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                    begun = True
                 await send({"type": "http.response.body", "body": data, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 

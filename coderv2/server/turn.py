@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from coderv2.engine.request import Delta
 from coderv2.server.conversation import Conversation
 from coderv2.text.toolcalls import Arguments, CallBegun, Piece, Said, ToolCalls
 
@@ -31,6 +32,10 @@ class Turn:
     def finish(self) -> Sequence[Piece]:
         """What was held back."""
         return [] if self._calls is None else self._calls.finish()
+
+    def read(self, delta: Delta) -> list[Piece]:
+        """What may be told of it; at the end, also what was held back."""
+        return [*self.push(delta.text), *(self.finish() if delta.finish_reason else ())]
 
     @property
     def called(self) -> bool:

@@ -68,8 +68,10 @@ class ToolCalls:
         return pieces
 
     def finish(self) -> list[Piece]:
-        """What was held back, when no more comes."""
+        """What was held back, when no more comes; after a call, not the head of another that is cut off there."""
         held, self._held = self._held, ""
+        if self.count and (self._read == self._head or OPEN.startswith(held.strip())):
+            return []
         if self._read == self._head:
             held = self._lead + held
         if not held or self._read == self._behind or (self._read == self._outside and self._dropping(held)):

@@ -98,6 +98,11 @@ def test_a_model_that_cannot_infill_is_not_said_to() -> None:
         (("--fim-model", "other", "--expert-parallel", "2"), "--fim-model does not go with"),
         (("--upstream", "http://127.0.0.1:1", "--tensor-parallel", "2"), "runs already"),
         (("--upstream", "http://127.0.0.1:1", "--expert-parallel", "2"), "for what is computed here"),
+        (
+            ("--upstream", "http://127.0.0.1:1", "--fim-model", "x", "--dtype", "float32"),
+            "--fim-model, --dtype: only",
+        ),
+        (("--upstream", "http://127.0.0.1:1", "--max-queue-seconds", "5"), "for what is computed here"),
         (("--engine", "vllm", "--no-graphs"), "for what is computed here"),
         (("--fp8",), "go with --engine sglang or vllm"),
     ],

@@ -38,6 +38,7 @@ class Life(RuleBasedStateMachine):
         )
         self.expected: dict[str, list[int]] = {}
         self.due: dict[str, float] = {}
+        self.patience: dict[str, float] = {}
         self.seen: dict[tuple[str, int], list[int]] = {}
         self.open: set[tuple[str, int]] = set()
 
@@ -48,6 +49,7 @@ class Life(RuleBasedStateMachine):
         tenant=st.sampled_from(TENANTS),
         priority=st.integers(-1, 2),
         deadline=st.none() | st.floats(0.5, 20),
+        patience=st.none() | st.floats(0.5, 20),
         right=st.integers(0, 18),
     )
     def submit(
@@ -58,6 +60,7 @@ class Life(RuleBasedStateMachine):
         tenant: str,
         priority: int,
         deadline: float | None,
+        patience: float | None,
         right: int,
     ) -> None:
         # A draft of which the first `right` tokens are the answer's.
@@ -66,7 +69,10 @@ class Life(RuleBasedStateMachine):
             with pytest.raises(QueueFull):
                 self.engine.submit(ids, params)
             return
-        name = self.engine.submit(ids, params, tenant=tenant, priority=priority, deadline=deadline)
+        name = self.engine.submit(
+            ids, params, tenant=tenant, priority=priority, deadline=deadline, patience=patience
+        )
+        self.patience[name] = float("inf") if patience is None else self.clock.now + patience
         self.expected[name] = continuation(ids, count)
         self.due[name] = float("inf") if deadline is None else self.clock.now + deadline
         for index in range(n):
@@ -116,8 +122,11 @@ class Life(RuleBasedStateMachine):
             whole = self.expected[delta.request_id]
             assert self.seen[key] == whole[: len(self.seen[key])]
             if delta.finish_reason:
+                if delta.finish_reason == "queue":
+                    assert self.patience[delta.request_id] <= self.clock.now
+                    assert not self.seen[key], "it had begun"
                 late = self.due[delta.request_id] <= self.clock.now
-                assert late or delta.finish_reason == "abort" or self.seen[key] == whole
+                assert late or delta.finish_reason in ("abort", "queue") or self.seen[key] == whole
                 self.open.remove(key)
         assert not {name for name, _ in self.open if self.due[name] <= self.clock.now}, "past its deadline"
 

@@ -1,5 +1,6 @@
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Any
@@ -12,14 +13,14 @@ from coderv2.engine.engine import Engine
 from coderv2.engine.request import Delta
 from coderv2.engine.worker import Worker
 from coderv2.errors import ContextTooLong, EngineStopped, InvalidValue, QueueFull, ServiceError
-from tests.engine.fakes import FakeModel, continuation, fake_engine, greedy, one_peak
+from tests.engine.fakes import Clock, FakeModel, continuation, fake_engine, greedy, one_peak
 
 SECONDS = 10.0  # far more than anything here takes; a hang fails instead of blocking the run
 
 
 @contextmanager
-def working(engine: Engine | None = None) -> Iterator[Worker]:
-    worker = Worker(engine or fake_engine())
+def working(engine: Engine | None = None, *, patience: float | None = None) -> Iterator[Worker]:
+    worker = Worker(engine or fake_engine(), patience=patience)
     worker.start()
     try:
         yield worker
@@ -144,6 +145,28 @@ def test_a_queue_filled_by_others_meanwhile_is_told_in_the_stream() -> None:
     gate = Gate()
     with working(fake_engine(FakeModel(gate), max_running=1, max_waiting=1)) as worker:
         within(lambda: main(worker))
+
+
+def test_what_waits_too_long_is_told_that_the_queue_is_full() -> None:
+    async def main(worker: Worker) -> None:
+        first = asyncio.create_task(collect(worker.stream([20], greedy(100))))
+        await until(lambda: worker.stats().running == 1)
+        with pytest.raises(QueueFull, match="waited too long"):
+            await collect(worker.stream([21], greedy(2, n=2)))
+        assert await first == continuation([20], 100)
+        assert (worker.stats().gave_up, worker.stats().waiting) == (1, 0)
+
+    clock = Clock()
+
+    def slow(tokens: list[int]) -> Tensor:
+        clock.now += 1.0
+        time.sleep(0.002)  # so that the other is in the queue before this one ends
+        return one_peak(tokens)
+
+    engine = fake_engine(FakeModel(slow), clock=clock, max_running=1)
+    with working(engine, patience=4.0) as worker:
+        within(lambda: main(worker))
+    engine.check()
 
 
 def test_a_failing_model_raises_in_the_stream_and_the_next_one_works() -> None:

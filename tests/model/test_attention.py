@@ -41,4 +41,6 @@ def test_pieces_of_a_context_give_the_logits_of_the_whole(
     monkeypatch.setattr(attention, "_joined", lambda *parts: joined.append(1) or join(*parts))  # type: ignore[func-returns-value]
     pieces = _logits(model, dtype)
     assert len(joined) > 10
-    torch.testing.assert_close(pieces, whole, rtol=1e-3, atol=1e-3)
+    # A cache that rounds may round a later layer's latent to the neighbour.
+    close = 1e-4 if dtype == torch.float32 else 1e-2
+    torch.testing.assert_close(pieces, whole, rtol=close, atol=close)

@@ -156,6 +156,21 @@ def test_a_reader_that_stalls_is_cut_off(catches_up: bool) -> None:
     assert asyncio.run(stall()) != catches_up
 
 
+def test_a_reader_that_never_reads_is_cut_off_and_its_request_ends(
+    address: tuple[str, int], worker: Worker
+) -> None:
+    """Over a real socket: its small buffer is full, then ours, and after `stall_seconds` the pages are free."""
+    body = json.dumps({"prompt": "a", "max_tokens": 40_000, "temperature": 0, "stream": True, "logprobs": 20})
+    head = HEAD.replace(b"content-length: %d" % len(BODY), b"content-length: %d" % len(body))
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        connection.connect(address)
+        connection.sendall(head + body.encode())
+        eventually(lambda: worker.stats().running == 1)
+        eventually(lambda: (worker.stats().running, worker.stats().pages_used) == (0, 0), seconds=60)
+        assert b"[DONE]" not in _read_all(connection)
+
+
 def test_keep_alive_goes_on_after_many_requests(address: tuple[str, int]) -> None:
     with httpx.Client(base_url=f"http://{address[0]}:{address[1]}") as client:
         for _ in range(5):

@@ -82,8 +82,9 @@ def test_a_body_that_is_not_json_is_invalid_json(content: bytes) -> None:
     response = request(
         scripted_app(ScriptedEngine()), "POST", "/v1/completions", content=content, headers=JSON
     )
-    assert response.status_code == 400
-    assert response.json()["error"]["code"] == "invalid_json"
+    error = response.json()["error"]
+    assert (response.status_code, error["code"]) == (400, "invalid_json")
+    assert re.match("the body is not valid JSON: .", error["message"])
 
 
 @pytest.mark.parametrize("content", [b"[]", b"7", b'"text"', b"null", b""])
@@ -114,6 +115,7 @@ def test_unknown_routes_and_methods() -> None:
     assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "not_found")
     assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
     assert wrong.json()["error"]["type"] == "invalid_request_error"
+    assert wrong.json()["error"]["message"].endswith("use POST")
 
 
 def test_the_context_message_keeps_the_words_that_clients_match() -> None:

@@ -16,7 +16,8 @@ EXPECTED = {
     "/chat/completions", "/completions", "/fim/completions", "/infill", "/completion", "/tokenize", "/detokenize",
     "/apply-template", "/props", "/api/generate", "/api/chat", "/api/show", "/api/tags", "/api/version", "/",
     "/responses", "/responses/{id}", "/responses/{id}/cancel", "/messages", "/messages/count_tokens", "/models",
-    "/models/{name:path}", "/user/balance", "/health", "/ready", "/metrics", "/openapi.json",
+    "/models/{name:path}", "/user/balance", "/events", "/v1beta/server_setting",
+    "/health", "/ready", "/metrics", "/openapi.json",
 }  # fmt: skip
 
 

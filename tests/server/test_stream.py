@@ -1,7 +1,7 @@
 """Events, silence, failure, and clients that go away."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import pytest
@@ -46,9 +46,9 @@ def _told(error: Exception) -> dict[str, Any]:
     return {"error": str(error)}
 
 
-def _sent(source: Source, framing: Framing = EVENTS) -> bytes:
+def _sent(source: Source, framing: Framing = EVENTS, begun: Callable[[], bool] = lambda: True) -> bytes:
     async def collect() -> bytes:
-        return b"".join([data async for data in framed(source.chunks(), framing, _told)])
+        return b"".join([data async for data in framed(source.chunks(), framing, _told, begun)])
 
     return asyncio.run(collect())
 
@@ -70,6 +70,33 @@ def test_silence_is_filled_with_comments(monkeypatch: pytest.MonkeyPatch) -> Non
     text = _sent(Source({"a": 1}, 0.07, {"b": 2}))
     assert text.startswith(b'data: {"a":1}\n\n: keep-alive\n\n')
     assert text.endswith(b'data: {"b":2}\n\ndata: [DONE]\n\n')
+
+
+def test_until_the_answer_has_begun_a_failure_is_raised_and_nothing_told() -> None:
+    source = Source({"role": 1}, 0.01, RuntimeError("full"))
+    with pytest.raises(RuntimeError, match="full"):
+        _sent(source, begun=lambda: False)
+    assert source.closed
+
+
+def test_what_has_waited_for_long_is_told_by_a_comment_and_then_its_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stream, "KEEP_ALIVE_SECONDS", 0.02)
+    text = _sent(Source({"role": 1}, 0.03, RuntimeError("full")), begun=lambda: False)
+    assert text == b'data: {"role":1}\n\n: keep-alive\n\ndata: {"error":"full"}\n\n'
+
+
+def test_what_never_begins_is_told_at_its_end() -> None:
+    assert _sent(Source({"a": 1}), begun=lambda: False) == b'data: {"a":1}\n\ndata: [DONE]\n\n'
+
+
+def test_chunks_that_are_there_together_are_one_piece() -> None:
+    async def pieces() -> list[bytes]:
+        source = Source({"a": 1}, {"b": 2}, 0.01, {"c": 3})
+        return [data async for data in framed(source.chunks(), BARE_EVENTS, _told)]
+
+    assert asyncio.run(pieces()) == [b'data: {"a":1}\n\ndata: {"b":2}\n\n', b'data: {"c":3}\n\n']
 
 
 def test_each_family_has_its_frames() -> None:

@@ -101,3 +101,13 @@ def test_text_is_told_as_soon_as_it_cannot_be_a_call() -> None:
 def test_a_second_call_is_dropped_where_one_is_wanted() -> None:
     two = written_call("f", "{}") + "\n" + written_call("g", "{}") + " text"
     assert _together(pieces_of(two, several=False)) == ("", [("f", "{}")])
+
+
+@pytest.mark.parametrize(
+    "cut",
+    ['<tool_call>\n{"name": "g", "argu', "<tool_call>", "<too", '<tool_call>\n{"name": "g", "arguments":'],
+)
+def test_a_further_call_that_is_cut_off_is_not_told_as_text(cut: str) -> None:
+    whole = '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>'
+    assert _together(pieces_of(f"{whole}\n{cut}")) == _together(pieces_of(whole))
+    assert _together(pieces_of(cut)) == _together([Said(cut)])

@@ -159,8 +159,7 @@ class Replies:
 
     def _pieces(self, delta: Delta) -> Iterator[dict[str, Any]]:
         turn, places = self._turns[delta.index], delta.logprobs or ()
-        pieces = [*turn.push(delta.text), *(turn.finish() if delta.finish_reason else ())]
-        for told in pieces or ([Said("")] if places else []):
+        for told in turn.read(delta) or ([Said("")] if places else []):
             yield self._piece(delta.index, _delta(told), places)
             places = ()
         if delta.finish_reason:

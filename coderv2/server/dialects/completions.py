@@ -3,19 +3,23 @@
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import FastAPI, Request
+from pydantic import Discriminator, Tag
 from starlette.responses import Response
 
 from coderv2.engine.request import Delta, TokenLogprob
 from coderv2.errors import InvalidValue
 from coderv2.server.backend import Backend
+from coderv2.server.dialects import tabby
 from coderv2.server.door import Door, names
+from coderv2.server.errors import unnamed
 from coderv2.server.generation import Generation, Job
 from coderv2.server.logprobs import CompletionLogprobs
 from coderv2.server.sampling import room_for, sampling_params
 from coderv2.server.schema.openai import CompletionRequest
+from coderv2.server.schema.tabby import SegmentsRequest
 from coderv2.server.stream import EVENTS
 from coderv2.text.fim import encode_fim
 from coderv2.text.tokenizer import Tokenizer
@@ -24,11 +28,26 @@ _FEW, _MANY = 16, 4096
 """Tokens of an answer where the request is silent: OpenAI's, and at most DeepSeek's under /beta."""
 
 
+def _shape(body: Any) -> str:
+    segments = body.get("segments") if isinstance(body, dict) else None
+    return unnamed("prompt" if segments is None else "segments")
+
+
+_Body = Annotated[
+    Annotated[CompletionRequest, Tag(unnamed("prompt"))]
+    | Annotated[SegmentsRequest, Tag(unnamed("segments"))],
+    Discriminator(_shape),
+]
+"""Tabby's plugins post another shape to the same place."""
+
+
 def add_routes(app: FastAPI, door: Door) -> None:
     """`POST /completions`."""
 
     @app.post("/completions")
-    async def post_completions(body: CompletionRequest, request: Request) -> Response:
+    async def post_completions(body: _Body, request: Request) -> Response:
+        if isinstance(body, SegmentsRequest):
+            return await tabby.complete(door, body, request)
         work = await door.start(
             request,
             lambda models, caller: job(

@@ -14,6 +14,7 @@ from coderv2.server.cut import Cut
 from coderv2.server.dialects.chat import told
 from coderv2.server.door import Door, json_response, names
 from coderv2.server.generation import Generation, Job
+from coderv2.server.hole import encode_hole
 from coderv2.server.logprobs import chat_logprobs
 from coderv2.server.sampling import room_for
 from coderv2.server.schema.llamacpp import (
@@ -27,7 +28,6 @@ from coderv2.server.schema.llamacpp import (
 from coderv2.server.stream import BARE_EVENTS
 from coderv2.server.structured import of_schema
 from coderv2.text.chat import CHAT_TEMPLATE, render_chat
-from coderv2.text.fim import encode_fim, with_path
 from coderv2.text.tokenizer import Tokenizer
 
 
@@ -87,15 +87,10 @@ async def _answer(door: Door, request: Request, body: Predict, work: Generation)
 
 
 def infill_job(request: InfillRequest, backend: Backend) -> Job:
-    """Other files first, then the hole; of the files, the last ones that there is room for."""
-    backend.check_infill()
+    """Other files first, then the hole."""
     prefix = request.input_prefix + request.prompt
-    files = [with_path(file.filename, file.text) for file in request.input_extra]
-    prompt = encode_fim(backend.tokenizer, prefix, request.input_suffix, context="".join(files))
-    room = backend.engine.max_model_len - max(1, request.n_predict)
-    while files and len(prompt) > room:
-        del files[0]
-        prompt = encode_fim(backend.tokenizer, prefix, request.input_suffix, context="".join(files))
+    files = [(file.filename, file.text) for file in request.input_extra]
+    prompt = encode_hole(backend, prefix, request.input_suffix, files, max(1, request.n_predict))
     return _job(request, prompt, backend)
 
 

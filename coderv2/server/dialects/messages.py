@@ -125,7 +125,7 @@ class Replies:
         whole, last = WholeTurn(), None
         async with aclosing(self._work.deltas()) as deltas:
             async for last in deltas:
-                whole.hear(self._pieces(last))
+                whole.hear(self._turn.read(last))
         assert last is not None
         content: list[dict[str, Any]] = (
             [{"type": "text", "text": whole.text}] if whole.text or not whole.calls else []
@@ -147,15 +147,12 @@ class Replies:
         yield {"type": "message_start", "message": self._header | nothing}
         async with aclosing(self._work.deltas()) as deltas:
             async for delta in deltas:
-                for piece in self._pieces(delta):
+                for piece in self._turn.read(delta):
                     for event in self._events(piece):
                         yield event
                 if delta.finish_reason:
                     for event in self._last_events(delta):
                         yield event
-
-    def _pieces(self, delta: Delta) -> Sequence[Piece]:
-        return [*self._turn.push(delta.text), *(self._turn.finish() if delta.finish_reason else ())]
 
     def _events(self, piece: Piece) -> Iterator[dict[str, Any]]:
         match piece:

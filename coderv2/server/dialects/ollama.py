@@ -151,7 +151,7 @@ class Replies:
         yield self._header() | self._write(WholeTurn()) | self._ending(calls)
 
     def _hear(self, delta: Delta, whole: WholeTurn) -> None:
-        whole.hear([*self._turn.push(delta.text), *(self._turn.finish() if delta.finish_reason else ())])
+        whole.hear(self._turn.read(delta))
         whole.finish_reason = delta.finish_reason or ""
 
     def _header(self) -> dict[str, Any]:

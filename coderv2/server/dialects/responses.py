@@ -165,6 +165,8 @@ class Replies:
                 async for event in events:
                     yield event
         except Exception as error:
+            if self._work.clock.first is None and not isinstance(error, _Cancelled):
+                raise  # nothing has been sent: it can have a status of its own
             told = errors.failure(error, self._response["id"].replace("resp_", "req_"))
             failure = {"code": told.code or told.type, "message": told.message}
             status = "cancelled" if isinstance(error, _Cancelled) else "failed"
@@ -178,14 +180,12 @@ class Replies:
                 yield self._of_response(f"response.{kind}", status="in_progress")
             async with aclosing(self._work.deltas()) as deltas:
                 async for delta in deltas:
-                    ends = bool(delta.finish_reason)
-                    pieces = [*self._turn.push(delta.text), *(self._turn.finish() if ends else ())]
+                    pieces = self._turn.read(delta)
                     self._heard.hear(pieces)
                     for piece in pieces:
                         for event in self._events(piece):
                             yield event
-                    if ends:
-                        self._heard.finish_reason = delta.finish_reason or ""
+                    self._heard.finish_reason = delta.finish_reason or ""
             for event in self._close():
                 yield event
             last = self._ending()

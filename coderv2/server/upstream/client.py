@@ -79,7 +79,8 @@ class Client:
                     if line.startswith("data: ") and line != "data: [DONE]":
                         event = json.loads(line.removeprefix("data: "))
                         if "error" in event:
-                            raise ServiceError(f"{self.url}: {event['error']!r:.300}")
+                            failed = ServiceError if begun else Unreachable
+                            raise failed(f"{self.url}: {event['error']!r:.300}")
                         begun, self._pause = True, FIRST_PAUSE
                         yield event
         except (httpx.HTTPError, ValueError) as error:

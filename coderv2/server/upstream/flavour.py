@@ -8,7 +8,7 @@ from coderv2.engine.params import SamplingParams
 from coderv2.errors import Unsupported
 from coderv2.text.tokenizer import Tokenizer
 
-# Our names, which vLLM and SGLang share; sent where they differ from what silence means.
+# Our names, which vLLM and SGLang share, and what silence means here.
 _EXTRAS = {
     "top_k": 0,
     "min_p": 0.0,
@@ -35,18 +35,24 @@ class Flavour:
     """Whether a prompt may be token ids. As text it loses which marks were meant as text."""
     extras: Mapping[str, str]
     """Our names of parameters → theirs."""
+    says_all: bool = False
+    """Whether silence means something else there, so that all of them are always sent."""
+    several: bool = True
+    """Whether it makes more than one answer to a prompt."""
     structured: bool = False
     tells_ids: bool = False
     """Whether it can say the answer's token ids."""
 
 
 _SHARED = {name: name for name in _EXTRAS}
+_LLAMA = {"top_k": "top_k", "min_p": "min_p", "repetition_penalty": "repeat_penalty"}
 _KINDS = {
     "vllm": Flavour("vllm", True, _SHARED, structured=True, tells_ids=True),
     "coderv2": Flavour("coderv2", True, _SHARED, structured=True),
     "sglang": Flavour("sglang", True, _SHARED, structured=True),
-    "llamacpp": Flavour(
-        "llamacpp", True, {"top_k": "top_k", "min_p": "min_p", "repetition_penalty": "repeat_penalty"}
+    "llamacpp": Flavour("llama.cpp", True, _LLAMA, says_all=True),
+    "me": Flavour(
+        "llama-cpp-python", False, _LLAMA | {"min_tokens": "min_tokens"}, says_all=True, several=False
     ),
 }
 _ANY = Flavour("openai", False, {})
@@ -61,6 +67,10 @@ def body(
     flavour: Flavour, model: str, prompt: Sequence[int], params: SamplingParams, tokenizer: Tokenizer
 ) -> dict[str, Any]:
     """The request to `/v1/completions`. Raises Unsupported, by name, for what that kind of server does not do."""
+    if params.answers > 1 and not flavour.several:
+        raise Unsupported(
+            f"n: the {flavour.name} server behind this one makes one answer to a prompt", param="n"
+        )
     sent: dict[str, Any] = {
         "model": model,
         "prompt": list(prompt) if flavour.takes_ids else _as_text(prompt, tokenizer),
@@ -88,11 +98,11 @@ def _extras(flavour: Flavour, params: SamplingParams) -> dict[str, Any]:
     extras: dict[str, Any] = {}
     for name, silent in (_EXTRAS | _HERE_ONLY).items():
         value = getattr(params, name)
-        if value == silent or (name == "top_k" and value == -1):
-            continue
-        if name not in flavour.extras:
+        asked = value != silent and (name, value) != ("top_k", -1)
+        if asked and name not in flavour.extras:
             raise Unsupported(f"{name} is not known to the {flavour.name} server behind this one", param=name)
-        extras[flavour.extras[name]] = value
+        if asked or (flavour.says_all and name in flavour.extras):
+            extras[flavour.extras[name]] = value if asked else silent
     return extras
 
 

@@ -69,7 +69,7 @@ class Running:
                 "its address with --upstream",
                 param="engine",
             )
-        port = _free_port()
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self._process = start(launch.command(port))
 
@@ -93,7 +93,8 @@ def start(command: Sequence[str]) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(list(command), start_new_session=True)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """One that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

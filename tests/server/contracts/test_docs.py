@@ -27,10 +27,12 @@ JOINED: dict[str, list[tuple[str, str, dict[str, Any]]]] = {
     ],
     "tabby.md": [
         ("http://localhost:8000/beta", "/completions", HOLE),
+        ("http://localhost:8000", "/v1/completions", {"segments": {"prefix": "a", "suffix": "b"}}),
         ("http://localhost:8000/v1", "/chat/completions", {"messages": HI}),
     ],
     "llama-vim.md": [
         ("http://localhost:8000/infill", "", {"input_prefix": "a", "input_suffix": "b", "prompt": ""}),
+        ("http://localhost:8000/v1/chat/completions", "", {"messages": HI}),
         ("http://localhost:8000", "/infill", {"input_prefix": "a", "input_suffix": "b", "prompt": ""}),
     ],
     "minuet.md": [("http://localhost:8000/beta/completions", "", HOLE)],

@@ -243,6 +243,71 @@ def test_c8_tabby_with_llama_cpp_ends_on_stop() -> None:
     assert engine.prompts == [HOLE]
 
 
+TABBY: dict[str, Any] = {
+    "language": "python",
+    "segments": {
+        "prefix": PREFIX,
+        "suffix": SUFFIX,
+        "filepath": "a.py",
+        "git_url": "https://example.org/a.git",
+        "declarations": [{"filepath": "d.py", "body": "D = 1"}],
+        "relevant_snippets_from_changed_files": [
+            {"filepath": "best.py", "body": "B = 1", "score": 2.5},
+            {"filepath": "good.py", "body": "G = 1", "score": 1.5},
+        ],
+        "clipboard": None,
+    },
+    "user": "al",
+    "temperature": 0.1,
+    "seed": 7,
+}
+
+
+def test_c8_tabbys_plugins_send_segments() -> None:
+    engine = _engine("y = ", "x")
+    answer = post(scripted_app(engine), "/v1/completions", **TABBY).json()
+    assert answer.keys() == {"id", "choices"}
+    assert answer["choices"] == [{"index": 0, "text": "y = x"}]
+    files = [("good.py", "G = 1"), ("best.py", "B = 1"), ("d.py", "D = 1")]
+    context = "".join(with_path(*file) for file in files)
+    assert engine.prompts == [encode_fim(TOKENIZER, PREFIX, SUFFIX, context=context)]
+    assert (engine.params[0].max_tokens, engine.params[0].seed, engine.params[0].temperature) == (64, 7, 0.1)
+
+
+@pytest.mark.parametrize("suffix", ["", None])
+def test_c8_tabbys_empty_suffix_is_a_line_end(suffix: str | None) -> None:
+    engine = _engine("y")
+    post(scripted_app(engine), "/v1/completions", segments={"prefix": PREFIX, "suffix": suffix})
+    assert engine.prompts == [encode_fim(TOKENIZER, PREFIX, "\n")]
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"segments": {"prefix": 5}}, "segments.prefix"),
+        ({"segments": "a"}, "segments"),
+        ({"segments": {"prefix": "a", "declarations": [{}]}}, "segments.declarations[0].body"),
+        ({"segments": None}, "prompt"),
+        ({"segments": None, "prompt": "a", "temperature": 9}, "temperature"),
+    ],
+)
+def test_c8_a_field_of_either_shape_is_named_as_it_was_sent(body: dict[str, Any], param: str) -> None:
+    refused = post(scripted_app(_engine()), "/v1/completions", **body)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
+
+
+def test_c8_what_tabbys_plugins_ask_besides() -> None:
+    app = scripted_app(_engine())
+    for kind in ("view", "select", "select"):
+        assert post(app, "/v1/events", type=kind, completion_id="cmpl-1", choice_index=0).status_code == 200
+    assert post(app, "/v1/events", type="sing").status_code == 400
+    page = request(app, "GET", "/metrics").text
+    assert 'coderv2_completion_events_total{event="select"} 2.0' in page
+    assert request(app, "GET", "/v1/health").status_code == 200
+    setting = request(app, "GET", "/v1beta/server_setting").json()
+    assert setting == {"disable_client_side_telemetry": True}
+
+
 def test_c9_minuet_sends_the_same_three_times_without_a_limit() -> None:
     engine = _engine("y", times=3)
     app = scripted_app(engine)

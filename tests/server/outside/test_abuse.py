@@ -11,7 +11,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.server.conftest import Served
 from tests.server.outside.conftest import Program
 
 pytestmark = pytest.mark.slow
@@ -105,7 +104,3 @@ def test_memory_is_flat_after_many_streams_that_were_left(server: str) -> None:
     assert "coderv2_open_requests 0.0" in page
     assert 'coderv2_engine_pages_used{engine="chat"} 0.0' in page
     assert json.loads(httpx.get(f"{server}/ready").text) == {"status": "ready"}
-
-
-def test_llama_cpp_pythons_server_behind_our_door(bundled: Served) -> None:
-    pytest.skip("needs our model as GGUF, which is not exported yet")

@@ -55,7 +55,9 @@ def test_structured_output_in_each_ones_words(owner: str, wanted: Any, sent: Any
 @pytest.mark.parametrize(
     ("owner", "params", "named"),
     [
-        ("me", {"top_k": 5}, "top_k"),
+        ("somebody", {"top_k": 5}, "top_k"),
+        ("somebody", {"logprobs": 1, "prompt_logprobs": 1}, "logprobs"),
+        ("me", {"n": 2}, "n"),
         ("me", {"structured_outputs": StructuredOutputsParams(regex="a")}, "structured_outputs"),
         ("sglang", {"structured_outputs": StructuredOutputsParams(choice=["a"])}, "structured_outputs"),
         ("vllm", {"logprobs": 1}, "logprobs"),
@@ -69,5 +71,9 @@ def test_what_a_kind_does_not_know_is_refused_by_name(owner: str, params: Any, n
     assert caught.value.param == named
 
 
-def test_llama_cpp_has_a_name_of_its_own_for_repetition() -> None:
-    assert _body("llamacpp", repetition_penalty=1.5)["repeat_penalty"] == 1.5
+@pytest.mark.parametrize("owner", ["llamacpp", "me"])
+def test_llama_cpp_is_told_all_since_its_silence_means_40_of_top_k_and_more(owner: str) -> None:
+    sent = _body(owner)
+    assert (sent["top_k"], sent["min_p"], sent["repeat_penalty"]) == (0, 0.0, 1.0)
+    assert _body(owner, top_k=-1)["top_k"] == 0
+    assert _body(owner, repetition_penalty=1.5)["repeat_penalty"] == 1.5

@@ -1,0 +1,83 @@
+"""One other server: what it says it has, and when it is left alone."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from coderv2.errors import InvalidValue, ServiceError
+from coderv2.server.upstream import client
+from coderv2.server.upstream.client import Client, Unreachable
+from tests.engine.fakes import Clock
+from tests.server.running import running
+from tests.server.upstream.standin import StandIn
+
+BODY: dict[str, Any] = {"model": "m", "prompt": [1], "stream": True}
+
+
+async def _events(upstream: Client) -> list[dict[str, Any]]:
+    return [event async for event in upstream.events(BODY)]
+
+
+def test_it_tells_its_model_its_kind_and_its_context() -> None:
+    with running(StandIn("sglang").app) as url:
+        for spelled in (url, f"{url}/", f"{url}/v1"):
+            upstream = Client(spelled, "key")
+            assert not upstream.known
+            asyncio.run(upstream.look())
+            assert (upstream.model, upstream.flavour.name, upstream.max_model_len) == (
+                "their-model",
+                "sglang",
+                4096,
+            )
+            assert upstream.known
+
+
+def test_one_that_fails_is_left_alone_twice_as_long_each_time() -> None:
+    clock = Clock()
+    upstream = Client("http://127.0.0.1:9", None, clock)
+    waited = []
+    for _ in range(8):
+        upstream.failed()
+        began = clock.now
+        while not upstream.alive:
+            clock.now += 0.5
+        waited.append(clock.now - began)
+    assert waited == [1, 2, 4, 8, 16, 32, client.LONGEST_PAUSE, client.LONGEST_PAUSE]
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(400, InvalidValue), (422, InvalidValue), (401, Unreachable), (429, Unreachable), (500, Unreachable)],
+)
+def test_what_a_status_means(status: int, error: type[Exception]) -> None:
+    server = StandIn()
+    server.status = status
+    with running(server.app) as url, pytest.raises(error):
+        asyncio.run(_events(Client(url, None)))
+
+
+def test_a_failure_before_the_first_text_lets_another_try() -> None:
+    for breaks_after, error in ((0, Unreachable), (1, ServiceError)):
+        server = StandIn()
+        server.breaks_after = breaks_after
+        with running(server.app) as url, pytest.raises(error, match="out of memory"):
+            asyncio.run(_events(Client(url, None)))
+    with pytest.raises(Unreachable):
+        asyncio.run(_events(Client("http://127.0.0.1:9", None)))
+
+
+def test_a_stream_that_is_read_makes_it_trusted_again_and_is_counted_while_it_runs() -> None:
+    seen: list[int] = []
+
+    async def read(upstream: Client) -> None:
+        async for _ in upstream.events(BODY):
+            seen.append(upstream.running)
+
+    with running(StandIn().app) as url:
+        upstream = Client(url, None)
+        upstream.failed()
+        asyncio.run(read(upstream))
+    assert set(seen) == {1}
+    assert upstream.running == 0
+    assert upstream._pause == client.FIRST_PAUSE
