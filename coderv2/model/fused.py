@@ -1,26 +1,24 @@
 """Decode passes of a packed model, all layers in one call."""
 
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Sequence
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from coderv2.kernels import native_attention
 from coderv2.kernels.cpu import kernels
 from coderv2.kernels.native_layers import Layers, LayerSizes, LayerWeights
 from coderv2.model.attention import LATENT_NORM_EPS, AttentionPlan
 from coderv2.model.batch import Batch
+from coderv2.model.config import ModelConfig
 from coderv2.model.moe import MixtureOfExperts, routing
 from coderv2.model.rope import softmax_scale
-
-if TYPE_CHECKING:
-    from coderv2.model.transformer import Layer, Transformer
 
 
 class FusedLayers:
     """The layers of one packed model."""
 
-    def __init__(self, model: "Transformer") -> None:
-        config = model.config
+    def __init__(self, config: ModelConfig, layers: Sequence[nn.Module]) -> None:
         sizes = LayerSizes(
             D=config.hidden_size,
             H=config.num_attention_heads,
@@ -32,8 +30,8 @@ class FusedLayers:
             eps=config.rms_norm_eps,
             latent_eps=LATENT_NORM_EPS,
         )
-        self._mixtures = [module for module in model.modules() if isinstance(module, MixtureOfExperts)]
-        self._layers = Layers(sizes, [_weights(layer) for layer in cast("list[Layer]", model.layers)])
+        self._mixtures = [layer.mlp for layer in layers if isinstance(layer.mlp, MixtureOfExperts)]
+        self._layers = Layers(sizes, [_weights(layer) for layer in layers])
 
     def takes(self, batch: Batch, plan: AttentionPlan) -> bool:
         """True for a pass that is absorbed throughout, and of which nobody takes notes."""
@@ -54,15 +52,14 @@ class FusedLayers:
         return x_TD
 
 
-def fits(model: "Transformer") -> bool:
-    """True for a packed model that is whole and in one place."""
-    whole = model.packed and model.team.split.size == 1 and kernels is not None
-    return whole and all(getattr(module, "in_ram", None) is None for module in model.modules())
+def fits(layers: Sequence[nn.Module]) -> bool:
+    """True for packed layers whose experts are in one place."""
+    mixtures = [layer.mlp for layer in layers if isinstance(layer.mlp, MixtureOfExperts)]
+    return kernels is not None and all(mixture.experts.in_ram is None for mixture in mixtures)
 
 
-def _weights(layer: "Layer") -> LayerWeights:
-    attention: Any = layer.self_attn
-    mlp: Any = layer.mlp
+def _weights(layer: Any) -> LayerWeights:
+    attention, mlp = layer.self_attn, layer.mlp
     mixture = isinstance(mlp, MixtureOfExperts)
     direct = attention.config.q_lora_rank is None
     return LayerWeights(

@@ -126,11 +126,12 @@ class Transformer(nn.Module):
         return self.team.all_words(ops.linear(x_TD, self.lm_head).float())
 
     def _through_layers(self, x_TD: Tensor, batch: Batch, plan: AttentionPlan) -> Tensor:
-        if self._fused is None and fused.fits(self):
-            self._fused = fused.FusedLayers(self)
+        layers = list(self.layers)
+        if self._fused is None and self.packed and self.team.split.size == 1 and fused.fits(layers):
+            self._fused = fused.FusedLayers(self.config, layers)
         if self._fused is not None and self._fused.takes(batch, plan):
             return self._fused.run(x_TD, batch, plan)
-        for layer in self.layers:
+        for layer in layers:
             x_TD = layer(x_TD, batch, plan)
         return x_TD
 

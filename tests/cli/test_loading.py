@@ -100,7 +100,7 @@ def test_serve(file: Path) -> None:
 
 
 def test_a_file_is_called_by_its_name(file: Path) -> None:
-    assert load_for_one(str(file), "auto", {}).name == "small-q8_0"
+    assert load_for_one(str(file), "auto", "auto", {}).name == "small-q8_0"
     assert loading.name_of(str(file), file) == "small-q8_0"
 
 

@@ -3,6 +3,8 @@
 #include "pool.h"
 
 NB_MODULE(MODULE, m) {
+    // A model that lives to the end of the program is not a leak.
+    nanobind::set_leak_warnings(false);
     m.def("set_threads", &coderv2::set_threads, nanobind::arg("count"));
     m.def("threads", &coderv2::threads);
     m.def("keep_memory", &coderv2::keep_memory);
