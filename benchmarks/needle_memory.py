@@ -59,8 +59,6 @@ def measured(chunk: int) -> tuple[int, int]:
     with torch.inference_mode():
         plain = Transformer(config).initialise(0.02, 0)
         model = pack_model(plain, lambda name: "f32" if name.endswith("gate") else "bf16")
-            Transformer(config).initialise(0.02, 0), lambda name: "f32" if name.endswith("gate") else "bf16"
-        )
         _forward(
             model, LatentCache(config, 4 * chunk // PAGE, PAGE, torch.bfloat16), context=chunk, tokens=chunk
         )
