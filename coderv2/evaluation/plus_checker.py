@@ -42,6 +42,10 @@ _EXACT = {*_PLAIN, type(None)}
 _NAMES = {kind.__name__ for kind in (*_PLAIN, range, object)}
 _NUMBERS = {("decimal", "Decimal"), ("fractions", "Fraction")}
 _PATIENCE, _PAUSE = 8, 0.0005
+_LOOK, _STANDSTILL = (
+    0.1,
+    1.0,
+)  # seconds of one wait; one that takes longer than the second was a stop of this process
 _NOT_DUMPABLE = 4
 
 
@@ -267,17 +271,20 @@ class Candidate:
     def __init__(self, may_go: int, answers: int) -> None:
         self._may_go, self._pipe = may_go, answers
         self._data, self._place, self._reads, self._deadline = b"", 0, 0, math.inf
+        self._stopped = (
+            0.0  # seconds in which this process did not run, and so, it must be thought, the other neither
+        )
         os.set_blocking(answers, False)
 
     def go(self, seconds: float) -> None:
         """Lets it begin; it has so long for everything."""
         os.write(self._may_go, b"!")
-        self._deadline = time.monotonic() + seconds
+        self._deadline = self._now() + seconds
         self.next(seconds)
 
     def next(self, seconds: float) -> Any:
         """The next value, within its own time. Raises Late, or Broken when no more will come."""
-        deadline = min(time.monotonic() + seconds, self._deadline)
+        deadline = min(self._now() + seconds, self._deadline)
         while True:
             start = self._place + 4
             end = start + int.from_bytes(self._data[self._place : start], "little")
@@ -286,10 +293,21 @@ class Candidate:
                 return loads(self._data[start:end])
             self._read(deadline)
 
-    def _read(self, deadline: float) -> None:
-        left = deadline - time.monotonic()
-        if left <= 0 or not select.select([self._pipe], [], [], left)[0]:
+    def _now(self) -> float:
+        return time.monotonic() - self._stopped
+
+    def _is_ready(self, deadline: float) -> bool:
+        start = self._now()
+        if start >= deadline:
             raise Late
+        ready = select.select([self._pipe], [], [], min(deadline - start, _LOOK))[0]
+        if (taken := self._now() - start) > _STANDSTILL:
+            self._stopped += taken
+        return bool(ready)
+
+    def _read(self, deadline: float) -> None:
+        while not self._is_ready(deadline):
+            pass
         if self._reads > _PATIENCE:
             time.sleep(_PAUSE)  # more will have come: fewer and larger reads
         self._reads += 1

@@ -53,13 +53,19 @@ class Bubblewrap:
 
     @cached_property
     def _room(self) -> list[str]:
-        return ["bwrap", "--die-with-parent", *wrapping.apart(), *_rights(), *wrapping.view()]
+        return ["bwrap", "--die-with-parent", *wrapping.apart(), *_rights(), *wrapping.view(), *_hidden()]
 
 
 def _rights() -> list[str]:
     if os.getuid() == 0:  # bwrap keeps what it needs to become nobody, see `_limited`
         return ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     return ["--unshare-user", "--uid", str(NOBODY), "--gid", str(NOBODY)]
+
+
+def _hidden() -> list[str]:
+    """The first process inside is bwrap's own: it has the caller's environment, and where the caller is not root it is
+    the same user as the program, who could read and write its memory."""
+    return ["--tmpfs", "/proc/1", "--remount-ro", "/proc/1"]
 
 
 def _writable(limits: Limits) -> list[str]:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from coderv2.errors import SandboxFailed
+from coderv2.log import logger
 from coderv2.sandbox import wrapping
 from coderv2.sandbox.files import contents
 from coderv2.sandbox.limits import Job, Outcome
@@ -32,6 +33,13 @@ class Namespaces:
 
     def run(self, job: Job) -> Outcome:
         job = replace(job, files=contents(job.files))
+        try:
+            return self._run(job)
+        except WardenDied as error:  # says nothing about the program: a machine short of memory kills anybody
+            logger.warning("%s; its program is run once more, by another one", error)
+            return self._run(job)
+
+    def _run(self, job: Job) -> Outcome:
         with self._lock:
             warden = self._idle.pop() if self._idle else None
         warden = warden or _Warden(self._within)
@@ -47,6 +55,10 @@ class Namespaces:
             idle, self._idle = self._idle, []
         for warden in idle:
             warden.close()
+
+
+class WardenDied(SandboxFailed):
+    """Killed from outside, or by a program that broke out."""
 
 
 class _Warden:
@@ -74,7 +86,7 @@ class _Warden:
             raise SandboxFailed(f"no room could be made for programs: {trouble}")
 
     def run(self, job: Job) -> Outcome | str:
-        """Raises SandboxFailed when the warden is gone."""
+        """Raises WardenDied when it is gone."""
         with suppress(BrokenPipeError):
             self._line.send(job)
         return self._received()
@@ -90,4 +102,4 @@ class _Warden:
             return outcome
         except (EOFError, ConnectionError) as error:
             self.close()
-            raise SandboxFailed(f"a warden died (status {self._process.returncode})") from error
+            raise WardenDied(f"a warden died (status {self._process.returncode})") from error

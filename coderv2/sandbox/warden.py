@@ -83,13 +83,12 @@ class Warden:
         """Runs what is asked until nobody asks any more. In a process that is to be a Python program: that program."""
         while True:
             try:
-                job = self._line.receive()
+                result = self.run(self._line.receive())
+                if isinstance(result, Script):
+                    return result
+                self._line.send(result)
             except (EOFError, ConnectionError):
                 return None
-            result = self.run(job)
-            if isinstance(result, Script):
-                return result
-            self._line.send(result)
 
     def run(self, job: Job) -> Outcome | str | Script:
         """How the program ended; a text when no box could be made for it."""

@@ -14,6 +14,9 @@ if TYPE_CHECKING:  # a warden has no use for it
     import subprocess
 
 LOOK_SECONDS = 0.02
+STANDSTILL_SECONDS = (
+    1.0  # a look that takes longer than this found the watch itself stopped, not the program slow
+)
 _CHUNK = 1 << 16
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -48,16 +51,15 @@ def watch(
 ) -> Watched:
     """Reads both pipes until `ended` becomes readable or a limit is passed, then calls `end`, then reads what is left.
 
-    `end` must leave no process alive that could still write, or not for long.
+    `end` must leave no process alive that could still write, or not for long. Time in which everything stood still (a
+    paused container, a stopped process group) is not the program's.
     """
-    start = time.monotonic()
     output = {stdout: bytearray(), stderr: bytearray()}
     with selectors.DefaultSelector() as selector:
         for fd in (*output, ended):
             os.set_blocking(fd, False)
             selector.register(fd, selectors.EVENT_READ)
-        limit = _until_the_end(selector, output, ended, resident, limits, start)
-        seconds = time.monotonic() - start
+        limit, seconds = _until_the_end(selector, output, ended, resident, limits)
         end()
         selector.unregister(ended)
         _read_the_rest(selector, output, limits.output_bytes)
@@ -73,23 +75,38 @@ def _until_the_end(
     ended: int,
     resident: Callable[[], int],
     limits: Limits,
-    start: float,
-) -> Status | None:
-    look = start + LOOK_SECONDS
+) -> tuple[Status | None, float]:
+    clock = Clock()
+    look = LOOK_SECONDS
     while True:
-        now = time.monotonic()
-        if now - start >= limits.seconds:
-            return "timeout"
+        now = clock.seconds()
+        if now >= limits.seconds:
+            return "timeout", now
         if now >= look:
             if resident() > limits.memory_bytes:
-                return "memory"
+                return "memory", now
             look = now + LOOK_SECONDS
-        ready = {key.fd for key, _ in selector.select(min(look, start + limits.seconds) - now)}
+        ready = {key.fd for key, _ in selector.select(min(look, limits.seconds) - now)}
         _read(selector, output, ready)
         if _too_long(output, limits):
-            return "output"
+            return "output", clock.seconds()
         if ended in ready:
-            return None
+            return None, clock.seconds()
+
+
+class Clock:
+    """Seconds since it was made, without those in which its reader, who reads it often, was stopped."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+        self._seconds = 0.0
+
+    def seconds(self) -> float:
+        """Of a standstill only the first STANDSTILL_SECONDS count."""
+        now = time.monotonic()
+        self._seconds += min(now - self._last, STANDSTILL_SECONDS)
+        self._last = now
+        return self._seconds
 
 
 def _read(selector: selectors.BaseSelector, output: dict[int, bytearray], ready: set[int]) -> None:

@@ -1,6 +1,7 @@
 """`coderv2 eval`, as a user gives it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,12 @@ def test_contamination_names_problem_and_document(data: Path, tmp_path: Path, co
     done = command("eval", "contamination", tmp_path, "gsm8k", "--data", data)
     assert done.code == 0
     assert "0 of" in done.err
+
+
+def test_damaged_data_is_named_with_its_line(data: Path, tmp_path: Path, command: RunCommand) -> None:
+    folder = shutil.copytree(data, tmp_path / "data")
+    file = next((folder / "gsm8k").glob("test.*"))
+    file.write_bytes(b'{"question": "1 + 1", "answer": "#### 2"}\n{"question": ')
+    done = command("eval", "gsm8k", "--answers", "empty", "--data", folder, "--out", tmp_path / "out")
+    assert done.code != 0
+    assert f"{file}:2: damaged, not JSON" in done.err

@@ -78,21 +78,24 @@ def test_evalplus_gives_the_same_verdicts(tmp_path: Path) -> None:
     made = completions(folder)
     assert len(made) >= 500
     assert {one.kind for one in made} == {"right", "wrong", "slow", "hostile"}
-    peer = EvalPlus(made, tmp_path, workers=2)
+    differ = _differ(made, tmp_path, workers=2)
+    # A call's limit is four times what the reference took: on a busy machine some wait for longer. Alone they do not.
+    differ = _differ(differ, tmp_path, workers=1)
+    assert {one.row["task_id"] for one in differ} <= ON_PURPOSE, differ
+
+
+def _differ(made: list[Completion], folder: Path, workers: int) -> list[Completion]:
+    """Those that evalplus and we do not agree on."""
+    peer = EvalPlus(made, folder, workers)
     theirs = peer.judge()["passed"]
     peer.close()
-    ours = [verdict.passed for verdict in _verdicts(made)]
-    differ = [
-        (one.row["task_id"], one.kind, mine)
-        for one, mine, other in zip(made, ours, theirs, strict=True)
-        if mine != other
-    ]
-    assert {task for task, *_ in differ} <= ON_PURPOSE, differ
+    ours = [verdict.passed for verdict in _verdicts(made, workers)]
+    return [one for one, mine, other in zip(made, ours, theirs, strict=True) if mine != other]
 
 
-def _verdicts(made: list[Completion]) -> list[Verdict]:
+def _verdicts(made: list[Completion], workers: int) -> list[Verdict]:
     rows = {one.row["task_id"]: one.row for one in made}
-    with Judge(workers=2) as judge:
+    with Judge(workers=workers) as judge:
         truths = dict(zip(rows, judge.judge(map(plus.reference, rows.values())), strict=True))
         programs = (plus.program(one.row, one.code, truths[one.row["task_id"]].stdout) for one in made)
         return list(judge.judge(programs))

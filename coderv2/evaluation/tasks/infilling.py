@@ -31,18 +31,17 @@ class Infilling(Executed):
         """What stands before and after the hole."""
         return Infill(problem.row["prompt"], problem.row["suffix"], Decoding(64 if self.one_line else 512))
 
-    def middle(self, problem: Problem, text: str) -> str:
-        """What of the reply is put into the hole: a line, or all up to where it begins to repeat the suffix."""
-        if self.one_line:
-            return first_line(text)
-        after = next((line for line in problem.row["suffix"].splitlines() if line.strip()), "")
-        place = text.find(f"\n{after}\n") if after else -1
-        return text if place < 0 else text[: place + 1]
+    def middle(self, text: str) -> str:
+        """What of the reply is put into the hole: a line, or all of it.
+
+        A cut where a reply begins to repeat the suffix would spoil 34 of the authors' own 3,811 middles.
+        """
+        return first_line(text) if self.one_line else text
 
     def code(self, problem: Problem, exchange: Exchange) -> str:
         """Prefix, middle, suffix."""
         row = problem.row
-        return f"{row['prompt']}{self.middle(problem, exchange.reply.text)}{row['suffix']}"
+        return f"{row['prompt']}{self.middle(exchange.reply.text)}{row['suffix']}"
 
     def program(self, problem: Problem, code: str) -> Program:
         """With HumanEval's own tests."""
