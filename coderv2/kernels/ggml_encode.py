@@ -40,6 +40,8 @@ def encode_plainly(name: str, x: Tensor) -> Tensor:
     """`encode` in PyTorch, which defines it; numbers too large become infinite."""
     columns = next(kind.columns for kind in ggml.TYPES.values() if kind.name == name)
     step = max(1, _CHUNK // columns)
+    if columns == 1:
+        return _ENCODERS[name](x)
     parts = [_ENCODERS[name](part.float()) for part in x.reshape(-1, columns).split(step)]
     return torch.cat(parts).view(*x.shape[:-1], -1)
 
