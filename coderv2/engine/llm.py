@@ -8,6 +8,7 @@ import operator
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -150,9 +151,8 @@ class LLM:
         plan = offload.for_device(wish, settings, place, gpu_memory, several=split.size > 1)
         if split.size == 1:
             loaded = offload.open_planned(wish, plan, place)
-            self._use(
-                Engine(loaded, vocabulary, settings if plan is None else offload.limited(settings, plan))
-            )
+            settings = settings if plan is None else offload.limited(settings, plan)
+            self._use(Engine(loaded, vocabulary, settings), partial(offload.save_usage, wish, loaded))
         else:
             ranks = Ranks(folder, split, dtype=weights_dtype, device=place, scaled=scaled)
             self._use(Engine(ranks.model, vocabulary, settings, ranks=ranks))

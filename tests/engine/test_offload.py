@@ -7,6 +7,7 @@ import torch
 
 from coderv2.engine import offload
 from coderv2.engine.engine import Engine, EngineSettings
+from coderv2.engine.llm import LLM
 from coderv2.engine.offload import Wish, decide, for_device, memory_bytes
 from coderv2.engine.request import SamplingParams
 from coderv2.errors import BadData, InvalidValue, Unsupported
@@ -91,6 +92,18 @@ def test_counts_are_added_to_the_file(tiny_checkpoint: Path, tmp_path: Path) -> 
         found = usage.read(tmp_path / "usage.json", model.config)
         # Three tokens of the prompt and eleven of the answer pass through six experts of each layer.
         assert sum(found.counts[1]) == turn * 14 * 6
+
+
+def test_an_llm_with_a_usage_file_saves_what_its_answers_chose(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(offload, "for_device", lambda *_, **__: None)  # as a GPU with room for all has it
+    file = tmp_path / "usage.json"
+    llm = LLM(tiny_checkpoint, max_model_len=64, expert_usage=file)
+    llm.generate("x", SamplingParams(max_tokens=3, temperature=0, ignore_eos=True), use_tqdm=False)
+    llm.save_usage()
+    found = usage.read(file, llm.engine.config)
+    assert sum(found.counts[1]) > 0
 
 
 def test_code_is_counted_into_the_models_folder(tiny_checkpoint: Path, tmp_path: Path) -> None:
