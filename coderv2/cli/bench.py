@@ -91,7 +91,7 @@ def bench(
 
     from coderv2.engine import machine
     from coderv2.engine.bench import QUICK, Bench, Plan
-    from coderv2.engine.llm import cache_dtype
+    from coderv2.engine.number_formats import cache_dtype
     from coderv2.model import hub
     from coderv2.model.loading import is_gguf, open_config
 

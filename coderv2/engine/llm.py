@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import torch
 from tqdm import tqdm
 
-from coderv2.engine import offload
+from coderv2.engine import number_formats, offload
 from coderv2.engine.engine import Engine, EngineSettings
 from coderv2.engine.ranks import Ranks
 from coderv2.engine.request import Delta, SamplingParams, TokenLogprob
@@ -128,7 +128,7 @@ class LLM:
         check_names(others)
         scaled: Kind | None = others.get("quantization")
         split = _split(tensor_parallel_size, enable_expert_parallel)
-        weights_dtype = _dtype(dtype, "dtype")
+        weights_dtype = number_formats.dtype(dtype, "dtype")
         place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         settings = EngineSettings(
             max_model_len=max_model_len,
@@ -136,7 +136,7 @@ class LLM:
             max_running=_given(max_num_seqs, EngineSettings.max_running),
             cache_tokens=cache_tokens,
             page_size=_given(block_size, EngineSettings.page_size),
-            cache_dtype=cache_dtype(kv_cache_dtype, torch.device(place).type),
+            cache_dtype=number_formats.cache_dtype(kv_cache_dtype, torch.device(place).type),
             cache_dir=None if cache_dir is None else Path(cache_dir),
             draft_tokens=draft_tokens,
             prefix_caching=enable_prefix_caching is not False,
@@ -375,40 +375,3 @@ def _part_text(part: Any) -> str:
             f"a message's content is text, or parts of type text, not {part!r:.80}", param="messages"
         )
     return str(part["text"])
-
-
-_DTYPES = {
-    "auto": None,
-    "bfloat16": torch.bfloat16,
-    "float": torch.float32,
-    "float32": torch.float32,
-    "half": torch.float16,
-    "float16": torch.float16,
-}
-
-
-_BYTES = {
-    "cuda": {"fp8": torch.float8_e4m3fn, "fp8_e4m3": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2},
-    "cpu": {"int8": torch.int8},
-}
-"""Caches of one byte a number, and where they can be."""
-
-
-def cache_dtype(name: str, device: str) -> torch.dtype | None:
-    """By its name, None for "auto"; raises Unsupported for what there is not on `device`."""
-    here = _BYTES.get(device, {})
-    if name in here:
-        return here[name]
-    if any(name in there for there in _BYTES.values()):
-        others = ", ".join(["auto", "bfloat16", "float32", *here])
-        raise Unsupported(
-            f"kv_cache_dtype {name} is not for {device}: there are {others}", param="kv_cache_dtype"
-        )
-    return _dtype(name, "kv_cache_dtype")
-
-
-def _dtype(name: str | torch.dtype, param: str) -> torch.dtype | None:
-    dtype = name if isinstance(name, torch.dtype) else _DTYPES.get(name, torch.float16)
-    if dtype == torch.float16:
-        raise Unsupported(f"{param} {name} is not supported: use auto, bfloat16 or float32", param=param)
-    return dtype

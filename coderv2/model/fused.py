@@ -6,7 +6,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from coderv2.kernels import native_attention
-from coderv2.kernels.cpu import kernels
 from coderv2.kernels.native_layers import Layers, LayerSizes, LayerWeights
 from coderv2.model.attention import LATENT_NORM_EPS, AttentionPlan
 from coderv2.model.batch import Batch
@@ -50,12 +49,6 @@ class FusedLayers:
         pages = batch.cache.latent_LPSC, batch.cache.k_rope_LPSR
         self._layers.run(x_TD, (plan.cos_TR2, plan.sin_TR2), batch.slots_T, pages, **plan.spans)
         return x_TD
-
-
-def fits(layers: Sequence[nn.Module]) -> bool:
-    """True for packed layers whose experts are in one place."""
-    mixtures = [layer.mlp for layer in layers if isinstance(layer.mlp, MixtureOfExperts)]
-    return kernels is not None and all(mixture.experts.in_ram is None for mixture in mixtures)
 
 
 def _weights(layer: Any) -> LayerWeights:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from coderv2.kernels.cpu import kernels
 from coderv2.kernels.formats import Weight
 from coderv2.kernels.scaled import Scaled
 from coderv2.model import fused
@@ -126,14 +127,18 @@ class Transformer(nn.Module):
         return self.team.all_words(ops.linear(x_TD, self.lm_head).float())
 
     def _through_layers(self, x_TD: Tensor, batch: Batch, plan: AttentionPlan) -> Tensor:
-        layers = list(self.layers)
-        if self._fused is None and self.packed and self.team.split.size == 1 and fused.fits(layers):
-            self._fused = fused.FusedLayers(self.config, layers)
+        if self._fused is None and self._fusible:
+            self._fused = fused.FusedLayers(self.config, list(self.layers))
         if self._fused is not None and self._fused.takes(batch, plan):
             return self._fused.run(x_TD, batch, plan)
-        for layer in layers:
+        for layer in self.layers:
             x_TD = layer(x_TD, batch, plan)
         return x_TD
+
+    @property
+    def _fusible(self) -> bool:
+        whole = self.packed and self.team.split.size == 1
+        return whole and kernels is not None and self.recordable
 
     def _embedded(self, batch: Batch) -> Tensor:
         own_T, foreign_T = self.team.own_words(batch.token_ids_T, self.embed_tokens.shape[0])

@@ -1,0 +1,42 @@
+"""Number formats of weights and cache by the names that vLLM has for them."""
+
+import torch
+
+from coderv2.errors import Unsupported
+
+_DTYPES = {
+    "auto": None,
+    "bfloat16": torch.bfloat16,
+    "float": torch.float32,
+    "float32": torch.float32,
+    "half": torch.float16,
+    "float16": torch.float16,
+}
+
+
+_BYTES = {
+    "cuda": {"fp8": torch.float8_e4m3fn, "fp8_e4m3": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2},
+    "cpu": {"int8": torch.int8},
+}
+"""Caches of one byte a number, and where they can be."""
+
+
+def cache_dtype(name: str, device: str) -> torch.dtype | None:
+    """By its name, None for "auto"; raises Unsupported for what there is not on `device`."""
+    here = _BYTES.get(device, {})
+    if name in here:
+        return here[name]
+    if any(name in there for there in _BYTES.values()):
+        others = ", ".join(["auto", "bfloat16", "float32", *here])
+        raise Unsupported(
+            f"kv_cache_dtype {name} is not for {device}: there are {others}", param="kv_cache_dtype"
+        )
+    return dtype(name, "kv_cache_dtype")
+
+
+def dtype(name: str | torch.dtype, param: str) -> torch.dtype | None:
+    """By its name, None for "auto"; raises Unsupported, naming `param`, for what nothing computes in."""
+    found = name if isinstance(name, torch.dtype) else _DTYPES.get(name, torch.float16)
+    if found == torch.float16:
+        raise Unsupported(f"{param} {name} is not supported: use auto, bfloat16 or float32", param=param)
+    return found
