@@ -4,6 +4,9 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
+
+#include "float16.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -472,11 +475,7 @@ inline Floats lanes(F f) {
 inline float half(const uint8_t* p) {
     uint16_t bits;
     std::memcpy(&bits, p, 2);
-    const int exponent = bits >> 10 & 31, mantissa = bits & 1023;
-    const float size = exponent == 31  ? (mantissa ? NAN : INFINITY)
-                       : exponent == 0 ? std::ldexp(static_cast<float>(mantissa), -24)
-                                       : std::ldexp(static_cast<float>(1024 + mantissa), exponent - 25);
-    return bits & 0x8000 ? -size : size;
+    return half_to_float(bits);
 }
 inline Floats zeros() { return lanes([](int) { return 0.0f; }); }
 inline Floats all(float x) { return lanes([x](int) { return x; }); }
