@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from tqdm import tqdm
 
 from coderv2 import paths
 from coderv2.errors import BadCheckpoint, CoderV2Error, EngineStopped, InvalidValue, Unsupported
@@ -281,6 +282,8 @@ def follow(rank: int, opening: Opening, orders: Connection) -> None:
     """The life of another rank: until it is told to end, or the first rank is gone."""
     # Ctrl-C reaches every process of a terminal; the first rank says when it is over.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # It shows no progress; tqdm's own lock is a semaphore of the system, and would outlive a rank that is killed.
+    tqdm.set_lock(threading.RLock())
     threading.Thread(target=_leave_with_the_first, daemon=True).start()
     try:
         follower = Follower(rank, opening, orders.send)
