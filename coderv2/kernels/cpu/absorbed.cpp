@@ -1,8 +1,8 @@
 // Absorbed latent attention over a paged cache: all heads of a token read each latent once.
 //
-// A token's keys are taken in spans of 256, counted from its sequence's start, so that its bits depend on its own keys
-// only: not on its neighbours, nor on how its sequence was cut into chunks. What a span gives depends on the cache's
-// numbers: `PlainSpan`, `Int8Span`.
+// A token's keys are taken in spans of 256, counted from its sequence's start, and put together in an order that depends on
+// how many there are, so that its bits depend on its own keys only: not on its neighbours, nor on how its sequence was cut
+// into chunks. What a span gives depends on the cache's numbers: `PlainSpan`, `Int8Span`.
 #include <cmath>
 
 #include "bind.h"
@@ -14,7 +14,9 @@
 namespace coderv2 {
 namespace {
 
-constexpr int64_t MOST = 2048;  // spans at a time, 33 KB of partial results each
+constexpr int64_t MOST = 2048;  // runs at a time, 33 KB of partial results each
+// Spans in a run, which one thread adds up: what it leaves to merge may have to come from another core's cache.
+constexpr int64_t RUNS = 8, LONGEST = 8;
 
 // Sixteen heads of one query token.
 struct Query {
@@ -23,10 +25,12 @@ struct Query {
     int64_t partial;  // the first of its partial results
 
     int64_t spans() const { return (keys + SPAN - 1) / SPAN; }
+    int64_t run_spans() const { return std::clamp<int64_t>(spans() / RUNS, 1, LONGEST); }
+    int64_t runs() const { return (spans() + run_spans() - 1) / run_spans(); }
 };
 
 struct Task {
-    int64_t query, first;  // key
+    int64_t query, first, end;  // keys
 };
 
 template <class Span>
@@ -38,9 +42,11 @@ public:
     int64_t groups() const { return (H_ + LANES - 1) / LANES; }
 
     void add(const Query& query) {
-        for (int64_t first = 0; first < query.keys; first += SPAN) tasks_.push_back({count(queries_), first});
+        const int64_t run = query.run_spans() * SPAN;
         queries_.push_back(query);
-        queries_.back().partial = count(tasks_) - query.spans();
+        queries_.back().partial = count(tasks_);
+        for (int64_t first = 0; first < query.keys; first += run)
+            tasks_.push_back({count(queries_) - 1, first, std::min(query.keys, first + run)});
     }
 
     bool full() const { return count(tasks_) >= MOST; }
@@ -50,7 +56,7 @@ public:
         lanes_.resize(queries_.size() * span_.query_bytes());
         partials_.resize(tasks_.size() * partial_size());
         parallel(count(queries_), [&](int64_t i, int) { lay(q_latent, q_rope, i); });
-        parallel(count(tasks_), [&](int64_t i, int) { attend(tasks_[i], partials_.data() + i * partial_size()); });
+        parallel(count(tasks_), [&](int64_t i, int) { attend_run(tasks_[i], partials_.data() + i * partial_size()); });
         // A long context's partial results are as much as the threads share.
         const int64_t parts = count(tasks_) > 4 * count(queries_) ? 4 : 1;
         parallel(count(queries_) * parts, [&](int64_t i, int) {
@@ -79,12 +85,21 @@ private:
         span_.lay(latents, ropes, lanes(i));
     }
 
-    void attend(const Task& task, float* out) {
+    void attend_run(const Task& task, float* out) {
+        thread_local std::vector<float> more;
+        more.resize(partial_size());
         const Query& query = queries_[task.query];
-        const int64_t keys = std::min<int64_t>(SPAN, query.keys - task.first);
+        attend(query, task.first, std::min<int64_t>(SPAN, task.end - task.first), lanes(task.query), out);
+        for (int64_t first = task.first + SPAN; first < task.end; first += SPAN) {
+            attend(query, first, std::min<int64_t>(SPAN, task.end - first), lanes(task.query), more.data());
+            fold(more.data(), out);
+        }
+    }
+
+    void attend(const Query& query, int64_t first_key, int64_t keys, const uint8_t* lanes, float* out) const {
         const uint8_t *latents[SPAN + MORE], *ropes[SPAN];
         const int64_t latent_bytes = span_.latent_bytes(), rope_bytes = span_.rope_bytes();
-        int64_t page = task.first / page_size_, place = task.first % page_size_;
+        int64_t page = first_key / page_size_, place = first_key % page_size_;
         for (int64_t i = 0; i < keys; ++page, place = 0) {
             const int64_t first = query.table[page] * page_size_;
             for (; i < keys && place < page_size_; ++i, ++place) {
@@ -92,30 +107,46 @@ private:
                 ropes[i] = k_rope_ + (first + place) * rope_bytes;
             }
         }
-        span_.attend(lanes(task.query), latents, ropes, keys, out);
+        span_.attend(lanes, latents, ropes, keys, out);
     }
 
-    // Some of the sixteen heads' spans, put together in order.
+    // Partial results of later keys are added to those of earlier ones.
+    void fold(const float* later, float* to) const {
+        const Floats largest = at_least(load(later), load(to)), minus = times(largest, all(-1.0f));
+        float old_share[LANES], share[LANES];
+        store(old_share, exponential(plus(load(to), minus)));
+        store(share, exponential(plus(load(later), minus)));
+        store(to, largest);
+        store(to + LANES, fused(load(share), load(later + LANES), times(load(old_share), load(to + LANES))));
+        const int64_t width = span_.width();
+        for (int lane = 0; lane < LANES; ++lane) {
+            const int64_t row = 2 * LANES + lane * width;
+            for (int64_t c = row; c < row + width; c += 16)
+                store(to + c, fused(all(share[lane]), load(later + c), times(all(old_share[lane]), load(to + c))));
+        }
+    }
+
+    // Some of the sixteen heads' runs, put together in order.
     void merge(const Query& query, int64_t first_head, int64_t count, float* out) const {
         const float* partials = partials_.data() + query.partial * partial_size();
-        const int64_t spans = query.spans();
+        const int64_t runs = query.runs();
         Floats largest = load(partials), total = zeros();
-        for (int64_t i = 1; i < spans; ++i) largest = at_least(load(partials + i * partial_size()), largest);
+        for (int64_t i = 1; i < runs; ++i) largest = at_least(load(partials + i * partial_size()), largest);
         thread_local std::vector<float> kept;
-        kept.resize(spans * LANES);
+        kept.resize(runs * LANES);
         float* shares = kept.data();
-        for (int64_t i = 0; i < spans; ++i) {
+        for (int64_t i = 0; i < runs; ++i) {
             const float* partial = partials + i * partial_size();
             const Floats share = exponential(plus(load(partial), times(largest, all(-1.0f))));
             store(shares + i * LANES, share);
             total = fused(share, load(partial + LANES), total);
         }
-        for (int64_t i = 0; i < spans; ++i) store(shares + i * LANES, divided(load(shares + i * LANES), total));
+        for (int64_t i = 0; i < runs; ++i) store(shares + i * LANES, divided(load(shares + i * LANES), total));
         float* rows = out + (query.token * H_ + query.group * LANES) * s_.C;
         const int64_t end = std::min<int64_t>(first_head + count, H_ - query.group * LANES);
         for (int64_t h = first_head; h < end; ++h) {
             float* row = rows + h * s_.C;
-            for (int64_t i = 0; i < spans; ++i) {
+            for (int64_t i = 0; i < runs; ++i) {
                 const float* values = partials + i * partial_size() + 2 * LANES + h * span_.width();
                 const float share = shares[i * LANES + h];
                 for (int64_t c = 0; c < s_.C; ++c) row[c] = i ? std::fma(share, values[c], row[c]) : share * values[c];

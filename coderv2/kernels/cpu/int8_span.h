@@ -150,14 +150,15 @@ private:
     static void round_weights(int64_t keys, Floats most, Memory& m) {
         // Smaller ones than this are zero: 127 divided by them would overflow.
         const Floats inverse = divided(all(127), at_least(most, all(1e-30f)));
-        Floats lost = zeros(), total = zeros();
+        Floats lost[2] = {zeros(), zeros()}, total = zeros();
         for (int64_t i = keys; i < whole_fours(keys); ++i) store(m.scores + i * LANES, zeros());
         for (int64_t i = 0; i < keys; i += 4) {
             Floats whole[4];
             for (int j = 0; j < 4; ++j) {
-                const Floats wanted = fused(load(m.scores + (i + j) * LANES), inverse, lost);
+                Floats& rest = lost[j % 2];  // two chains, since one is as long as all its steps
+                const Floats wanted = fused(load(m.scores + (i + j) * LANES), inverse, rest);
                 whole[j] = i + j < keys ? at_least(at_most(nearest(wanted), all(127)), zeros()) : zeros();
-                lost = plus(wanted, times(whole[j], all(-1.0f)));
+                rest = fused(whole[j], all(-1.0f), wanted);
                 total = plus(total, whole[j]);
             }
             store_bytes(m.weights + 16 * i, four_bytes(whole));
