@@ -97,16 +97,19 @@ private:
     }
 
     void attend(const Query& query, int64_t first_key, int64_t keys, const uint8_t* lanes, float* out) const {
-        const uint8_t *latents[SPAN + MORE], *ropes[SPAN];
+        const uint8_t *latents[SPAN + FAR], *ropes[SPAN + FAR];
         const int64_t latent_bytes = span_.latent_bytes(), rope_bytes = span_.rope_bytes();
+        const int64_t here = std::min(keys + FAR, query.keys - first_key);
         int64_t page = first_key / page_size_, place = first_key % page_size_;
-        for (int64_t i = 0; i < keys; ++page, place = 0) {
+        for (int64_t i = 0; i < here; ++page, place = 0) {
             const int64_t first = query.table[page] * page_size_;
-            for (; i < keys && place < page_size_; ++i, ++place) {
+            for (; i < here && place < page_size_; ++i, ++place) {
                 latents[i] = latent_ + (first + place) * latent_bytes;
                 ropes[i] = k_rope_ + (first + place) * rope_bytes;
             }
         }
+        std::fill(latents + here, latents + keys + FAR, latents[here - 1]);
+        std::fill(ropes + here, ropes + keys + FAR, ropes[here - 1]);
         span_.attend(lanes, latents, ropes, keys, out);
     }
 

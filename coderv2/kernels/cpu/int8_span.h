@@ -54,9 +54,9 @@ public:
     void attend(const uint8_t* query, const uint8_t** latents, const uint8_t** ropes, int64_t keys, float* out) const {
         thread_local Memory m;
         for (int64_t i = 0; i + TOGETHER <= keys; i += TOGETHER)
-            score<TOGETHER>(query, latents + i, ropes + i, i + 2 * TOGETHER <= keys, m.scores + i * LANES);
+            score<TOGETHER>(query, latents + i, ropes + i, m.scores + i * LANES);
         for (int64_t i = keys / TOGETHER * TOGETHER; i < keys; ++i)
-            score<1>(query, latents + i, ropes + i, false, m.scores + i * LANES);
+            score<1>(query, latents + i, ropes + i, m.scores + i * LANES);
         weigh(latents, keys, m, out);
         for (int64_t i = keys; i < whole_fours(keys); ++i) latents[i] = latents[keys - 1];  // their weights are zero
         for (int64_t c = 0; c < width(); c += COLUMNS_64) {
@@ -93,7 +93,7 @@ private:
 
     // Sums of N keys' products with sixteen heads, times what both steps are worth.
     template <int N>
-    static void add_part(const uint8_t* steps, const uint8_t* query, const uint8_t* const* given, bool more, int64_t width,
+    static void add_part(const uint8_t* steps, const uint8_t* query, const uint8_t* const* given, int64_t width,
                          Floats* sums) {
         const int8_t* keys[N];
         Dots<8> dots[N];
@@ -107,12 +107,12 @@ private:
         };
         int64_t c = 0;
         for (; c + 64 <= width; c += 64) {
-            for (int n = 0; n < N && more; ++n) __builtin_prefetch(given[N + n] + c + 64);
+            for (int n = 0; n < N; ++n) __builtin_prefetch(given[FAR + n] + c + 64);
 #pragma GCC unroll 16
             for (int i = 0; i < 64; i += 4) add(c + i);
         }
         for (; c < width; c += 4) add(c);
-        for (int n = 0; n < N && more; ++n) __builtin_prefetch(given[N + n]);
+        for (int n = 0; n < N; ++n) __builtin_prefetch(given[FAR + n]);
         for (int n = 0; n < N; ++n) {
             const Floats worth = times(load(reinterpret_cast<const float*>(steps)), all(Trailer::of(given[n], width).step));
             sums[n] = fused(to_floats(dots[n].sum()), worth, sums[n]);
@@ -120,12 +120,12 @@ private:
     }
 
     template <int N>
-    void score(const uint8_t* query, const uint8_t* const* latents, const uint8_t* const* ropes, bool more, float* to) const {
+    void score(const uint8_t* query, const uint8_t* const* latents, const uint8_t* const* ropes, float* to) const {
         Floats sums[N];
         for (auto& sum : sums) sum = zeros();
         const uint8_t* lanes = query + 2 * STEPS_AT;
-        add_part<N>(query, lanes, latents, more, s_.C, sums);
-        add_part<N>(query + STEPS_AT, lanes + 16 * whole_fours(s_.C), ropes, more, s_.R, sums);
+        add_part<N>(query, lanes, latents, s_.C, sums);
+        add_part<N>(query + STEPS_AT, lanes + 16 * whole_fours(s_.C), ropes, s_.R, sums);
         for (int n = 0; n < N; ++n) store(to + n * LANES, sums[n]);
     }
 

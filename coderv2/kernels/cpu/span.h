@@ -6,7 +6,9 @@
 
 namespace coderv2 {
 
-constexpr int MORE = 3;  // latents that may have to fill up a step of keys
+// Keys from one whose score is computed to one that is asked for: the time in which memory answers.
+constexpr int FAR = 2 * KEYS;
+static_assert(FAR >= 3);  // latents that may have to fill up a step of keys
 
 // Latents are C numbers wide and rotated keys R, each row of either where its address says.
 struct SpanShape {
@@ -32,12 +34,13 @@ public:
         lay_out<Kind>(ropes, s_.R, rope_lanes(to));
     }
 
-    // Maxima [16], sums [16] and weighted latents [16][width]; there is room for MORE latents than there are keys.
+    // Maxima [16], sums [16] and weighted latents [16][width]; FAR more rows than there are keys are asked for, and their
+    // addresses may be lost.
     void attend(const uint8_t* query, const uint8_t** latent_rows, const uint8_t** rope_rows, int64_t keys, float* out) const {
         auto latents = reinterpret_cast<const Number**>(latent_rows), ropes = reinterpret_cast<const Number**>(rope_rows);
         thread_local Weights<Kind> weights;
         for (int64_t i = 0; i + KEYS <= keys; i += KEYS)
-            score<KEYS>(query, latents + i, ropes + i, i + 2 * KEYS <= keys ? KEYS : 0, weights.scores(i));
+            score<KEYS>(query, latents + i, ropes + i, FAR, weights.scores(i));
         for (int64_t i = keys / KEYS * KEYS; i < keys; ++i) score<1>(query, latents + i, ropes + i, 0, weights.scores(i));
         Floats largest, sum;
         weights.weigh(keys, &largest, &sum);
