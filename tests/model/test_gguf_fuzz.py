@@ -41,7 +41,7 @@ def read_all(path: Path) -> str:
         gguf.read_tokenizer(path).encode("def f(x):\n    return x+1\n", bos=True)
         model = gguf.load(path)
         with torch.inference_mode():
-            model(Batch.packed([[1, 2, 3]]))
+            model(Batch.packed([[i % model.config.vocab_size for i in (1, 2, 3)]]))
     except CoderV2Error as error:
         message = str(error)
         assert str(path) in message, message
