@@ -14,7 +14,7 @@ import pytest
 from coderv2.errors import CoderV2Error
 from coderv2.sandbox.run import DRIVERS, Job, Limits, Outcome, Sandbox, working
 
-MARK = "98765.4321"  # seconds that only these programs sleep
+MARK = f"{90_000 + os.getpid()}.4321"  # seconds that only programs of this run sleep
 
 
 @pytest.fixture(scope="module", params=DRIVERS)
