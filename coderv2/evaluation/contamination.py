@@ -48,15 +48,18 @@ def find(problems: Mapping[str, Iterable[Problem]], corpus: Path) -> Iterator[Hi
 
 
 def documents(corpus: Path) -> Iterator[tuple[str, str]]:
-    """Names and texts: the fields of JSON lines called text or content, or whole files. Raises BadData for neither."""
+    """Names and texts: the fields of JSON lines called text or content, or whole files, but binary ones.
+
+    Raises BadData where there is no corpus.
+    """
     if not corpus.exists():
         raise BadData(f"{corpus}: no such corpus")
     for path in sorted(p for p in corpus.rglob("*") if p.is_file()) if corpus.is_dir() else [corpus]:
         if path.suffix == ".jsonl":
             for number, row in enumerate(parse_rows(path.read_bytes(), str(path)), 1):
                 yield f"{path}:{number}", str(row.get("text", row.get("content", "")))
-        elif path.stat().st_size < _TOO_BIG:
-            yield str(path), path.read_text("utf-8", "replace")
+        elif path.stat().st_size < _TOO_BIG and b"\0" not in (content := path.read_bytes()):
+            yield str(path), content.decode("utf-8", "replace")
 
 
 def _texts(value: Any) -> Iterator[str]:

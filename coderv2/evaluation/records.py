@@ -11,8 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from coderv2.errors import BadData, InvalidValue, ServiceError
+from coderv2.errors import BadData, InvalidValue
 from coderv2.evaluation.score import Item
+from coderv2.evaluation.storing import refused
 
 Record = dict[str, Any]
 
@@ -67,8 +68,12 @@ class Records:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.fsync(self._file)
-        os.close(self._file)
+        try:
+            os.fsync(self._file)  # where some file systems say only now that they are full
+        except OSError as failure:
+            raise refused(self.path, failure, "some samples may be missing there") from error
+        finally:
+            os.close(self._file)
 
     def append(self, record: Record) -> None:
         """Raises ServiceError, and leaves only whole lines, when the disk takes no more."""
@@ -99,10 +104,8 @@ class Records:
                 rest = rest[os.write(self._file, rest) :]
         except OSError as error:
             os.ftruncate(self._file, self._size)
-            raise ServiceError(
-                f"{self.path}: {error.strerror}; the {len(self.samples)} samples so far are safe there: make room and "
-                "give the same command again, and it goes on"
-            ) from None
+            safe = f"the {len(self.samples)} samples so far are safe there"
+            raise refused(self.path, error, safe) from None
         self._size += len(line)
 
 

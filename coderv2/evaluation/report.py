@@ -10,6 +10,7 @@ from typing import Any
 
 from coderv2.evaluation import plots, records, suite
 from coderv2.evaluation.published import FULL, LITE, TABLES, Table, in_table_units
+from coderv2.evaluation.storing import put
 from coderv2.evaluation.tasks import TASKS
 
 Cells = list[list[str]]
@@ -26,7 +27,7 @@ class Section:
 
 
 def write(run: Path) -> list[Path]:
-    """report.md, report.json and report.html beside the summary; returns them."""
+    """report.md, report.json and report.html beside the summary; returns them. Raises ServiceError for a full disk."""
     summary = suite.read(run)
     sections = list(_sections(summary))
     pictures = _pictures(run, summary)
@@ -35,11 +36,10 @@ def write(run: Path) -> list[Path]:
         "report.json": json.dumps(as_json(summary), indent=2, ensure_ascii=False) + "\n",
         "report.html": page(sections, pictures),
     }
-    for name, text in made.items():
-        (run / name).write_text(text, "utf-8")
-    for name, image in pictures.items():
-        (run / name).write_bytes(image)
-    return [run / name for name in (*made, *pictures)]
+    files = {**{name: text.encode() for name, text in made.items()}, **pictures}
+    for name, content in files.items():
+        put(run / name, content)
+    return [run / name for name in files]
 
 
 def as_json(summary: suite.Summary) -> dict[str, Any]:

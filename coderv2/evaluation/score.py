@@ -164,7 +164,10 @@ def _mean_and_error(values: Sequence[float]) -> tuple[float, float]:
 def _interval(values: Sequence[float], average: float, error: float) -> tuple[float, float]:
     if values and set(values) <= {0.0, 1.0}:
         return wilson(average, len(values))
-    return average - _Z * error, average + _Z * error
+    low, high = average - _Z * error, average + _Z * error
+    if all(0.0 <= value <= 1.0 for value in values):  # no share lies outside; a judge's rating may
+        return max(0.0, low), min(1.0, high)
+    return low, high
 
 
 def _others(items: Sequence[Item]) -> dict[str, float]:

@@ -9,6 +9,7 @@ from coderv2.errors import BadData
 from coderv2.evaluation.asking import Generator
 from coderv2.evaluation.data import Data
 from coderv2.evaluation.run import Settings, run
+from coderv2.evaluation.storing import put
 from coderv2.evaluation.task import Task
 from coderv2.evaluation.toolbox import Toolbox
 
@@ -83,9 +84,8 @@ def read(out: Path) -> Summary:
 
 
 def write(out: Path, news: Mapping[str, Mapping[str, Any]]) -> None:
-    """Adds to the summary, all at once, so that it is never half written."""
+    """Adds to the summary, all at once. Raises ServiceError for a disk that is full; the old one stays."""
     old = read(out) if (out / SUMMARY).exists() else {}
     out.mkdir(parents=True, exist_ok=True)
-    part = out / (SUMMARY + ".part")
-    part.write_text(json.dumps({**old, **news}, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    part.replace(out / SUMMARY)
+    text = json.dumps({**old, **news}, indent=2, ensure_ascii=False) + "\n"
+    put(out / SUMMARY, text.encode())

@@ -83,7 +83,7 @@ def _files(inside: Mapping[str, int]) -> Iterable[str]:
 
 
 def _limited(limits: Limits) -> list[str]:
-    command = ["prlimit", *(f"--{name}={value}" for name, value in limits.resources().items())]
+    command = ["prlimit", *limits.options()]
     if os.getuid() == 0:  # a user that nobody else is, for the kernel counts processes by user
         someone = str((1 << 30) + secrets.randbelow(1 << 30))
         command += ["setpriv", "--reuid", someone, "--regid", someone, "--clear-groups", "--inh-caps=-all"]

@@ -66,7 +66,7 @@ def clear_folders() -> None:
 class Walls:
     """What a program's process shuts itself in with, made before the fork: in a copy every touched page costs."""
 
-    resources: tuple[tuple[int, int], ...]
+    resources: tuple[tuple[int, tuple[int, int]], ...]
     user: int  # one that nobody else is, since the kernel counts processes by user
     rules: int | None
     filter: "_Filter"
@@ -86,7 +86,7 @@ class Walls:
         os.setsid()
         os.umask(0o022)
         for kind, value in self.resources:
-            resource.setrlimit(kind, (value, value))
+            resource.setrlimit(kind, value)
         _be_user(self.user) if os.getuid() == 0 else _be_nobody()
         syscalls.libc("prctl", _NO_NEW_PRIVILEGES, 1, 0, 0, 0)
         if self.rules is not None:

@@ -24,8 +24,11 @@ class Limits:
         """What all files of one folder may take together; they lie in memory."""
         return 4 * self.file_bytes
 
-    def resources(self) -> dict[str, int]:
-        """The limits that the kernel keeps for each process, by the names of `getrlimit`, in small letters."""
+    def resources(self) -> dict[str, tuple[int, int]]:
+        """The limits that the kernel keeps for each process, soft and hard, by the names of `getrlimit`, small.
+
+        Where both limits of processor time were one, the kernel would kill without telling why (SIGKILL, not SIGXCPU).
+        """
         limits = {
             "core": 0,
             "data": self.memory_bytes,  # not the address space: Java, .NET and Node reserve far more than they use
@@ -33,7 +36,12 @@ class Limits:
             "nofile": 1024,
             "nproc": self.processes,
         }
-        return limits if self.cpu_seconds is None else {**limits, "cpu": self.cpu_seconds}
+        both = {name: (value, value) for name, value in limits.items()}
+        return both if self.cpu_seconds is None else {**both, "cpu": (self.cpu_seconds, self.cpu_seconds + 1)}
+
+    def options(self) -> list[str]:
+        """The same as options of `prlimit`."""
+        return [f"--{name}={soft}:{hard}" for name, (soft, hard) in self.resources().items()]
 
 
 DEFAULTS = Limits()

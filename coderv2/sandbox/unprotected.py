@@ -44,8 +44,7 @@ class Unprotected:
 
 
 def _limited(limits: Limits) -> list[str]:
-    kept = {name: value for name, value in limits.resources().items() if name != "nproc"}
-    return ["prlimit", *(f"--{name}={value}" for name, value in kept.items())]
+    return ["prlimit", *(option for option in limits.options() if not option.startswith("--nproc"))]
 
 
 def _outcome(process: subprocess.Popen[bytes], limits: Limits) -> Outcome:

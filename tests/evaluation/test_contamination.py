@@ -46,6 +46,11 @@ def test_short_texts_must_occur_whole_and_the_shortest_do_not_count(tmp_path: Pa
     assert (hit.problem, hit.document) == ("2", f"{corpus}:2")
 
 
+def test_a_binary_file_is_no_document(tmp_path: Path) -> None:
+    (tmp_path / "weights").write_bytes(b"\0\1" + LONG.encode())
+    assert hits(tmp_path) == []
+
+
 def test_a_corpus_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(BadData, match="no such corpus"):
         hits(tmp_path / "nowhere")

@@ -67,3 +67,9 @@ def test_bootstrap_finds_the_error_of_a_mean() -> None:
 )
 def test_mcnemar_is_exact(worse: int, better: int, chance: float) -> None:
     assert mcnemar(worse, better) == pytest.approx(chance)
+
+
+def test_the_interval_of_a_share_stays_within_nothing_and_all_and_a_ratings_does_not() -> None:
+    assert mean(items({"a": [1, 0], **{f"b{i}": [0, 0] for i in range(9)}}), "").low == 0.0
+    assert mean(items({"a": [1, 0], **{f"b{i}": [1, 1] for i in range(9)}}), "").high == 1.0
+    assert mean(items({"a": [9.0], "b": [10.0], "c": [10.0]}), "").high > 10.0

@@ -1,0 +1,23 @@
+"""Files that are whole or as they were before, and what is said when a disk takes no more."""
+
+from pathlib import Path
+
+from coderv2.errors import ServiceError
+
+
+def put(path: Path, content: bytes) -> None:
+    """Writes beside the file first, then takes its place. Raises ServiceError, and what was there before stays."""
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise refused(path, error, "nothing that was there is lost") from None
+
+
+def refused(path: Path, error: OSError, kept: str) -> ServiceError:
+    """The error for a file that could not be written; `kept` says what is safe."""
+    return ServiceError(
+        f"{path}: {error.strerror}; {kept}: make room and give the same command again, and it goes on"
+    )
