@@ -9,6 +9,7 @@ from coderv2.engine.constraint import Constraint
 from coderv2.engine.contest import scored
 from coderv2.engine.grammar import Grammars
 from coderv2.engine.healing import Healing
+from coderv2.engine.luck import Luck
 from coderv2.engine.request import Request, SamplingParams
 from coderv2.engine.settings import EngineSettings
 from coderv2.errors import ContextTooLong, InvalidValue
@@ -86,8 +87,7 @@ class Admission:
                 healed=healed,
                 limit=min(params.max_tokens or room, room),
                 tokenizer=self._tokenizer,
-                # Python's generator seeds -1 and 1 alike, so negative seeds go where no positive one is.
-                random=Random((seed + index) % 2**128),
+                luck=Luck(seed + index),
                 salt=salt,
                 first=requests[0] if requests else None,
             )

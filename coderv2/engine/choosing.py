@@ -14,20 +14,20 @@ import torch
 from torch import Tensor
 
 from coderv2.engine.request import Choice, Delta
-from coderv2.engine.sampler import Peaks, Sampler
+from coderv2.engine.sampler import Said, Sampler
 from coderv2.engine.scheduler import Chunk
 
 NOT_FINITE = "the model's logits are not finite: damaged weights, or an overflow"
 
 
 @torch.inference_mode()
-def take(logits_RW: Tensor, chunks: Sequence[Chunk], peaks: Peaks | None = None) -> list["Turn"]:
+def take(logits_RW: Tensor, chunks: Sequence[Chunk], said: Said | None = None) -> list["Turn"]:
     """Moves every chunk's request on by what its rows of `logits_RW` say.
 
-    `peaks` of the rows are given where the pass has found them already. A request whose logits are not finite, or whose
+    `said` is given where the pass has chosen already. A request whose logits are not finite, or whose
     constraint gave up, ends with an error, and no other does.
     """
-    sampler = Sampler(logits_RW, peaks)
+    sampler = Sampler(logits_RW, said)
     ends = accumulate(chunk.rows for chunk in chunks)
     turns = [Turn(chunk, end - 1 - len(chunk.draft)) for chunk, end in zip(chunks, ends, strict=True)]
     going = [turn for turn in turns if turn.begin(sampler)]

@@ -25,6 +25,7 @@ from coderv2.engine.scheduler import Chunk, Scheduler
 from coderv2.engine.settings import EngineSettings, longest_context, page_count
 from coderv2.engine.shifted import Suffixes
 from coderv2.engine.speculation import Drafting
+from coderv2.engine.steps import Steps
 from coderv2.errors import BadCheckpoint, EngineStopped, InvalidValue, QueueFull, ServiceError, Unsupported
 from coderv2.log import logger
 from coderv2.model.cache import LatentCache
@@ -100,13 +101,12 @@ class Engine:
         graphs = None
         if recorder is not None and recorded:
             longest = min(-(-self.max_model_len // settings.page_size), pages)
+            most = settings.max_running
             graphs = DecodeGraphs(
-                model,
-                cache,
-                most=settings.max_running,
-                pages=longest,
+                Steps(model, cache, most=most, pages=longest, recorder=recorder),
+                most=most,
+                page_size=settings.page_size,
                 nobody=pages,
-                recorder=recorder,
                 grow=lambda request, tokens: self._pages.grow(request.pages, tokens),
             )
         self._runner = Runner(model, cache, deterministic=settings.deterministic, ranks=ranks, graphs=graphs)
@@ -307,8 +307,8 @@ class Engine:
 
     def _advance(self, chunks: Sequence[Chunk]) -> list[Delta]:
         try:
-            logits_RW, peaks = self._runner.step(chunks)
-            turns = take(logits_RW, chunks, peaks)
+            logits_RW, said = self._runner.step(chunks)
+            turns = take(logits_RW, chunks, said)
         except EngineStopped:
             raise
         except Exception as error:  # whatever a model may raise, out of memory included

@@ -1,109 +1,32 @@
-"""Decode steps as recorded graphs: one token for each of a padded number of sequences, the likeliest next included.
+"""Decode steps one ahead of the host: which sequences the next recorded step has, and whether it was the right one.
 
-On a GPU a decode step is a few hundred short kernels, and starting them one by one takes longer than they do. A CUDA
-graph starts them all at once, but only the same ones over the same memory. So each padded number of sequences has its
-graph, and all that changes from step to step stands in buffers that stay where they are: tokens, places, page tables.
-Rows that only fill up read and write a page that belongs to nobody.
+Starting the kernels of a decode step one by one takes longer than they do, so steps are recorded (`steps`), for a few
+padded numbers of sequences; rows that only fill up read and write a page that belongs to nobody.
 
-Nothing inside a step asks what a number is, and between two steps the device does not wait for the host either: where
-all sequences take the likeliest token, the next step is started, from the tokens that lie on the device, before the
-host looks at this one's. A step that nobody wanted after all, since an answer ended or others came in, is dropped: what
-it wrote lies beyond what any sequence has, and later work overwrites it. Requests that draw, or change logits first, go
-on from the logits as after any pass.
+Between two steps the device does not wait for the host: where nobody needs more of a step than its tokens, likeliest
+or drawn, the next is started, from the tokens that lie on the device, before the host looks at this one's. A step that
+nobody wanted after all, since an answer ended or others came in, is dropped: what it wrote lies beyond what any
+sequence has, and later work overwrites it. Requests that change logits first, or ask for them, go on as after any pass.
 """
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-import torch
+import numpy as np
 from torch import Tensor
 
-from coderv2.engine.recording import Recorder
-from coderv2.engine.recording import Step as Recorded
 from coderv2.engine.request import Request
-from coderv2.engine.sampler import Peaks, takes_likeliest
+from coderv2.engine.sampler import GREEDY, Said, needs_logits, rule_in_step
 from coderv2.engine.scheduler import Chunk
-from coderv2.kernels import drawing
-from coderv2.model.batch import Batch
-from coderv2.model.cache import LatentCache
-
-_GIVEN = -1
-"""Source of a token that the host has written."""
-
-
-class Model(Protocol):
-    """What a step runs."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where the buffers lie."""
-
-    def __call__(self, batch: Batch, /) -> Tensor:
-        """Float32 logits."""
+from coderv2.engine.steps import GIVEN, Draws, Given, Started, Steps
+from coderv2.kernels.drawing import Rule
 
 
 def padded_sizes(most: int) -> list[int]:
     """Numbers of sequences that get a graph: few, and none much larger than the next smaller."""
     sizes = [1, 2, 4, *range(8, 64, 8), *range(64, 256, 16), *range(256, most + 32, 32)]
     return [*(size for size in sizes if size < most), most]
-
-
-@dataclass(frozen=True)
-class Buffers:
-    """What changes from step to step, for the largest number of sequences: on the device, or on the way there."""
-
-    numbers: Tensor
-    """int64 [5, B]: token, position, slot, length, source: the row of the step before whose token is this one's."""
-    table_BP: Tensor
-    """int32."""
-    said: Tensor
-    """int64 [2, B]: what the step said last: each row's likeliest token, and whether all its logits are finite."""
-
-    @classmethod
-    def empty(cls, B: int, pages: int, device: torch.device, *, pinned: bool = False) -> "Buffers":
-        """Zeros; `pinned` memory copies without the host waiting."""
-        shapes = (((5, B), torch.int64), ((B, pages), torch.int32), ((2, B), torch.int64))
-        return cls(*(torch.zeros(s, dtype=d, device=device, pin_memory=pinned) for s, d in shapes))
-
-    def take(self, other: "Buffers", B: int, pages: int) -> None:
-        """The first B sequences' values, without waiting."""
-        self.numbers[:, :B].copy_(other.numbers[:, :B], non_blocking=True)
-        self.table_BP[:B, :pages].copy_(other.table_BP[:B, :pages], non_blocking=True)
-
-
-class Step:
-    """A decode step of B sequences over buffers."""
-
-    def __init__(self, model: Model, cache: LatentCache, buffers: Buffers, B: int, pages: int) -> None:
-        self._model, self._cache, self._B = model, cache, B
-        self._numbers, self._said = buffers.numbers[:, :B], buffers.said
-        self._table_BP = buffers.table_BP[:B, :pages]
-        self._starts_B1 = torch.arange(B + 1, dtype=torch.int32, device=model.device)
-
-    def __call__(self) -> Tensor:
-        """One pass: logits [B, W], and what it says in the buffers."""
-        logits_BW = self._model(self._batch())
-        likeliest_B, finite_B = drawing.peaks(logits_BW)
-        self._said[:, : self._B].copy_(torch.stack((likeliest_B, finite_B.long())))
-        return logits_BW
-
-    def _batch(self) -> Batch:
-        given_B, position_B, slot_B, length_B, source_B = self._numbers
-        B = self._B
-        said_B = self._said[0][source_B.clamp(min=0)]
-        batch = Batch(
-            token_ids_T=torch.where(source_B == _GIVEN, given_B, said_B),
-            positions_T=position_B,
-            starts=tuple(range(B + 1)),
-            contexts=(0,) * B,
-            cache=self._cache,
-            page_tables=self._table_BP.unbind(),
-            slots_T=slot_B,
-        )
-        spans = batch.ops.spans_over(self._starts_B1, length_B.int(), self._table_BP, 1)
-        return batch.over(spans)
 
 
 @dataclass(frozen=True)
@@ -114,16 +37,21 @@ class Row:
     token: int
     context: int
     pages: tuple[int, ...]
-    source: int = _GIVEN
+    rule: Rule
+    source: int = GIVEN
 
     @classmethod
     def of(cls, chunk: Chunk) -> "Row":
         """Its token is known."""
-        return cls(chunk.request, chunk.token_ids[0], chunk.context, tuple(chunk.request.pages))
+        request = chunk.request
+        rule = rule_in_step(request, request.answer_count) if chunk.completes else GREEDY
+        return cls(request, chunk.token_ids[0], chunk.context, tuple(request.pages), rule)
 
     def next(self, source: int) -> "Row":
         """One place further, with the token that row `source` of the step before will say."""
-        return Row(self.request, 0, self.context + 1, tuple(self.request.pages), source)
+        request = self.request
+        rule = rule_in_step(request, request.answer_count + 1)
+        return Row(request, 0, self.context + 1, tuple(request.pages), rule, source)
 
     def is_for(self, chunk: Chunk) -> bool:
         """True where the chunk wants just this."""
@@ -137,15 +65,12 @@ class Row:
         return self.token, place, slot, place + 1, self.source
 
 
-@dataclass
+@dataclass(frozen=True)
 class Flight:
     """A step that was started, until the host has looked at it."""
 
     rows: list[Row]
-    half: int
-    """Which of the host's two buffers it uses."""
-    arrived: Callable[[], None] = lambda: None
-    logits_BW: Tensor | None = None
+    started: Started
 
     def places(self, chunks: Sequence[Chunk]) -> list[int] | None:
         """The rows that these chunks want; None where it is not the step for them."""
@@ -159,113 +84,86 @@ class Flight:
 
 
 class DecodeGraphs:
-    """The graphs of one engine, each recorded when it is first wanted."""
+    """Decode steps of one engine, one ahead."""
 
     def __init__(
         self,
-        model: Model,
-        cache: LatentCache,
+        steps: Steps,
         *,
         most: int,
-        pages: int,
+        page_size: int,
         nobody: int,
-        recorder: Recorder,
         grow: Callable[[Request, int], bool],
     ) -> None:
-        """For up to `most` sequences of up to `pages` pages; the cache's page `nobody` is given to no request.
+        """For up to `most` sequences; the cache's page `nobody` is given to no request.
 
         `grow` gives a request pages for so many tokens, or says that there are none without taking another's.
         """
-        self._model, self._cache, self._record, self._grow = model, cache, recorder, grow
-        self._pages, self._nobody = pages, nobody
+        self._steps, self._page_size, self._nobody, self._grow = steps, page_size, nobody, grow
         self._sizes = padded_sizes(most)
-        self._device = Buffers.empty(most, pages, model.device)
-        pinned = model.device.type == "cuda"
-        # Two: while the copy of one step's is still to be made, the next one's are written.
-        self._host = [Buffers.empty(most, pages, torch.device("cpu"), pinned=pinned) for _ in range(2)]
-        self._steps: dict[int, Recorded] = {}
         self._ahead: Flight | None = None
-        self._half = 0
-        self._busy: list[Callable[[], None]] = [lambda: None] * 2
-        """Of each half of the host's buffers what waits until the device has done with it."""
 
     def takes(self, chunks: Sequence[Chunk]) -> bool:
         """True for a step that decodes: one token and one row of logits of each sequence."""
         plain = all(len(chunk.token_ids) == 1 and not chunk.draft for chunk in chunks)
         return plain and len(chunks) <= self._sizes[-1]
 
-    def run(self, chunks: Sequence[Chunk]) -> tuple[Tensor, Peaks]:
-        """Logits [R, W] and their peaks; where all rows take these, the logits may be the next step's already."""
+    def run(self, chunks: Sequence[Chunk]) -> tuple[Tensor, Said]:
+        """Logits [R, W] and the tokens chosen; where nobody needs the logits they may be the next step's already."""
         flight, self._ahead = self._ahead, None
         places = None if flight is None else flight.places(chunks)
         if flight is None or places is None:
             flight, places = self._start([Row.of(chunk) for chunk in chunks]), list(range(len(chunks)))
-        self._ahead = self._follow(flight, places)
-        flight.arrived()
-        likeliest, finite = self._host[flight.half].said[:, places].tolist()
-        assert flight.logits_BW is not None
-        logits_RW = (
-            flight.logits_BW[: len(places)]
-            if places == list(range(len(places)))
-            else flight.logits_BW[places]
-        )
-        return logits_RW, (likeliest, [bool(flag) for flag in finite])
+        self._ahead = self._follow(flight, places, chunks)
+        flight.started.arrived()
+        tokens, finite = self._steps.said(flight.started)[:, places].tolist()
+        logits_BW = flight.started.logits_BW
+        assert logits_BW is not None
+        in_order = places == list(range(len(places)))
+        logits_RW = logits_BW[: len(places)] if in_order else logits_BW[places]
+        return logits_RW, (tokens, [bool(flag) for flag in finite])
 
     def drop(self) -> None:
         """Forgets a step that was started ahead: the weights, or who runs, are no longer what they were."""
         self._ahead = None
 
-    def _follow(self, flight: Flight, places: Sequence[int]) -> Flight | None:
+    def _follow(self, flight: Flight, places: Sequence[int], chunks: Sequence[Chunk]) -> Flight | None:
         """The step after `flight` of the same sequences, started now; None where that cannot be."""
+        # A prompt's token is not followed by what the step says, and its logits may be wanted.
+        if not all(chunk.completes and not needs_logits(chunk.request) for chunk in chunks):
+            return None  # the next step would write over logits that somebody needs
         rows = [(place, flight.rows[place]) for place in places]
-        if not all(takes_likeliest(row.request) for _, row in rows):
-            return None  # somebody needs this step's logits, which the next would write over
         going = [(place, row) for place, row in rows if row.request.answer_count + 1 < row.request.limit]
-        if not going or self._padded(len(going)) not in self._steps:
+        if not going:
+            return None
+        if not self._steps.known(self._padded(len(going)), _draws([row for _, row in going])):
             return None
         if not all(self._grow(row.request, row.context + 2) for _, row in going):
             return None
         return self._start([row.next(place) for place, row in going])
 
     def _start(self, rows: list[Row]) -> Flight:
-        """Gives the device all it needs for a step, and does not wait for it."""
-        B, self._half = self._padded(len(rows)), 1 - self._half
-        flight = Flight(rows, self._half)
-        host = self._host[flight.half]
-        self._busy[flight.half]()
-        used = self._write(host, rows, B)
-
-        def work() -> None:
-            self._device.take(host, B, used)
-            if B not in self._steps:
-                self._steps[B] = self._record(Step(self._model, self._cache, self._device, B, self._pages))
-            flight.logits_BW = self._steps[B]()
-            host.said[:, :B].copy_(self._device.said[:, :B], non_blocking=True)
-
-        self._record.stream.enqueue(work)
-        flight.arrived = self._busy[flight.half] = _once(self._record.stream.mark())
-        return flight
+        return Flight(rows, self._steps.start(self._given(rows)))
 
     def _padded(self, count: int) -> int:
         return self._sizes[bisect_left(self._sizes, count)]
 
-    def _write(self, host: Buffers, rows: Sequence[Row], B: int) -> int:
-        """Fills the host's buffers; the pages of the longest table."""
-        size, spare = self._cache.page_size, B - len(rows)
-        filler = (0, 0, self._nobody * size, 1, _GIVEN)
-        host.numbers[:, :B] = torch.tensor([*(row.numbers(size) for row in rows), *[filler] * spare]).T
+    def _given(self, rows: Sequence[Row]) -> Given:
+        """Rows and what fills them up as arrays; the pages of the longest table."""
+        size, spare = self._page_size, self._padded(len(rows)) - len(rows)
+        filler = (0, 0, self._nobody * size, 1, GIVEN)
         used = max(len(row.pages) for row in rows)
         filled = [[*row.pages, *[self._nobody] * (used - len(row.pages))] for row in rows]
-        host.table_BP[:B, :used] = torch.tensor(filled + [[self._nobody] * used] * spare, dtype=torch.int32)
-        return used
+        return Given(
+            np.array([*(row.numbers(size) for row in rows), *[filler] * spare], np.int64).T,
+            np.array([*(row.rule for row in rows), *[GREEDY] * spare], np.float64).T,
+            np.array(filled + [[self._nobody] * used] * spare, np.int32),
+            _draws(rows),
+        )
 
 
-def _once(wait: Callable[[], None]) -> Callable[[], None]:
-    """Waits when it is first called."""
-    waits = [wait]
-
-    def waited() -> None:
-        if waits:
-            waits.pop()()
-
-    return waited
+def _draws(rows: Sequence[Row]) -> Draws:
+    drawing = [row.rule for row in rows if row.rule.temperature > 0]
+    if not drawing:
+        return Draws.NOTHING
+    return Draws.HEAVIEST if any(rule.cuts for rule in drawing) else Draws.ANY

@@ -47,7 +47,8 @@ class CudaStream:
 class CudaGraph:
     """A recorded step; the outputs are always the same tensors."""
 
-    def __init__(self, step: Step) -> None:
+    def __init__(self, step: Step, pool: Any = None) -> None:
+        """`pool` is another graph's, whose temporary memory this one takes too: no two of them run at once."""
         # Once beforehand, on a stream of its own as PyTorch asks, so that every kernel is compiled.
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
@@ -55,8 +56,14 @@ class CudaGraph:
             step()
         torch.cuda.current_stream().wait_stream(aside)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        # What other threads ask of the device meanwhile, such as NCCL's watchdog, concerns nobody here.
+        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
             self._outputs = step()
+
+    @property
+    def pool(self) -> Any:
+        """Its memory, to be shared."""
+        return self._graph.pool()
 
     def __call__(self) -> Any:
         """Once more, with what the buffers hold now."""
@@ -69,10 +76,13 @@ class CudaRecorder:
 
     def __init__(self) -> None:
         self.stream: Stream = CudaStream()
+        self._pool: Any = None
 
     def __call__(self, step: Step) -> Step:
         """As `Recorder`."""
-        return CudaGraph(step)
+        graph = CudaGraph(step, self._pool)
+        self._pool = graph.pool
+        return graph
 
 
 def recorder_for(device: torch.device) -> Recorder | None:

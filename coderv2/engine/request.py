@@ -3,11 +3,11 @@
 import codecs
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from random import Random
 from typing import Any
 
 from coderv2.engine.constraint import Constraint
 from coderv2.engine.drafts import Drafter
+from coderv2.engine.luck import Luck
 from coderv2.engine.params import MOST_LOGPROBS, SamplingParams
 from coderv2.engine.prefix import Chain
 from coderv2.text.healing import Healed
@@ -94,8 +94,8 @@ class Request:
     limit: int
     """The answer's tokens at most."""
     tokenizer: Tokenizer = field(repr=False)
-    random: Random = field(repr=False)
-    """Its own random stream: what else runs changes nothing."""
+    luck: Luck = field(repr=False)
+    """Its own random numbers: what else runs changes nothing."""
     cached: int = 0
     """Tokens whose latents are in `pages`."""
     pages: list[int] = field(default_factory=list)

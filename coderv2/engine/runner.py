@@ -10,7 +10,7 @@ from torch import Tensor
 from coderv2.engine.graphs import DecodeGraphs
 from coderv2.engine.machine import free_bytes
 from coderv2.engine.ranks import Ranks
-from coderv2.engine.sampler import Peaks
+from coderv2.engine.sampler import Said
 from coderv2.engine.scheduler import Chunk
 from coderv2.errors import Unsupported
 from coderv2.model.batch import Batch
@@ -72,8 +72,8 @@ class Runner:
         update(self._model, source)
 
     @torch.inference_mode()
-    def step(self, chunks: Sequence[Chunk]) -> tuple[Tensor, Peaks | None]:
-        """Logits as `run` gives them, and with them their peaks where a recorded step has found them already."""
+    def step(self, chunks: Sequence[Chunk]) -> tuple[Tensor, Said | None]:
+        """Logits as `run` gives them, and with them the tokens where a recorded step has chosen them already."""
         if self._graphs is not None and self._graphs.takes(chunks):
             return self._graphs.run(chunks)
         if self._graphs is not None:

@@ -15,8 +15,10 @@ from coderv2.engine.request import MOST_LOGPROBS, Choice, Request, TokenLogprob
 from coderv2.kernels import sampling
 from coderv2.kernels.drawing import Rule
 
-Peaks = tuple[Sequence[int], Sequence[bool]]
-"""Of each row the likeliest token, and whether all its numbers are finite."""
+Said = tuple[Sequence[int], Sequence[bool]]
+"""What a pass found in its logits: each row's token as `rule_in_step` has it chosen, and whether all are finite."""
+GREEDY = Rule(temperature=0)
+"""Takes the likeliest token."""
 
 _LARGEST = torch.finfo(torch.float32).max
 
@@ -30,10 +32,11 @@ def sample(logits_BW: Tensor, requests: Sequence[Request]) -> list[Choice]:
 class Sampler:
     """The float32 logits of one forward pass, and choices from its rows."""
 
-    def __init__(self, logits_RW: Tensor, peaks: Peaks | None = None) -> None:
-        """`peaks` where the pass has found them already."""
+    def __init__(self, logits_RW: Tensor, said: Said | None = None) -> None:
+        """`said` where the pass has chosen already."""
         self._logits_RW = logits_RW
-        self._likeliest, self.finite = peaks or sampling.peaks(logits_RW)
+        self._chose = said is not None
+        self._tokens, self.finite = said or sampling.peaks(logits_RW)
         """`finite`: of each row, whether all its numbers are."""
 
     def choose(self, rows: Sequence[int], requests: Sequence[Request]) -> list[Choice]:
@@ -43,12 +46,16 @@ class Sampler:
             for i, (row, request) in enumerate(zip(rows, requests, strict=True))
             if _adjusts(request)
         }
-        drawing = [i for i, request in enumerate(requests) if not request.params.greedy]
+        drawing = [
+            i
+            for i, request in enumerate(requests)
+            if not request.params.greedy and not (self._chose and i not in adjusted)
+        ]
         scores = [adjusted[i] if i in adjusted else self._logits_RW[rows[i]] for i in drawing]
-        drawn = sampling.draw(scores, [_rule(requests[i]) for i in drawing])
+        drawn = sampling.draw(scores, [_rule(requests[i], requests[i].answer_count) for i in drawing])
         chosen = {i: int(scores_W.argmax()) for i, scores_W in adjusted.items()}
         chosen |= zip(drawing, drawn, strict=True)
-        token_ids = [chosen.get(i, self._likeliest[row]) for i, row in enumerate(rows)]
+        token_ids = [chosen.get(i, self._tokens[row]) for i, row in enumerate(rows)]
         return self._with_logprobs(rows, token_ids, requests)
 
     def logprobs(self, first: int, token_ids: Sequence[int], count: int) -> list[TokenLogprob]:
@@ -69,15 +76,20 @@ class Sampler:
         return choices
 
 
-def takes_likeliest(request: Request) -> bool:
-    """True where the next token is the likeliest as the logits stand, and nobody asks for more of them."""
-    return request.params.greedy and request.params.logprobs is None and not _adjusts(request)
+def rule_in_step(request: Request, place: int) -> Rule:
+    """How the answer's token at `place` is chosen from logits as they stand; GREEDY where they are changed first."""
+    return GREEDY if request.params.greedy or _adjusts(request) else _rule(request, place)
 
 
-def _rule(request: Request) -> Rule:
+def needs_logits(request: Request) -> bool:
+    """True where the token alone is not enough: the logits are changed before a choice, or some are to be told."""
+    return request.params.logprobs is not None or _adjusts(request)
+
+
+def _rule(request: Request, place: int) -> Rule:
     params = request.params
     top_k = min(max(params.top_k, 0), 1 << 32)  # any number of Python's would not fit
-    return Rule(params.temperature, top_k, params.top_p, params.min_p, request.random.random())
+    return Rule(params.temperature, top_k, params.top_p, params.min_p, request.luck.at(place))
 
 
 def _adjusts(request: Request) -> bool:

@@ -16,6 +16,8 @@ ONE = 2.0**35
 """The weight of the likeliest token."""
 COLDEST = 1e-30
 """Lower temperatures count as this one; at it the likeliest tokens have all chance."""
+_AT_ONCE = 32
+"""Rows that are drawn at once: each takes some 50 bytes a token of the vocabulary meanwhile."""
 _LOG2_E = 1.4426950408889634
 _LEAST = -36.0
 """The power of two from which on everything weighs nothing."""
@@ -51,22 +53,48 @@ def peaks(scores_NW: Tensor) -> tuple[Tensor, Tensor]:
 def draw(scores_NW: Tensor, rules: Sequence[Rule]) -> Tensor:
     """A token of each row of float32 scores, [N]; the likeliest where that one's score is not finite."""
     best_N, _ = peaks(scores_NW)
-    peak_N1 = scores_NW.gather(1, best_N[:, None])
-    table_5N1 = torch.tensor(rules, dtype=torch.float64, device=scores_NW.device).T[..., None]
-    weights_NW = weigh(scores_NW, peak_N1, table_5N1[0])
-    cuts_N1 = torch.tensor([[rule.cuts] for rule in rules], device=scores_NW.device)
-    sorted_NW, ids_NW = weights_NW.sort(dim=-1, descending=True, stable=True)
-    line_NW = torch.where(cuts_N1, sorted_NW, weights_NW).cumsum(-1)
-    end_N1 = torch.where(cuts_N1, _end(line_NW, sorted_NW, table_5N1), line_NW[:, -1:])
-    place_N1 = torch.searchsorted(line_NW, table_5N1[4] * end_N1, right=True).clamp(max=line_NW.shape[1] - 1)
-    drawn_N1 = torch.where(cuts_N1, ids_NW.gather(1, place_N1), place_N1)
-    return torch.where(peak_N1.isfinite(), drawn_N1, best_N[:, None]).flatten()
+    rules_5N = torch.tensor(rules, dtype=torch.float64, device=scores_NW.device).T
+    return drawn(scores_NW, best_N, rules_5N, cuts=any(rule.cuts for rule in rules))
 
 
-def _end(line_NW: Tensor, sorted_NW: Tensor, table_5N1: Tensor) -> Tensor:
+def drawn(scores_NW: Tensor, best_N: Tensor, rules_5N: Tensor, *, cuts: bool) -> Tensor:
+    """The same by rules in float64 that lie beside the scores, asking nothing of the device.
+
+    `best_N` are the rows' likeliest tokens. With `cuts` False no rule may cut: nothing is sorted then.
+    """
+    rows = (
+        scores_NW.split(_AT_ONCE),
+        best_N[:, None].split(_AT_ONCE),
+        rules_5N[..., None].split(_AT_ONCE, 1),
+    )
+    return torch.cat([_drawn(*some, cuts=cuts) for some in zip(*rows, strict=True)]).flatten()
+
+
+def _drawn(scores_NW: Tensor, best_N1: Tensor, rules_5N1: Tensor, *, cuts: bool) -> Tensor:
+    peak_N1 = scores_NW.gather(1, best_N1)
+    temperature_N1, top_k_N1, top_p_N1, min_p_N1, luck_N1 = rules_5N1
+    weights_NW = weigh(scores_NW, peak_N1, temperature_N1)
+    if cuts:
+        cuts_N1 = (top_k_N1 > 0) | (top_p_N1 < 1) | (min_p_N1 > 0)
+        sorted_NW, ids_NW = weights_NW.sort(dim=-1, descending=True, stable=True)
+        line_NW = torch.where(cuts_N1, sorted_NW, weights_NW).cumsum(-1)
+        end_N1 = torch.where(cuts_N1, _end(line_NW, sorted_NW, rules_5N1), line_NW[:, -1:])
+        place_N1 = _place(line_NW, luck_N1 * end_N1)
+        drawn_N1 = torch.where(cuts_N1, ids_NW.gather(1, place_N1), place_N1)
+    else:
+        line_NW = weights_NW.cumsum(-1)
+        drawn_N1 = _place(line_NW, luck_N1 * line_NW[:, -1:])
+    return torch.where(peak_N1.isfinite(), drawn_N1, best_N1)
+
+
+def _place(line_NW: Tensor, point_N1: Tensor) -> Tensor:
+    return torch.searchsorted(line_NW, point_N1, right=True).clamp(max=line_NW.shape[1] - 1)
+
+
+def _end(line_NW: Tensor, sorted_NW: Tensor, rules_5N1: Tensor) -> Tensor:
     """How far the kept tokens reach on a line that has the heaviest first, [N, 1]."""
     W = line_NW.shape[1]
-    _, top_k_N1, top_p_N1, min_p_N1, _ = table_5N1
+    _, top_k_N1, top_p_N1, min_p_N1, _ = rules_5N1
     likely_N1 = (sorted_NW >= min_p_N1 * ONE).sum(-1, keepdim=True)
     few_N1 = torch.where(top_k_N1 > 0, top_k_N1.clamp(max=W), W).long()
     mass_N1 = line_NW.gather(1, torch.minimum(likely_N1, few_N1).clamp(min=1) - 1)

@@ -1,15 +1,14 @@
-from random import Random
-
 import pytest
 
 from coderv2.engine.deadlines import Deadlines, check_deadline
+from coderv2.engine.luck import Luck
 from coderv2.engine.request import Request, SamplingParams
 from coderv2.errors import InvalidValue
 from tests.tiny_tokenizer import tiny_tokenizer
 
 
 def request(name: str = "r") -> Request:
-    return Request(name, 0, SamplingParams(), [1], 10, tiny_tokenizer(), Random(0))
+    return Request(name, 0, SamplingParams(), [1], 10, tiny_tokenizer(), Luck(0))
 
 
 def test_those_whose_time_is_up_come_once_the_nearest_first() -> None:

@@ -9,11 +9,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from coderv2.engine.engine import Engine, EngineSettings
 from coderv2.engine.graphs import padded_sizes
 from coderv2.engine.recording import Recorder, recorder_for
 from coderv2.engine.request import SamplingParams
+from coderv2.kernels import drawing
 from coderv2.model.weights import published_tensors
 from tests.engine.fakes import answer, run
 from tests.tiny import tiny_config, tiny_model
@@ -110,11 +112,16 @@ def test_answers_are_the_same_with_and_without() -> None:
     assert recorder.repeated > recorder.recorded
 
 
-def test_the_next_step_is_started_before_the_host_looks_at_this_one() -> None:
+@pytest.mark.parametrize(
+    "company",
+    [[GREEDY] * 4, [DRAWN, GREEDY] * 2, [GREEDY, DRAWN, replace(DRAWN, top_k=9), replace(DRAWN, top_p=0.8)]],
+    ids=["likeliest", "some drawn", "some from the heaviest"],
+)
+def test_the_next_step_is_started_before_the_host_looks_at_this_one(company: list[SamplingParams]) -> None:
     """In a run of 30 steps the host waits once for each, and the device has then one more to do but at the ends."""
     recorder = Recording()
     engine = _engine(recorder)
-    ids = [engine.submit([5 + n, 9, 11], replace(GREEDY, max_tokens=32)) for n in range(4)]
+    ids = [engine.submit([5 + n, 9, 11], replace(params, max_tokens=32)) for n, params in enumerate(company)]
     run(engine)
     assert len(ids) == 4
     stream = recorder.stream
@@ -203,6 +210,57 @@ def test_logits_that_are_not_finite_end_their_request_only() -> None:
     assert ends == {"good": "length", "bad": "error"}
 
 
+ANY_RULE = st.builds(
+    replace,
+    st.sampled_from([GREEDY, DRAWN, replace(DRAWN, logprobs=1), replace(DRAWN, presence_penalty=0.5)]),
+    temperature=st.sampled_from([0.0, 1e-30, 0.4, 1.0, 7.0]),
+    top_k=st.sampled_from([-1, 0, 1, 2, 40, 10**9, 2**70]),
+    top_p=st.one_of(st.just(1.0), st.floats(1e-6, 1)),
+    min_p=st.one_of(st.just(0.0), st.floats(0, 1)),
+    seed=st.integers(-(2**63), 2**64),
+    n=st.integers(1, 2),
+    max_tokens=st.integers(1, 12),
+)
+
+
+@given(st.lists(ANY_RULE, min_size=1, max_size=4))
+@settings(max_examples=30)
+def test_any_rules_beside_each_other_draw_the_same(asked: list[SamplingParams]) -> None:
+    found = []
+    for recorder in (None, Recording()):
+        engine = _engine(recorder)
+        ids = [engine.submit([5 + n, 9, 11], params) for n, params in enumerate(asked)]
+        deltas = run(engine)
+        found.append([answer(deltas, one, i) for one, p in zip(ids, asked, strict=True) for i in range(p.n)])
+    assert found[0] == found[1]
+
+
+def test_a_vocabulary_is_sorted_only_where_a_row_asks_for_its_heaviest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes: list[tuple[int, bool]] = []
+    drawn = drawing.drawn
+
+    def watched(scores_NW: Tensor, best_N: Tensor, rules_5N: Tensor, *, cuts: bool) -> Tensor:
+        sizes.append((len(best_N), cuts))
+        return drawn(scores_NW, best_N, rules_5N, cuts=cuts)
+
+    monkeypatch.setattr(drawing, "drawn", watched)
+    for company, wanted in (
+        ([GREEDY, GREEDY], set()),
+        ([GREEDY, replace(GREEDY, top_p=0.5)], set()),
+        ([GREEDY, DRAWN], {(2, False)}),
+        ([GREEDY, DRAWN, replace(DRAWN, min_p=0.1)], {(4, True)}),
+    ):
+        engine = _engine(Recording())
+        for number, params in enumerate(company):
+            engine.submit([5 + number, 9, 11], params)
+        engine.step()  # the prompts
+        sizes.clear()
+        engine.step()
+        assert set(sizes) == wanted
+
+
 @given(st.integers(1, 700))
 def test_padded_sizes_reach_every_number_without_much_waste(most: int) -> None:
     sizes = padded_sizes(most)
@@ -221,3 +279,19 @@ def test_a_cuda_graph_gives_the_same_answers() -> None:
         return _answers(on_gpu)
 
     assert answers(True) == answers(False)
+
+
+def test_a_prompt_that_passes_token_by_token_is_not_taken_for_an_answer() -> None:
+    """With budget for one token beside the answers, a step holds tokens of a prompt that only look like decoding."""
+    found = []
+    for recorder in (None, Recording()):
+        engine = _engine(recorder, max_running=3, max_batch_tokens=3)
+        ids = [engine.submit([5 + n, 9], replace(GREEDY, max_tokens=30)) for n in range(2)]
+        deltas = [delta for _ in range(4) for delta in engine.step()]
+        ids.append(engine.submit(list(range(40, 60)), GREEDY))
+        ids.append(engine.submit(list(range(70, 90)), replace(GREEDY, prompt_logprobs=1)))
+        deltas += run(engine)
+        engine.check()
+        scores = [repr(d.prompt_logprobs) for d in deltas if d.prompt_logprobs]
+        found.append(([answer(deltas, one) for one in ids], scores))
+    assert found[0] == found[1]

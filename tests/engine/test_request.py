@@ -1,9 +1,9 @@
 from collections.abc import Sequence
-from random import Random
 from typing import Any
 
 import pytest
 
+from coderv2.engine.luck import Luck
 from coderv2.engine.request import Choice, Delta, Request, SamplingParams
 from coderv2.errors import InvalidValue
 from tests.tiny_tokenizer import tiny_tokenizer
@@ -13,7 +13,7 @@ EOS = TOKENIZER.eos_id
 
 
 def request(limit: int = 100, **params: Any) -> Request:
-    return Request("r", 0, SamplingParams(**params), [5, 6, 7], limit, TOKENIZER, Random(0))
+    return Request("r", 0, SamplingParams(**params), [5, 6, 7], limit, TOKENIZER, Luck(0))
 
 
 def feed(asked: Request, token_ids: Sequence[int]) -> list[Delta]:

@@ -1,8 +1,7 @@
-from random import Random
-
 import pytest
 import torch
 
+from coderv2.engine.luck import Luck
 from coderv2.engine.pages import Pages
 from coderv2.engine.request import Request, SamplingParams
 from coderv2.engine.runner import Runner, affordable_tokens
@@ -15,7 +14,7 @@ from tests.tiny_tokenizer import tiny_tokenizer
 
 
 def request(tokens: list[int]) -> Request:
-    return Request("r", 0, SamplingParams(), tokens, 100, tiny_tokenizer(), Random(0))
+    return Request("r", 0, SamplingParams(), tokens, 100, tiny_tokenizer(), Luck(0))
 
 
 def chunk(asked: Request, pages: Pages, count: int) -> Chunk:

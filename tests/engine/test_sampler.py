@@ -1,6 +1,5 @@
 import math
 from collections import Counter
-from random import Random
 from typing import Any
 
 import pytest
@@ -9,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from coderv2.engine.luck import Luck
 from coderv2.engine.request import Request, SamplingParams
 from coderv2.engine.sampler import sample
 from tests.tiny_tokenizer import tiny_tokenizer
@@ -19,7 +19,7 @@ W = 400
 def request(
     prompt: tuple[int, ...] = (1,), answer: tuple[int, ...] = (), *, seed: int = 0, **params: Any
 ) -> Request:
-    made = Request("r", 0, SamplingParams(**params), list(prompt), 100, tiny_tokenizer(), Random(seed))
+    made = Request("r", 0, SamplingParams(**params), list(prompt), 100, tiny_tokenizer(), Luck(seed))
     made.tokens += answer
     return made
 
@@ -42,9 +42,11 @@ def chosen(logits_W: Tensor, **params: Any) -> int:
 
 
 def drawn(logits_W: Tensor, times: int = 300, **params: Any) -> Counter[int]:
-    """How often each token comes when one request draws again and again."""
+    """How often each token comes in one answer, the logits being always the same."""
     asked = request(**params)
-    return Counter(sample(logits_W[None], [asked])[0].token_id for _ in range(times))
+    for _ in range(times):
+        asked.tokens.append(sample(logits_W[None], [asked])[0].token_id)
+    return Counter(asked.tokens[asked.prompt_count :])
 
 
 def test_temperature_0_takes_the_likeliest_of_each_row() -> None:

@@ -1,5 +1,6 @@
 from random import Random
 
+from coderv2.engine.luck import Luck
 from coderv2.engine.pages import Pages
 from coderv2.engine.request import Choice, Request, SamplingParams
 from coderv2.engine.scheduler import PATIENCE, Scheduler
@@ -17,7 +18,7 @@ def request(
     """Prompts start the same where `like` is the same."""
     params = SamplingParams(temperature=0, ignore_eos=True, prompt_logprobs=prompt_logprobs)
     tokens = Random(like or name).choices(range(10, 300), k=prompt)
-    return Request(name, 0, params, tokens, 100, tiny_tokenizer(), Random(0), first=first)
+    return Request(name, 0, params, tokens, 100, tiny_tokenizer(), Luck(0), first=first)
 
 
 def scheduler(pages: int = 100, *, budget: int = 16, running: int = 8) -> Scheduler:

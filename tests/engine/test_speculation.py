@@ -1,8 +1,7 @@
-from random import Random
-
 import pytest
 
 from coderv2.engine.drafts import Drafter
+from coderv2.engine.luck import Luck
 from coderv2.engine.pages import Pages
 from coderv2.engine.request import Request, SamplingParams
 from coderv2.engine.scheduler import Chunk
@@ -41,7 +40,7 @@ def test_a_crowd_that_reads_nearly_every_expert_anyway_pays_for_its_drafts_in_ar
 
 
 def request(prompt: int = 6, limit: int = 50, **params: int | None) -> Request:
-    made = Request("r", 0, SamplingParams(**params), list(range(prompt)), limit, tiny_tokenizer(), Random(0))
+    made = Request("r", 0, SamplingParams(**params), list(range(prompt)), limit, tiny_tokenizer(), Luck(0))
     made.drafter = Drafter(made.tokens, PREDICTION)
     return made
 

@@ -8,7 +8,7 @@ from triton.runtime.interpreter import InterpretedFunction
 from triton.runtime.jit import JITFunction
 
 from tests.kernels.gpu.place import DEVICE
-from coderv2.engine.graphs import Buffers, Step
+from coderv2.engine.steps import Buffers, Draws, Step
 from coderv2.kernels.gpu.ops import GpuOps
 from coderv2.kernels.ops import Ops
 from coderv2.model import batch
@@ -19,23 +19,26 @@ from tests.tiny import tiny_config
 META = torch.device("meta")
 
 
-def _step(family: str, B: int) -> Step:
+def _step(family: str, B: int, draws: Draws = Draws.NOTHING) -> Step:
     config = tiny_config(family)
     with META:
         model = Transformer(config)
     cache = LatentCache(config, 9, 16, torch.bfloat16, META)
-    return Step(model, cache, Buffers.empty(B, 8, META), B, 8)
+    return Step(model, cache, Buffers.empty(B, 8, META), B, draws)
 
 
 @torch.inference_mode()
 @pytest.mark.parametrize("family", ["lite", "full"])
 @pytest.mark.parametrize("B", [2, 40])
-def test_no_step_waits_for_a_number(family: str, B: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("draws", Draws)
+def test_no_step_waits_for_a_number(
+    family: str, B: int, draws: Draws, monkeypatch: pytest.MonkeyPatch
+) -> None:
     launches: list[Any] = []
     for kernel in (InterpretedFunction, JITFunction):
         monkeypatch.setattr(kernel, "run", lambda *a, **k: launches.append(k["grid"]))
     monkeypatch.setattr(batch, "pick", lambda **_: GpuOps)
-    logits_BW = _step(family, B)()
+    logits_BW = _step(family, B, draws)()
     assert logits_BW.shape == (B, 600)
     assert len(launches) > 20
     assert DEVICE.type in ("cpu", "cuda")
