@@ -95,6 +95,8 @@ class Engine:
         recorder = recorder or recorder_for(model.device)
         recorded = recorder is not None and settings.graphs and ranks is None and not settings.deterministic
         recorded = recorded and not (isinstance(model, Transformer) and not model.recordable)
+        if recorder is not None and settings.graphs and not recorded:
+            logger.info("decode steps are not recorded as graphs: %s", _why_unrecorded(settings, ranks))
         make_cache = LatentCache if ranks is None else ranks.cache
         # One page more, for the rows that fill up a recorded step.
         cache = make_cache(config, pages + recorded, settings.page_size, dtype, model.device)
@@ -359,6 +361,12 @@ def _check_ranks(settings: EngineSettings) -> None:
         raise Unsupported(
             "cache_dir is filled by one rank only; leave it out with several", param="cache_dir"
         )
+
+
+def _why_unrecorded(settings: EngineSettings, ranks: Ranks | None) -> str:
+    if ranks is not None:
+        return "several ranks"
+    return "deterministic" if settings.deterministic else "experts in RAM"
 
 
 def _scores(delta: Delta) -> list[float]:

@@ -33,7 +33,7 @@ from coderv2.log import logger
 from coderv2.model.batch import Batch
 from coderv2.model.cache import LatentCache
 from coderv2.model.config import ModelConfig
-from coderv2.model.loading import open_config, open_model
+from coderv2.model.loading import grain, open_config, open_model
 from coderv2.model.parallel import Split, Team
 from coderv2.model.transformer import Transformer
 from coderv2.model.weights import check_config, take_values
@@ -95,6 +95,7 @@ class Ranks:
         on_failure: Callable[[], object] = lambda: None,
     ) -> None:
         """Starts the others and loads all parts. Unsupported or InvalidValue for what cannot be cut or is not there."""
+        split = replace(split, grain=grain(folder))
         _check(open_config(folder), split, device)
         self.failure: str | None = None
         self.on_failure = on_failure

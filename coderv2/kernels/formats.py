@@ -29,6 +29,7 @@ Formats that are not quantised have neither scales nor superblocks: bf16 has vec
 each), f32 vectors of 1 column, fp8 (e4m3) vectors of 4 columns and, before each 128 columns, 16 float32 scales.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -55,6 +56,11 @@ class Format:
     scales: Scales
     offset: int = 0
     """What is taken off a quant where there is no minimum of its own."""
+
+    @property
+    def unit(self) -> int:
+        """Columns that lie together with all that makes their numbers."""
+        return {"fp8": 128, "two": SUPER, "two_16": SUPER, "two_16_min": SUPER}.get(self.scales, GROUP)
 
     def bytes(self, rows: int, columns: int) -> int:
         """Of a matrix in kernel order."""
@@ -101,3 +107,18 @@ class Weight:
         if O % ROWS:
             raise ValueError(f"matrices of {O} rows do not join: no whole blocks of {ROWS}")
         return Weight(self.format, (E * O, I), self.data.flatten())
+
+    def part(self, ranges: Sequence[range]) -> "Weight":
+        """So much of each axis, maybe a view; ValueError where rows or columns would come apart that lie together."""
+        *stack, rows, columns = ranges
+        *_, O, I = self.shape
+        for own, count, unit in ((rows, O, ROWS), (columns, I, self.format.unit)):
+            if own.start % unit or (own.stop % unit and own.stop != count):
+                raise ValueError(
+                    f"{own.start} to {own.stop} of {count} cannot be taken out: {unit} lie together"
+                )
+        begin, end = (self.format.bytes(ROWS, column) for column in (columns.start, columns.stop))
+        blocks = self.data.view(*self.shape[:-2], -(-O // ROWS), -1)
+        kept = (*stack, range(rows.start // ROWS, -(-rows.stop // ROWS)), range(begin, end))
+        data = blocks[tuple(slice(own.start, own.stop) for own in kept)].flatten(-2)
+        return Weight(self.format, tuple(len(own) for own in ranges), data)

@@ -1,6 +1,7 @@
 """The number types of GGUF files: their sizes, and what each becomes in kernel order."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -61,6 +62,18 @@ _PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 class NotFinite(ValueError):
     """Raised where a tensor holds NaN or infinities."""
+
+
+def part(number: int, data: Tensor, shape: Sequence[int], ranges: Sequence[range]) -> Tensor:
+    """The bytes of so much of each axis, which may be a view; ValueError where a block would come apart."""
+    kind, (*rows, columns) = TYPES[number], ranges
+    if columns.start % kind.columns or columns.stop % kind.columns:
+        raise ValueError(
+            f"{columns.start} to {columns.stop} of {shape[-1]} cannot be taken out: {kind.columns} lie together"
+        )
+    blocks = data.view(*shape[:-1], shape[-1] // kind.columns, kind.bytes)
+    kept = (*rows, range(columns.start // kind.columns, columns.stop // kind.columns))
+    return blocks[tuple(slice(own.start, own.stop) for own in kept)].flatten()
 
 
 def pack(number: int, data: Tensor, shape: tuple[int, ...]) -> Weight:

@@ -60,9 +60,12 @@ def _checksum_from(first_word: int, data: Tensor) -> int:
     return int((filled * weights).sum(dtype=np.uint64))
 
 
-def read_bytes(file: int, offset: int, count: int) -> tuple[Tensor, int]:
-    """`count` bytes of an open file (its descriptor) from `offset` on, and their checksum; else EOFError."""
-    data = empty_bytes(count)
+def read_bytes(file: int, offset: int, count: int, *, passing: bool = False) -> tuple[Tensor, int]:
+    """`count` bytes of an open file (its descriptor) from `offset` on, and their checksum; else EOFError.
+
+    What is only `passing` gets memory of its own, since a weight keeps all that it was cut from together with.
+    """
+    data = fresh_bytes(count) if passing else empty_bytes(count)
     if kernels is not None:
         failed, found = kernels.read_file(file, offset, data.data_ptr(), count)
         if failed:

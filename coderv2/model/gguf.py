@@ -18,7 +18,9 @@ from coderv2.model.gguf_names import tensor_name, up_shapes
 from coderv2.model.gguf_parts import Gguf
 from coderv2.model.gguf_tokenizer import tokenizer_of
 from coderv2.model.pack import set_up_stacks, set_weight
+from coderv2.model.parallel import Split, Team
 from coderv2.model.transformer import Transformer
+from coderv2.model.weights import meta_model
 from coderv2.text.tokenizer import Tokenizer
 
 
@@ -41,18 +43,28 @@ def weight_bytes(path: Path) -> int:
         return sum(file.entry(name).size for name in file.names)
 
 
-def load(path: Path, *, dtype: torch.dtype | None = None, progress: bool = False) -> Transformer:
+def grain(path: Path) -> int:
+    """At multiples of what the widths of feed-forwards can be cut: the largest block that they are quantised in."""
+    with ExitStack() as stack:
+        file = Gguf(path, stack)
+        return max((file.entry(name).kind.columns for name in file.names if "ffn_down" in name), default=1)
+
+
+def load(
+    path: Path, *, dtype: torch.dtype | None = None, progress: bool = False, team: Team | None = None
+) -> Transformer:
     """Opens a file, or the first of its parts: weights packed as they are, or as plain parameters in `dtype`.
 
-    Memory at the peak is the weights and one tensor. Raises BadCheckpoint or Unsupported naming file and tensor.
+    Of a `team` every rank reads its own part; Unsupported where quants do not come apart there. Memory at the peak is
+    the weights and one tensor. Raises BadCheckpoint or Unsupported naming file and tensor.
     """
     if dtype == torch.float16:
         raise Unsupported("float16 overflows in this model's layers; use bfloat16 or float32", param="dtype")
     with ExitStack() as stack:
         file = Gguf(path, stack)
-        with torch.device("meta"):
-            model = Transformer(config_of(file))
-        _check(model, file)
+        config = config_of(file)
+        _check(meta_model(config), file)
+        model = meta_model(config, team)
         if dtype is None:
             _tell_what_grows(file)
         total = sum(file.entry(name).size for name in file.names)
@@ -60,7 +72,8 @@ def load(path: Path, *, dtype: torch.dtype | None = None, progress: bool = False
         with bar, torch.no_grad():
             for stem, module in list(model.named_modules()):
                 for name in list(module._parameters):
-                    bar.update(_fill(file, module, name, f"{stem}.{name}".removeprefix("."), dtype))
+                    ours = f"{stem}.{name}".removeprefix(".")
+                    bar.update(_fill(file, module, name, ours, dtype, model.team.split))
     return model.eval().requires_grad_(False)
 
 
@@ -71,8 +84,7 @@ class Source:
         """Files are closed with `stack`; all of it is checked now."""
         self._file = Gguf(path, stack)
         self.config = config_of(self._file)
-        with torch.device("meta"):
-            _check(Transformer(self.config), self._file)
+        _check(meta_model(self.config), self._file)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -119,16 +131,20 @@ def _tell_what_grows(file: Gguf) -> None:
         logger.warning("%s: held in wider formats, nothing is lost: %s", file.path, ", ".join(wider))
 
 
-def _fill(file: Gguf, module: nn.Module, name: str, ours: str, dtype: torch.dtype | None) -> int:
-    """Puts one parameter's values in place; how many bytes of the file that took."""
+def _fill(
+    file: Gguf, module: nn.Module, name: str, ours: str, dtype: torch.dtype | None, split: Split | None = None
+) -> int:
+    """Puts one parameter's values in place, as one rank has them; how many bytes of the file that took."""
+    split = split or Split()
     if name == "kv_b_proj" and isinstance(module, LatentAttention):
-        used = _fill_up_projection(file, module, ours, dtype)
+        used = _fill_up_projection(file, module, ours, dtype, split)
     else:
         used = [tensor_name(ours) if tensor_name(ours) in file else "token_embd.weight"]
-        if dtype is None and len(file.entry(used[0]).shape) > 1:
-            set_weight(module, name, file.packed(used[0]))
+        ranges = split.ranges(ours, file.entry(used[0]).shape)
+        if dtype is None and len(ranges) > 1:
+            set_weight(module, name, file.packed(used[0], ranges))
         else:
-            plain = ggml.unpack(*file.stored(used[0])).to(dtype or torch.float32, copy=True)
+            plain = ggml.unpack(*file.part(used[0], ranges)).to(dtype or torch.float32, copy=True)
             module.register_parameter(name, nn.Parameter(plain, requires_grad=False))
     for one in used:
         file.forget(one)
@@ -136,19 +152,22 @@ def _fill(file: Gguf, module: nn.Module, name: str, ours: str, dtype: torch.dtyp
 
 
 def _fill_up_projection(
-    file: Gguf, attention: LatentAttention, ours: str, dtype: torch.dtype | None
+    file: Gguf, attention: LatentAttention, ours: str, dtype: torch.dtype | None, split: Split
 ) -> list[str]:
     """`kv_b_proj` from either generation of files: one tensor, or keys (already turned) and values apart."""
     config, whole = attention.config, tensor_name(ours)
     N = config.qk_nope_head_dim
     if whole in file:
-        used, (kind, data, (_, C)) = [whole], file.stored(whole)
+        used, (kind, data, (_, C)) = [whole], file.part(whole, split.ranges(ours, file.entry(whole).shape))
         rows_HOx = data.view(config.num_attention_heads, N + config.v_head_dim, -1)
         key, value = (_part(kind, part, C) for part in (rows_HOx[:, :N], rows_HOx[:, N:]))
         key_HNC, turned = ggml.unpack(*key), None
     else:
         used = list(up_shapes(ours, config))
-        turned, value = (file.stored(name) for name in used)
+        stacks = zip(used, ("key_absorb", "value_up"), strict=True)
+        turned, value = (
+            file.part(name, split.ranges(stack, file.entry(name).shape)) for name, stack in stacks
+        )
         kind = turned[0]
         key_HNC, key = ggml.unpack(*turned).transpose(1, 2), None
     if dtype is not None:

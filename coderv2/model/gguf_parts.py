@@ -1,7 +1,7 @@
 """A model's GGUF file, or all of its parts, as one: metadata of the first, tensors of all."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,10 @@ from coderv2.model.gguf_file import Entry, GgufFile
 from coderv2.model.gguf_names import ARCHITECTURE
 
 _PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
+
+
+Stored = tuple[int, Tensor, tuple[int, ...]]
+"""A tensor's type, bytes and shape, as `ggml` takes them."""
 
 
 class Gguf:
@@ -71,19 +75,31 @@ class Gguf:
             raise BadCheckpoint(f"{self.path}: {name} has shape {list(entry.shape)}, not two dimensions")
         return entry
 
-    def stored(self, name: str) -> tuple[int, Tensor, tuple[int, ...]]:
-        """A tensor's type, bytes and shape, as `ggml` takes them; BadCheckpoint where it holds NaN or infinities."""
-        entry, data = self.entry(name), self._file_of[name].bytes_of(name)
-        if not ggml.is_finite(entry.type, data):
-            raise self._not_finite(name)
-        return entry.type, data, entry.shape
-
-    def packed(self, name: str) -> Weight:
-        """A tensor in kernel order, looked through like `stored`."""
+    def packed(self, name: str, ranges: Sequence[range]) -> Weight:
+        """The same as `part` in kernel order."""
         try:
-            return self._file_of[name].packed(name)
+            if tuple(len(own) for own in ranges) == self.entry(name).shape:
+                return self._file_of[name].packed(name)
+            return ggml.pack(*self._cut(name, ranges))
         except ggml.NotFinite:
             raise self._not_finite(name) from None
+
+    def part(self, name: str, ranges: Sequence[range]) -> Stored:
+        """So much of each of a tensor's axes, looked through; Unsupported where its quants do not come apart there."""
+        kind, data, shape = self._cut(name, ranges)
+        if not ggml.is_finite(kind, data):
+            raise self._not_finite(name)
+        return kind, data, shape
+
+    def _cut(self, name: str, ranges: Sequence[range]) -> Stored:
+        entry, data = self.entry(name), self._file_of[name].bytes_of(name)
+        try:
+            part = ggml.part(entry.type, data, entry.shape, ranges)
+        except ValueError as error:
+            raise Unsupported(
+                f"{self.path}: {name} in {entry.kind.name}: {error}; take fewer ranks, or another file"
+            ) from None
+        return entry.type, part, tuple(len(own) for own in ranges)
 
     def _not_finite(self, name: str) -> BadCheckpoint:
         return BadCheckpoint(f"{self.path}: {name} holds NaN or infinite values")

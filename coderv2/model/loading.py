@@ -51,9 +51,9 @@ def open_model(
     if placement is not None:
         return _open_divided(path, placement, dtype, torch.device(device), progress, scaled)
     if is_gguf(path) or is_packed(path):
-        _check_quants(path, dtype, device, scaled, team)
+        _check_quants(path, dtype, device, scaled)
         load = gguf.load if is_gguf(path) else packed_file.load
-        return load(path, dtype=dtype, progress=progress).to(device)
+        return load(path, dtype=dtype, progress=progress, team=team).to(device)
     if scaled is not None and on_cpu:
         raise _not_rounded(scaled)
     dtype = dtype or weights.auto_dtype(path, device)
@@ -61,6 +61,13 @@ def open_model(
     return weights.load(
         path, dtype=dtype, device=device, progress=progress, packed=packed, scaled=scaled, team=team
     )
+
+
+def grain(path: Path) -> int:
+    """At multiples of what ranks can cut the widths of this model's feed-forwards (`Split.grain`)."""
+    if is_gguf(path):
+        return gguf.grain(path)
+    return packed_file.grain(path) if is_packed(path) else 1
 
 
 def stays_packed(path: Path, dtype: torch.dtype | None, scaled: Kind | None) -> bool:
@@ -88,15 +95,11 @@ def _open_divided(
 
 
 def _check_quants(
-    path: Path, dtype: torch.dtype | None, device: torch.device | str, scaled: Kind | None, team: Team | None
+    path: Path, dtype: torch.dtype | None, device: torch.device | str, scaled: Kind | None
 ) -> None:
     """Unsupported where a file of quants cannot be opened so."""
     if scaled is not None:
         raise _not_rounded(scaled)
-    if team is not None:
-        raise Unsupported(
-            f"{path}: quants are not cut into parts; `coderv2 convert` makes a folder of safetensors"
-        )
     if dtype is None and torch.device(device).type != "cpu":
         raise Unsupported(
             f"{path}: quants run on the CPU; give a dtype to have them written out for {device}, or a placement"

@@ -100,7 +100,7 @@ class MixtureOfExperts(nn.Module):
         self.gate = nn.Parameter(torch.empty(config.n_routed_experts, config.hidden_size))
         self.experts = Experts(config, split)
         width = config.n_shared_experts * config.moe_intermediate_size
-        self.shared_experts = Mlp(config, split.share(width, "the shared experts' width"))
+        self.shared_experts = Mlp(config, len(split.columns(width, "the shared experts' width")))
         self.used_E: Tensor | None = None
         """How often each expert was chosen, where somebody counts (`usage`)."""
 

@@ -22,13 +22,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from coderv2.errors import BadCheckpoint, Unsupported
-from coderv2.kernels.formats import FORMATS, Weight
-from coderv2.kernels.memory import checksum, read_bytes
+from coderv2.kernels.formats import FORMATS, ROWS, Weight
+from coderv2.kernels.memory import checksum, empty_bytes, read_bytes
 from coderv2.kernels.packing import unpack
 from coderv2.model.attention import LatentAttention
 from coderv2.model.checkpoint import PACKED, quantisation, without_quantisation
 from coderv2.model.config import ModelConfig
 from coderv2.model.pack import put, stored_shapes
+from coderv2.model.parallel import Split, Team
 from coderv2.model.transformer import Transformer
 from coderv2.model.weights import check_config, meta_model
 
@@ -187,11 +188,27 @@ class PackedFile:
         if stray := self.entries.keys() - shapes.keys():
             self._fail(f"{min(stray)} is not part of this model")
 
-    def read(self, name: str) -> Weight | Tensor:
+    def part(self, name: str, split: Split) -> Weight | Tensor:
+        """One rank's part of a value, of which the whole is read on the way, for its checksum."""
+        ranges = split.ranges(name, self.entries[name].shape)
+        if tuple(len(own) for own in ranges) == self.entries[name].shape:
+            return self.read(name)
+        whole = self.read(name, passing=True)
+        assert isinstance(whole, Weight)  # nobody has a part of a vector
+        try:
+            part = whole.part(ranges)
+        except ValueError as error:
+            raise Unsupported(
+                f"{self.path}: {name} in {whole.format.name}: {error}; take fewer ranks, or another format"
+            ) from None
+        home = empty_bytes(part.data.numel()).view(part.data.shape)
+        return Weight(part.format, part.shape, home.copy_(part.data))
+
+    def read(self, name: str, *, passing: bool = False) -> Weight | Tensor:
         """One value, its checksum compared."""
         entry = self.entries[name]
         try:
-            data, found = read_bytes(self._file.fileno(), entry.offset, entry.bytes)
+            data, found = read_bytes(self._file.fileno(), entry.offset, entry.bytes, passing=passing)
         except EOFError:
             self._fail(f"{name}: the file ends within it")
         if found != entry.checksum:
@@ -212,11 +229,21 @@ def quantisation_config(weights: str) -> dict[str, Any]:
     return {"quant_method": PACKED, "version": VERSION, "weights": weights}
 
 
-def load(folder: Path, *, dtype: torch.dtype | None = None, progress: bool = False) -> Transformer:
+def grain(folder: Path) -> int:
+    """At multiples of what the widths of feed-forwards can be cut: rows and columns that lie together."""
+    with ExitStack() as stack:
+        entries = PackedFile(folder, stack).entries
+    codes = (entry.format for name, entry in entries.items() if name.endswith(".down_proj"))
+    return max((_BY_CODE[code].unit for code in codes if code is not None), default=ROWS)
+
+
+def load(
+    folder: Path, *, dtype: torch.dtype | None = None, progress: bool = False, team: Team | None = None
+) -> Transformer:
     """Opens a packed folder: weights as they lie, or written out as plain parameters in `dtype`.
 
-    Memory at the peak is the weights (and one of them when written out). Raises BadCheckpoint or Unsupported naming
-    file and value.
+    Of a `team` every rank keeps its own part; Unsupported where rows or columns lie together there. Memory at the peak
+    is the weights (and one of them when cut or written out). Raises BadCheckpoint or Unsupported naming file and value.
     """
     config = ModelConfig.from_folder(folder)
     version = quantisation(config).get("version")
@@ -224,20 +251,22 @@ def load(folder: Path, *, dtype: torch.dtype | None = None, progress: bool = Fal
         raise Unsupported(
             f"{folder}: packed in version {version!r}; this version reads {VERSION}: convert again"
         )
-    model = meta_model(without_quantisation(config))
+    shapes = without_quantisation(config)
+    model = meta_model(shapes, team)
     with ExitStack() as stack:
         file = PackedFile(folder, stack)
-        file.check(config, stored_shapes(model))
+        file.check(config, stored_shapes(meta_model(shapes)))
         total = sum(entry.bytes for entry in file.entries.values())
         with tqdm(
             total=total, desc="loading", unit="B", unit_scale=True, disable=None if progress else True
         ) as bar:
             for name, entry in file.entries.items():
                 stem, _, last = name.rpartition(".")
+                value = file.part(name, model.team.split)
                 if dtype is None:
-                    put(model.get_submodule(stem), last, file.read(name))
+                    put(model.get_submodule(stem), last, value)
                 else:
-                    _write_out(model.get_submodule(stem), last, file.read(name), dtype)
+                    _write_out(model.get_submodule(stem), last, value, dtype)
                 bar.update(entry.bytes)
     return model.eval().requires_grad_(False)
 

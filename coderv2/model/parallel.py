@@ -22,6 +22,8 @@ from coderv2.model.config import ModelConfig
 _HEADS = {"q_proj": 0, "q_b_proj": 0, "kv_b_proj": 0, "o_proj": 1}
 _WIDTHS = {"gate_proj": 0, "up_proj": 0, "down_proj": 1}
 _VOCABULARY = {"embed_tokens": 0, "lm_head": 0}
+_STACKS_OF_HEADS = ("key_up", "key_absorb", "value_up")
+"""What packed attention has in place of kv_b_proj."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Split:
     """Each rank a part of every routed expert, or some experts whole."""
     attention: Literal["heads", "tokens"] = "heads"
     """Each rank some heads of all sequences, or all heads of its own sequences."""
+    grain: int = 1
+    """Widths are cut at multiples of so many, where quants share scales; then parts may differ by a grain."""
 
     def share(self, count: int, what: str) -> int:
         """This rank's part of `count`."""
@@ -41,13 +45,26 @@ class Split:
             raise Unsupported(f"{what} of {count} cannot be cut for {self.size} ranks: not divisible")
         return count // self.size
 
+    def columns(self, width: int, what: str) -> range:
+        """This rank's part of a feed-forward's inner width."""
+        if self.grain == 1:
+            return self._equal(width, what)
+        grains = -(-width // self.grain)
+        if grains < self.size:
+            raise Unsupported(
+                f"{what} of {width} cannot be cut for {self.size} ranks: its quants go together in {grains} times "
+                f"{self.grain}"
+            )
+        begin, end = (rank * grains // self.size * self.grain for rank in (self.rank, self.rank + 1))
+        return range(begin, min(end, width))
+
     def local(self, config: ModelConfig) -> ModelConfig:
         """The shapes of this rank's attention and dense feed-forward."""
         heads = config.num_attention_heads
         return replace(
             config,
             num_attention_heads=heads if self.attention == "tokens" else self.share(heads, "heads"),
-            intermediate_size=self.share(config.intermediate_size, "intermediate_size"),
+            intermediate_size=len(self.columns(config.intermediate_size, "intermediate_size")),
             vocab_size=self.words(config),
         )
 
@@ -64,7 +81,7 @@ class Split:
         E, F = config.n_routed_experts, config.moe_intermediate_size
         if self.experts == "dealt":
             return self.share(E, "routed experts"), F
-        return E, self.share(F, "moe_intermediate_size")
+        return E, len(self.columns(F, "moe_intermediate_size"))
 
     def first_expert(self, config: ModelConfig) -> int:
         """The first of those here."""
@@ -79,14 +96,28 @@ class Split:
 
     def part(self, name: str, tensor: Tensor) -> Tensor:
         """This rank's part of a published tensor, as a view."""
-        axis = self._axis(name)
-        if axis is None or self.size == 1:
-            return tensor
-        width = self.share(tensor.shape[axis], name)
-        return tensor.narrow(axis, self.rank * width, width)
+        for axis, own in enumerate(self.ranges(name, tensor.shape)):
+            if len(own) < tensor.shape[axis]:
+                tensor = tensor.narrow(axis, own.start, len(own))
+        return tensor
 
-    def _axis(self, name: str) -> int | None:
+    def ranges(self, name: str, shape: Sequence[int]) -> list[range]:
+        """What this rank has along each axis of a published tensor, or of a parameter of ours: stacks come first."""
         stem = name.removesuffix(".weight").rpartition(".")[2]
+        own, axis = [range(count) for count in shape], self._axis(name, stem)
+        if stem in _STACKS_OF_HEADS or (self.experts == "dealt" and ".experts." in name and len(shape) > 2):
+            own[0] = self._equal(shape[0], name)
+        elif axis is not None:
+            place = len(shape) - 2 + axis
+            cut = self.columns if stem in _WIDTHS else self._equal
+            own[place] = cut(shape[place], name)
+        return own
+
+    def _equal(self, count: int, what: str) -> range:
+        each = self.share(count, what)
+        return range(self.rank * each, (self.rank + 1) * each)
+
+    def _axis(self, name: str, stem: str) -> int | None:
         if self.attention == "heads" and (axis := (_HEADS | _VOCABULARY).get(stem)) is not None:
             return axis
         whole = self.experts == "dealt" and ".experts." in name

@@ -1,5 +1,6 @@
 """Decode steps that are recorded and repeated: padding, buffers and tokens chosen on the device change no answer."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -190,6 +191,15 @@ def test_the_settings_can_leave_graphs_out() -> None:
     recorder = Recording()
     assert _answers(_engine(recorder, graphs=False)) == _answers(_engine(None))
     assert recorder.recorded == 0
+
+
+def test_steps_that_are_not_recorded_are_said_to_be_so(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "coderv2"):
+        _engine(Recording(), deterministic=True)
+        _engine(Recording(), graphs=False)
+        _engine(Recording())
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["decode steps are not recorded as graphs: deterministic"]
 
 
 def test_only_a_gpu_records() -> None:

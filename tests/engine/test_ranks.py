@@ -6,17 +6,22 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+from gguf import GGMLQuantizationType as Type
 
 from coderv2 import LLM, SamplingParams
 from coderv2.engine.ranks import Ranks
 from coderv2.errors import BadCheckpoint, EngineStopped, InvalidValue, Unsupported
+from coderv2.model.convert import pack_folder
 from coderv2.model.parallel import Split
 from coderv2.model.weights import load, published_tensors, save
-from tests.tiny import tiny_model
+from tests.model.gguf_files import needs_kernels, write_gguf
+from tests.tiny import tiny_config, tiny_model
+from tests.tiny_tokenizer import tiny_tokenizer_folder
 
 PROMPTS = ["def add(a, b):", "class Stack:\n    def push(self, x):", "import os\n"]
 
@@ -42,6 +47,32 @@ def test_answers_are_those_of_one_process(tiny_checkpoint: Path, dealt: bool, tm
     finally:
         llm.engine.ranks.stop()
     assert not dist.is_initialized()
+
+
+@needs_kernels
+@pytest.mark.slow
+@pytest.mark.parametrize("stored", ["gguf", "packed"])
+@pytest.mark.parametrize("dealt", [False, True])
+def test_quants_are_cut_too(tmp_path: Path, stored: str, dealt: bool) -> None:
+    sizes = {"hidden_size": 256, "moe_intermediate_size": 96, "v_head_dim": 32, "vocab_size": 640}
+    model = tiny_model(tiny_config("lite", qk_rope_head_dim=16, **sizes))
+    tiny_tokenizer_folder(tmp_path / "folder")
+    save(model, tmp_path / "folder")
+    if stored == "gguf":
+        path = write_gguf(tmp_path / "x.gguf", model, kind=Type.BF16)
+    else:
+        path = tmp_path / "packed"
+        pack_folder(tmp_path / "folder", path)
+    params = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
+    settings: dict[str, Any] = {"tokenizer": tmp_path / "folder", "cache_tokens": 512}
+    one = LLM(path, **settings).generate(PROMPTS, params)
+    llm = LLM(path, **settings, tensor_parallel_size=2, enable_expert_parallel=dealt)
+    assert llm.engine.ranks is not None
+    try:
+        two = llm.generate(PROMPTS, params)
+    finally:
+        llm.engine.ranks.stop()
+    assert [r.outputs[0].token_ids for r in two] == [r.outputs[0].token_ids for r in one]
 
 
 def _update(llm: LLM, folder: Path, tmp_path: Path) -> None:
