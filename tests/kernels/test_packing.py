@@ -66,7 +66,9 @@ def matrices(draw: st.DrawFn) -> Tensor:
     seed, size = draw(st.integers(0, 1 << 30)), draw(st.sampled_from([1e-30, 1e-7, 0.006, 0.02, 1.0, 100.0]))
     x_OI = torch.randn(O, I, generator=torch.Generator().manual_seed(seed)) * size
     for kind in draw(
-        st.lists(st.sampled_from(["zeros", "outlier", "denormal", "constant", "positive"]), max_size=3)
+        st.lists(
+            st.sampled_from(["zeros", "outlier", "denormal", "constant", "positive"]), max_size=3, unique=True
+        )
     ):
         row = draw(st.integers(0, O - 1))
         if kind == "zeros":
