@@ -92,16 +92,16 @@ class Engine:
         dtype = settings.cache_dtype or model.cache_dtype
         pages = page_count(config, settings, dtype, model.device)
         self.max_model_len = longest_context(config, settings, pages * settings.page_size)
-        recorder = recorder or recorder_for(model.device)
-        recorded = recorder is not None and settings.graphs and ranks is None and not settings.deterministic
-        recorded = recorded and not (isinstance(model, Transformer) and not model.recordable)
-        if recorder is not None and settings.graphs and not recorded:
-            logger.info("decode steps are not recorded as graphs: %s", _why_unrecorded(settings, ranks))
+        recorder = (recorder or recorder_for(model.device)) if settings.graphs else None
+        if recorder is not None and (reason := _unrecordable(model, settings, ranks)):
+            logger.info("decode steps are not recorded as graphs: %s", reason)
+            recorder = None
         make_cache = LatentCache if ranks is None else ranks.cache
         # One page more, for the rows that fill up a recorded step.
-        cache = make_cache(config, pages + recorded, settings.page_size, dtype, model.device)
+        spare = recorder is not None
+        cache = make_cache(config, pages + spare, settings.page_size, dtype, model.device)
         graphs = None
-        if recorder is not None and recorded:
+        if recorder is not None:
             longest = min(-(-self.max_model_len // settings.page_size), pages)
             most = settings.max_running
             graphs = DecodeGraphs(
@@ -363,10 +363,12 @@ def _check_ranks(settings: EngineSettings) -> None:
         )
 
 
-def _why_unrecorded(settings: EngineSettings, ranks: Ranks | None) -> str:
+def _unrecordable(model: Model, settings: EngineSettings, ranks: Ranks | None) -> str | None:
     if ranks is not None:
         return "several ranks"
-    return "deterministic" if settings.deterministic else "experts in RAM"
+    if settings.deterministic:
+        return "deterministic"
+    return "experts in RAM" if isinstance(model, Transformer) and not model.recordable else None
 
 
 def _scores(delta: Delta) -> list[float]:

@@ -56,7 +56,7 @@ class CudaGraph:
             step()
         torch.cuda.current_stream().wait_stream(aside)
         self._graph = torch.cuda.CUDAGraph()
-        # What other threads ask of the device meanwhile, such as NCCL's watchdog, concerns nobody here.
+        # What other threads ask of the device meanwhile, such as a second engine's, concerns nobody here.
         with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
             self._outputs = step()
 

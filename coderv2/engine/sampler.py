@@ -49,7 +49,7 @@ class Sampler:
         drawing = [
             i
             for i, request in enumerate(requests)
-            if not request.params.greedy and not (self._chose and i not in adjusted)
+            if not request.params.greedy and (i in adjusted or not self._chose)
         ]
         scores = [adjusted[i] if i in adjusted else self._logits_RW[rows[i]] for i in drawing]
         drawn = sampling.draw(scores, [_rule(requests[i], requests[i].answer_count) for i in drawing])

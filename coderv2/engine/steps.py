@@ -2,7 +2,7 @@
 
 A CUDA graph starts a step's few hundred short kernels at once, but only the same ones over the same memory. So all that
 changes from step to step stands in buffers that stay where they are: tokens, places, page tables, and by which rule
-each row's token is chosen. Nothing inside a step asks what a number is. Of several ranks each has these for its part.
+each row's token is chosen. Nothing inside a step asks what a number is.
 """
 
 from collections.abc import Callable

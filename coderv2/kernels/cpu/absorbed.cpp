@@ -88,15 +88,17 @@ private:
     void attend_run(const Task& task, float* out) {
         thread_local std::vector<float> more;
         more.resize(partial_size());
-        const Query& query = queries_[task.query];
-        attend(query, task.first, std::min<int64_t>(SPAN, task.end - task.first), lanes(task.query), out);
-        for (int64_t first = task.first + SPAN; first < task.end; first += SPAN) {
-            attend(query, first, std::min<int64_t>(SPAN, task.end - first), lanes(task.query), more.data());
+        attend(task, task.first, out);
+        for (int64_t key = task.first + SPAN; key < task.end; key += SPAN) {
+            attend(task, key, more.data());
             fold(more.data(), out);
         }
     }
 
-    void attend(const Query& query, int64_t first_key, int64_t keys, const uint8_t* lanes, float* out) const {
+    // The span that begins with `first_key`.
+    void attend(const Task& task, int64_t first_key, float* out) {
+        const Query& query = queries_[task.query];
+        const int64_t keys = std::min<int64_t>(SPAN, task.end - first_key);
         const uint8_t *latents[SPAN + FAR], *ropes[SPAN + FAR];
         const int64_t latent_bytes = span_.latent_bytes(), rope_bytes = span_.rope_bytes();
         const int64_t here = std::min(keys + FAR, query.keys - first_key);
@@ -110,7 +112,7 @@ private:
         }
         std::fill(latents + here, latents + keys + FAR, latents[here - 1]);
         std::fill(ropes + here, ropes + keys + FAR, ropes[here - 1]);
-        span_.attend(lanes, latents, ropes, keys, out);
+        span_.attend(lanes(task.query), latents, ropes, keys, out);
     }
 
     // Partial results of later keys are added to those of earlier ones.

@@ -40,8 +40,8 @@ public:
         auto latents = reinterpret_cast<const Number**>(latent_rows), ropes = reinterpret_cast<const Number**>(rope_rows);
         thread_local Weights<Kind> weights;
         for (int64_t i = 0; i + KEYS <= keys; i += KEYS)
-            score<KEYS>(query, latents + i, ropes + i, FAR, weights.scores(i));
-        for (int64_t i = keys / KEYS * KEYS; i < keys; ++i) score<1>(query, latents + i, ropes + i, 0, weights.scores(i));
+            score<KEYS>(query, latents + i, ropes + i, weights.scores(i));
+        for (int64_t i = keys / KEYS * KEYS; i < keys; ++i) score<1>(query, latents + i, ropes + i, weights.scores(i));
         Floats largest, sum;
         weights.weigh(keys, &largest, &sum);
         store(out, largest);
@@ -57,11 +57,11 @@ private:
     }
 
     template <int N>
-    void score(const uint8_t* query, const Number* const* latents, const Number* const* ropes, int next, float* scores) const {
+    void score(const uint8_t* query, const Number* const* latents, const Number* const* ropes, float* scores) const {
         Floats sums[N];
         for (auto& sum : sums) sum = zeros();
-        add_products<Kind, N>(query, latents, next ? latents + next : nullptr, s_.C, sums);
-        add_products<Kind, N>(rope_lanes(query), ropes, next ? ropes + next : nullptr, s_.R, sums);
+        add_products<Kind, N>(query, latents, latents + FAR, s_.C, sums);
+        add_products<Kind, N>(rope_lanes(query), ropes, ropes + FAR, s_.R, sums);
         for (int n = 0; n < N; ++n) store(scores + n * LANES, times(sums[n], all(s_.scale)));
     }
 
