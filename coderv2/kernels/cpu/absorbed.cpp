@@ -2,7 +2,7 @@
 //
 // A token's keys are taken in spans of 256, counted from its sequence's start, and put together in an order that depends on
 // how many there are, so that its bits depend on its own keys only: not on its neighbours, nor on how its sequence was cut
-// into chunks. What a span gives depends on the cache's numbers: `PlainSpan`, `Int8Span`.
+// into chunks. What a span gives depends on the cache's numbers: `PlainSpan` or `WideSpan`, `Int8Span`.
 #include <cmath>
 
 #include "bind.h"
@@ -10,6 +10,7 @@
 #include "latents.h"
 #include "operations.h"
 #include "pool.h"
+#include "wide_span.h"
 
 namespace coderv2 {
 namespace {
@@ -185,9 +186,11 @@ void mla_decode(uintptr_t q_latent, uintptr_t q_rope, uintptr_t latent, uintptr_
                 }
         absorbed.run(at<const float>(q_latent), at<const float>(q_rope), at<float>(out));
     };
+    using Float32Span = std::conditional_t<MULTIPLIES_BF16, PlainSpan<Float32>, WideSpan<StoredFloat32>>;
+    using Bfloat16Span = std::conditional_t<MULTIPLIES_BF16, PlainSpan<Bfloat16>, WideSpan<StoredBfloat16>>;
     switch (latents_of(kind)) {
-        case Latents::f32: return decode(std::type_identity<PlainSpan<Float32>>());
-        case Latents::bf16: return decode(std::type_identity<PlainSpan<Bfloat16>>());
+        case Latents::f32: return decode(std::type_identity<Float32Span>());
+        case Latents::bf16: return decode(std::type_identity<Bfloat16Span>());
         case Latents::int8: return decode(std::type_identity<Int8Span>());
     }
 }

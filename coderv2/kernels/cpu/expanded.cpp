@@ -1,6 +1,7 @@
 // Causal attention in expanded form, where every head has keys and values of its own: sixteen queries of a head at once.
 // Scores are multiplied in float32; weights and values in float32, or in bfloat16 where the model's weights are rounded
-// already: of what bfloat16 costs in quality, scores are nearly all.
+// already: of what bfloat16 costs in quality, scores are nearly all. Where the processor has no products of bfloat16, these
+// are float32 too.
 #include <cmath>
 
 #include "bind.h"
@@ -153,7 +154,7 @@ void mla_prefill(uintptr_t q, uintptr_t k, uintptr_t v, const std::vector<int64_
         const int64_t first = q_starts[b], key = k_starts[b];
         const Operands given{at<const float>(q) + first * H * X, at<const float>(k) + key * H * X, at<const float>(v) + key * H * V,
                              at<float>(out) + first * H * V, spread ? at<float>(spread) + first * H : nullptr};
-        auto run = wide ? sequence<Float32> : sequence<Bfloat16>;
+        auto run = wide || !MULTIPLIES_BF16 ? sequence<Float32> : sequence<Bfloat16>;
         run(s, given, q_starts[b + 1] - first, k_starts[b + 1] - key, causal);
     }
 }

@@ -36,7 +36,7 @@ inline void store_int8_row(const float* x, int64_t width, uint8_t* to) {
 class Int8Span {
     static constexpr int TOGETHER = KEYS;           // keys whose scores are computed together
     static constexpr int COLUMNS_64 = 4 * COLUMNS;  // columns whose sums are
-    static constexpr int HEADS_4 = SUMS > 4 ? SUMS / 8 : 1;        // heads whose sums are
+    static constexpr int HEADS_4 = SUMS >= 8 ? SUMS / 8 : 1;      // heads whose sums are
 
 public:
     explicit Int8Span(const SpanShape& shape) : s_(shape) {}

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "simd.h"
@@ -12,11 +13,10 @@ namespace coderv2 {
 
 constexpr int LANES = 16;
 constexpr int SPAN = 256;    // keys
-constexpr int KEYS = SUMS / 2;  // keys whose scores are computed together
 constexpr int COLUMNS = 16;  // columns that lie together where values are laid out
 
 constexpr int WIDE = 32;     // columns whose sums are computed together where values stay as they lie
-constexpr int HEADS = SUMS / 2;  // lanes that go together then
+constexpr int HEADS = SUMS / 4 * 2;  // lanes that go together then
 
 // How a number format is multiplied: float32 a column at a time, bfloat16 in pairs.
 struct Float32 {
@@ -27,12 +27,14 @@ struct Float32 {
     }
     static void set(uint8_t* lanes, const Floats* x) { store(reinterpret_cast<float*>(lanes), x[0]); }
     static void beside(const float* const* rows, float* to) { std::memcpy(to, rows[0], COLUMNS * sizeof(float)); }
-    // Thirty-two columns of a step of rows, two vectors; `sum` + these · one lane's weights.
-    static void columns(const float* const* rows, int64_t c, Bytes* to) { std::memcpy(to, rows[0] + c, 2 * sizeof(Bytes)); }
-    static Floats add_columns(Floats sum, const Bytes& values, const uint8_t* weight) {
-        Floats numbers;
-        std::memcpy(&numbers, &values, sizeof numbers);
-        return fused(numbers, all(*reinterpret_cast<const float*>(weight)), sum);
+    // Thirty-two columns of a step of rows, times the weights of some lanes from `weights` on.
+    template <int COUNT>
+    static void add_columns(Floats (&sums)[COUNT][2], const float* const* rows, int64_t c, const uint8_t* weights) {
+        const Floats values[2] = {load(rows[0] + c), load(rows[0] + c + 16)};
+        for (int lane = 0; lane < COUNT; ++lane) {
+            const Floats weight = all(reinterpret_cast<const float*>(weights)[lane]);
+            for (int half = 0; half < 2; ++half) sums[lane][half] = fused(values[half], weight, sums[lane][half]);
+        }
     }
     // Sums of thirty-two columns into their order.
     static void ordered(const Floats* sums, float* to) { store(to, sums[0]), store(to + 16, sums[1]); }
@@ -47,9 +49,14 @@ struct Bfloat16 {
     static void beside(const uint16_t* const* rows, uint16_t* to) {
         store_bytes(reinterpret_cast<uint8_t*>(to), paired(rows[0], rows[1]));
     }
-    static void columns(const uint16_t* const* rows, int64_t c, Bytes* to) { pair_columns(rows[0] + c, rows[1] + c, to); }
-    static Floats add_columns(Floats sum, const Bytes& values, const uint8_t* weight) {
-        return pairs(sum, values, reinterpret_cast<const uint16_t*>(weight));
+    template <int COUNT>
+    static void add_columns(Floats (&sums)[COUNT][2], const uint16_t* const* rows, int64_t c, const uint8_t* weights) {
+        Bytes values[2];
+        pair_columns(rows[0] + c, rows[1] + c, values);
+        for (int lane = 0; lane < COUNT; ++lane) {
+            const auto* weight = reinterpret_cast<const uint16_t*>(weights) + 2 * lane;
+            for (int half = 0; half < 2; ++half) sums[lane][half] = pairs(sums[lane][half], values[half], weight);
+        }
     }
     static void ordered(const Floats* sums, float* to) {
         float mixed[2 * LANES];
@@ -79,25 +86,32 @@ void lay_out(const float* const* queries, int64_t width, uint8_t* to) {
     }
 }
 
-// Adds up the products of N keys with sixteen queries, every other step apart, which is two chains of sums for each key; the
-// keys that come `next`, if any, are asked for meanwhile.
+// Adds up the products of N keys with sixteen queries, in chains that take turns; the keys that come `next`, if any, are
+// asked for meanwhile.
 template <class Kind, int N>
 inline void add_products(const uint8_t* queries, const typename Kind::Number* const* given,
                          const typename Kind::Number* const* next, int64_t width, Floats* sums) {
     using Number = typename Kind::Number;
-    constexpr int64_t LINE = 64 / sizeof(Number), TWO = 2 * Kind::STEP;
+    constexpr int64_t LINE = 64 / sizeof(Number), STEP = Kind::STEP, TURN = KEY_CHAINS * STEP;
     const Number* keys[N];
-    Floats even[N], odd[N];  // the caller's might be anywhere, as far as the compiler knows; these stay in registers
-    for (int n = 0; n < N; ++n) keys[n] = given[n], even[n] = sums[n], odd[n] = zeros();
+    Floats chains[KEY_CHAINS][N];  // the caller's might be anywhere, as far as the compiler knows; these stay in registers
+    for (int n = 0; n < N; ++n) keys[n] = given[n], chains[0][n] = sums[n];
+    for (int chain = 1; chain < KEY_CHAINS; ++chain)
+        for (auto& sum : chains[chain]) sum = zeros();
     int64_t c = 0;
-    for (; c + TWO <= width; c += TWO, queries += 128) {
+    for (; c + TURN <= width; c += TURN, queries += 64 * KEY_CHAINS) {
         if (next && c % LINE == 0)
             for (int n = 0; n < N; ++n) __builtin_prefetch(next[n] + c);
-        for (int n = 0; n < N; ++n) even[n] = Kind::add(even[n], queries, keys[n] + c);
-        for (int n = 0; n < N; ++n) odd[n] = Kind::add(odd[n], queries + 64, keys[n] + c + Kind::STEP);
+        for (int chain = 0; chain < KEY_CHAINS; ++chain)
+            for (int n = 0; n < N; ++n)
+                chains[chain][n] = Kind::add(chains[chain][n], queries + 64 * chain, keys[n] + c + STEP * chain);
     }
-    for (int n = 0; c < width && n < N; ++n) even[n] = Kind::add(even[n], queries, keys[n] + c);
-    for (int n = 0; n < N; ++n) sums[n] = plus(even[n], odd[n]);
+    for (; c < width; c += STEP, queries += 64)
+        for (int n = 0; n < N; ++n) chains[0][n] = Kind::add(chains[0][n], queries, keys[n] + c);
+    for (int n = 0; n < N; ++n) {
+        sums[n] = chains[0][n];
+        for (int chain = 1; chain < KEY_CHAINS; ++chain) sums[n] = plus(sums[n], chains[chain][n]);
+    }
 }
 
 // Rows of values, the numbers of a step of rows beside each other, sixteen columns after sixteen: the order in which the
@@ -140,17 +154,13 @@ public:
 
     // Weighted sums of the first `count` of `laid` values, as `lay_values` left them, [width][16].
     void sum_values(const typename Kind::Number* laid_values, int64_t laid, int64_t count, int64_t width, float* out) const {
-        const int64_t steps = steps_of<Kind>(count);
-        for (int64_t c = 0; c < width; c += COLUMNS) {
-            for (int part = 0; part < COLUMNS; part += SUMS) {
-                Floats sums[SUMS];
-                for (auto& sum : sums) sum = zeros();
-                const typename Kind::Number* values = laid_values + (c * steps_of<Kind>(laid) + part) * Kind::STEP;
-                for (int64_t step = 0; step < steps; ++step, values += COLUMNS * Kind::STEP)
-                    for (int i = 0; i < SUMS; ++i) sums[i] = Kind::add(sums[i], weights_ + 64 * step, values + i * Kind::STEP);
-                for (int i = 0; i < SUMS; ++i) store(out + (c + part + i) * LANES, sums[i]);
-            }
-        }
+        constexpr int PARTS = (COLUMNS + SUMS - 1) / SUMS;
+        for (int64_t c = 0; c < width; c += COLUMNS)
+            [&]<int... PART>(std::integer_sequence<int, PART...>) {
+                (sum_part<COLUMNS * PART / PARTS, COLUMNS * (PART + 1) / PARTS>(
+                     laid_values + c * steps_of<Kind>(laid) * Kind::STEP, count, out + c * LANES),
+                 ...);
+            }(std::make_integer_sequence<int, PARTS>());
     }
 
     // Weighted sums of `count` rows of values where these lie, [16][width]; `width` is a multiple of WIDE, and where a step
@@ -161,19 +171,24 @@ public:
             for (int head = 0; head < LANES; head += HEADS) {
                 Floats sums[HEADS][2];
                 for (auto& pair : sums) pair[0] = pair[1] = zeros();
-                for (int64_t step = 0; step < steps; ++step) {
-                    Bytes values[2];
-                    Kind::columns(rows + step * Kind::STEP, c, values);
-                    const uint8_t* weights = weights_ + 64 * step + 4 * head;
-                    for (int h = 0; h < HEADS; ++h)
-                        for (int half = 0; half < 2; ++half)
-                            sums[h][half] = Kind::add_columns(sums[h][half], values[half], weights + 4 * h);
-                }
+                for (int64_t step = 0; step < steps; ++step)
+                    Kind::add_columns(sums, rows + step * Kind::STEP, c, weights_ + 64 * step + 4 * head);
                 for (int h = 0; h < HEADS; ++h) Kind::ordered(sums[h], out + (head + h) * width + c);
             }
     }
 
 private:
+    // Columns FIRST … END of sixteen.
+    template <int FIRST, int END>
+    void sum_part(const typename Kind::Number* values, int64_t count, float* out) const {
+        Floats sums[END - FIRST];
+        for (auto& sum : sums) sum = zeros();
+        for (int64_t step = 0; step < steps_of<Kind>(count); ++step, values += COLUMNS * Kind::STEP)
+            for (int i = FIRST; i < END; ++i)
+                sums[i - FIRST] = Kind::add(sums[i - FIRST], weights_ + 64 * step, values + i * Kind::STEP);
+        for (int i = FIRST; i < END; ++i) store(out + i * LANES, sums[i - FIRST]);
+    }
+
     alignas(64) float scores_[SPAN * LANES];
     alignas(64) uint8_t weights_[SPAN * 64];
 };

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "bind.h"
+#include "formats.h"
 #include "pool.h"
 #include "simd.h"
 
@@ -42,7 +43,7 @@ uint64_t read_blocks(uintptr_t data, int64_t size, const std::vector<int64_t>& o
 // taken out of the loop.
 struct Operands {
     alignas(64) uint8_t weights[8 * 64];
-    alignas(64) int8_t a[64];
+    alignas(64) int8_t a[TILE * GROUP];
 
     explicit Operands(int byte) {
         std::memset(weights, byte, sizeof weights);
@@ -87,10 +88,11 @@ float bf16(int64_t turns) {
 template <int... CHAIN>
 float int8(int64_t turns, std::integer_sequence<int, CHAIN...>) {
     const Operands operands(0x03);
-    Dots<4> sums[] = {((void)CHAIN, Dots<4>(0))...};  // four-bit weights, as the quantised formats mostly have
+    // Four-bit weights, as the quantised formats mostly have. Rows of their own, or one product would serve all sums.
+    Dots<4> sums[] = {Dots<4>(CHAIN)...};
     auto step = [&]<int STEP>(std::integral_constant<int, STEP>) {
         const Bytes w = load_bytes(operands.weights + 64 * STEP);
-        (sums[CHAIN].template add<STEP>(w, spread(operands.a + 4 * STEP)), ...);
+        (sums[CHAIN].template add<STEP>(w, spread(operands.a + CHAIN / BLOCKS * GROUP + 4 * STEP)), ...);
     };
     for (; turns > 0; --turns) {
         operands.renew();

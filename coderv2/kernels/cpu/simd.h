@@ -33,6 +33,13 @@ inline uint16_t bfloat16(float x) {  // to nearest, ties to even
     return static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1)) >> 16);
 }
 
+inline float from_bfloat16(uint16_t x) {
+    const uint32_t bits = static_cast<uint32_t>(x) << 16;
+    float wide;
+    std::memcpy(&wide, &bits, 4);
+    return wide;
+}
+
 // An e4m3 number's bits, moved to where float32 has them, are the number divided by 2^120; subnormal ones too.
 
 #if defined(__AVX512VNNI__)
@@ -118,6 +125,8 @@ private:
 // Rows of activations that go together, and blocks of weights: their sums, and what these are added to, fill the registers.
 constexpr int TILE = 6, BLOCKS = 2;
 constexpr int SUMS = 16;  // sums of attention that registers hold at once
+constexpr int KEYS = 8, KEY_CHAINS = 2;  // keys scored together, and chains of sums for each, which hide a product's time
+constexpr bool MULTIPLIES_BF16 = true;
 
 template <int COLUMN>
 inline Floats fp8(Bytes x) {  // e4m3 numbers of one of four columns
@@ -148,6 +157,10 @@ inline Floats pairs(Floats x, Bytes weights, const uint16_t* a) {
     return {_mm512_dpbf16_ps(x.v, (__m512bh)weights.v, (__m512bh)_mm512_set1_epi32(pair))};
 }
 
+inline Floats load_bf16(const uint16_t* p) {
+    const __m256i numbers = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(numbers), 16))};
+}
 inline void store_bf16(uint16_t* to, Floats x) {  // subnormal numbers too, which the instruction for this makes zero
     const __m512i bits = _mm512_castps_si512(x.v), odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
     __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
@@ -314,8 +327,8 @@ public:
             widen(lo_, _mm256_maddubs_epi16(_mm256_abs_epi8(lo), _mm256_sign_epi8(x, lo)));
             widen(hi_, _mm256_maddubs_epi16(_mm256_abs_epi8(hi), _mm256_sign_epi8(x, hi)));
         } else {
-            narrow_lo_ = _mm256_add_epi16(narrow_lo_, _mm256_maddubs_epi16(quants.lo, x));
-            narrow_hi_ = _mm256_add_epi16(narrow_hi_, _mm256_maddubs_epi16(quants.hi, x));
+            narrow_lo_ = kept(_mm256_add_epi16(narrow_lo_, _mm256_maddubs_epi16(quants.lo, x)));
+            narrow_hi_ = kept(_mm256_add_epi16(narrow_hi_, _mm256_maddubs_epi16(quants.hi, x)));
             if constexpr ((STEP + 1) % MOST == 0) flush();
         }
     }
@@ -327,7 +340,12 @@ public:
 private:
     static constexpr int MOST = BITS == 4 ? 8 : BITS == 5 ? 4 : 2;
     static void widen(__m256i& sum, __m256i x) {
-        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(x, _mm256_set1_epi16(1)));
+        sum = kept(_mm256_add_epi32(sum, _mm256_madd_epi16(x, _mm256_set1_epi16(1))));
+    }
+    // A sum in its register: left to itself, GCC makes all products first, to add them up as a tree, and spills most.
+    static __m256i kept(__m256i sum) {
+        asm("" : "+x"(sum));
+        return sum;
     }
     void flush() {
         widen(lo_, narrow_lo_);
@@ -337,12 +355,14 @@ private:
     __m256i lo_, hi_, narrow_lo_, narrow_hi_;
 };
 
-constexpr int TILE = 2;
+constexpr int TILE = 4;
 
 #endif
 
 constexpr int BLOCKS = 1;
-constexpr int SUMS = 4;
+constexpr int SUMS = 6;
+constexpr int KEYS = 5, KEY_CHAINS = 1;
+constexpr bool MULTIPLIES_BF16 = false;
 
 template <int COLUMN>
 inline __m256 fp8(__m256i x) {
@@ -382,22 +402,24 @@ inline Floats two_to(Floats whole) {
 }
 
 inline Floats pairs(Floats x, Bytes weights, const uint16_t* a) {
-    uint32_t pair;
-    std::memcpy(&pair, a, 4);
-    auto as_float = [](uint32_t bits) {
-        float f;
-        std::memcpy(&f, &bits, 4);
-        return _mm256_set1_ps(f);
-    };
-    const __m256 first = as_float(pair << 16), second = as_float(pair & 0xffff0000u);
-    auto two = [&](__m256 sum, __m256i w) {
-        sum = _mm256_fmadd_ps(_mm256_castsi256_ps(_mm256_slli_epi32(w, 16)), first, sum);
-        const __m256i top = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
-        return _mm256_fmadd_ps(_mm256_castsi256_ps(_mm256_and_si256(w, top)), second, sum);
+    int32_t both;
+    std::memcpy(&both, a, 4);
+    const __m256i pair = _mm256_set1_epi32(both), top = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
+    const auto first = [](__m256i x) { return _mm256_castsi256_ps(_mm256_slli_epi32(x, 16)); };
+    const auto second = [top](__m256i x) { return _mm256_castsi256_ps(_mm256_and_si256(x, top)); };
+    const auto two = [&](__m256 sum, __m256i w) {
+        return _mm256_fmadd_ps(second(w), second(pair), _mm256_fmadd_ps(first(w), first(pair), sum));
     };
     return {two(x.lo, weights.lo), two(x.hi, weights.hi)};
 }
 
+inline Floats load_bf16(const uint16_t* p) {
+    const auto at = [p](int i) {
+        const __m128i numbers = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p) + i);
+        return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(numbers), 16));
+    };
+    return {at(0), at(1)};
+}
 inline __m256i bf16_bits(__m256 x) {  // to nearest, ties to even, in the low halves; NaN stays one
     const __m256i bits = _mm256_castps_si256(x), odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
     const __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))), 16);
@@ -543,6 +565,8 @@ private:
 
 constexpr int TILE = 4, BLOCKS = 1;
 constexpr int SUMS = 8;
+constexpr int KEYS = 4, KEY_CHAINS = 2;
+constexpr bool MULTIPLIES_BF16 = false;
 
 template <int COLUMN>
 inline Floats fp8(Bytes x) {
@@ -564,17 +588,13 @@ inline int32_t store_whole(int8_t* to, Floats x) {
 }
 inline Floats two_to(Floats whole) { return lanes([&](int i) { return std::ldexp(1.0f, static_cast<int>(whole.v[i])); }); }
 
+inline Floats load_bf16(const uint16_t* p) { return lanes([p](int i) { return from_bfloat16(p[i]); }); }
 inline Floats pairs(Floats x, Bytes weights, const uint16_t* a) {
-    auto as_float = [](uint16_t bits) {
-        const uint32_t wide = static_cast<uint32_t>(bits) << 16;
-        float f;
-        std::memcpy(&f, &wide, 4);
-        return f;
-    };
     uint16_t w[32];
     std::memcpy(w, weights.v, 64);
     return lanes([&](int i) {
-        return std::fma(as_float(w[2 * i + 1]), as_float(a[1]), std::fma(as_float(w[2 * i]), as_float(a[0]), x.v[i]));
+        return std::fma(from_bfloat16(w[2 * i + 1]), from_bfloat16(a[1]),
+                        std::fma(from_bfloat16(w[2 * i]), from_bfloat16(a[0]), x.v[i]));
     });
 }
 
