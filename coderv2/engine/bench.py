@@ -22,6 +22,7 @@ from coderv2.engine.passes import Passes
 from coderv2.engine.peer import Peer
 from coderv2.errors import BadCheckpoint
 from coderv2.kernels import probe
+from coderv2.kernels.memory import settled
 from coderv2.model.cost import Cost, Work
 from coderv2.model.loading import open_model, open_tokenizer
 from coderv2.model.transformer import Transformer
@@ -181,6 +182,7 @@ class Bench:
         begin = time.perf_counter()
         model = open_model(self.path)
         report.ours.loads.append(time.perf_counter() - begin)
+        settled()
         tokens = max(case.sequences * (case.longest + 16) for case in report.cases)
         passes = Passes(model, tokens, self.cache_dtype)
         passes.prompt(32)

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from coderv2 import paths
+from coderv2 import paths, ram
 from coderv2.kernels import probe
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -72,7 +72,7 @@ def look() -> Machine:
     """The same without measuring."""
     gpu = torch.cuda.is_available()
     device = torch.device("cuda" if gpu else "cpu")
-    free, memory = free_bytes(torch.device("cpu")), _memory()
+    free, memory = free_bytes(torch.device("cpu")), ram.total_bytes()
     return Machine(
         processor=processor(),
         cores=_cores(),
@@ -96,11 +96,7 @@ def free_bytes(device: torch.device) -> int:
     """Bytes that could be taken on `device` now; on the CPU a container's limit counts too."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    meminfo = _meminfo()
-    # Not sysconf's free pages: those leave out what a freshly read checkpoint left in the page cache.
-    free = meminfo.get("MemAvailable", 0) or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limit, used = (_cgroup(name) for name in ("memory.max", "memory.current"))
-    return free if limit is None else max(min(free, limit - (used or 0)), 0)
+    return ram.free_bytes()
 
 
 def peak_bytes() -> int:
@@ -116,24 +112,6 @@ def forget_peak() -> None:
     """Starts `peak_bytes` anew from what is resident now, where the system can (Linux)."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", "ascii")
-
-
-def _memory() -> int:
-    whole = _meminfo().get("MemTotal", 0) or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return min(whole, _cgroup("memory.max") or whole)
-
-
-def _meminfo() -> dict[str, int]:
-    path = Path("/proc/meminfo")
-    lines = path.read_text("ascii").splitlines() if path.exists() else []
-    return {line.partition(":")[0]: int(line.split()[1]) * 1024 for line in lines}
-
-
-def _cgroup(name: str) -> int | None:
-    """A number of this container's memory limits; None without a limit."""
-    path = Path("/sys/fs/cgroup") / name
-    text = path.read_text("ascii").strip() if path.exists() else "max"
-    return int(text) if text.isdecimal() else None
 
 
 def _cores() -> int:

@@ -1,18 +1,27 @@
-"""Memory for packed weights, and files read into it with a checksum."""
+"""Memory for packed weights: taken from the system or mapped from a file; checksums."""
 
+import atexit
 import mmap
 import os
+from contextlib import suppress
+from threading import Event, Thread, get_native_id
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from coderv2 import ram
 from coderv2.kernels.cpu import kernels
 
 _PIECE = 1 << 24  # bytes at a time without the CPU kernels
 _CHUNK = 1 << 29
 _HUGE = 1 << 21
 _ALIGNED = 64
+_MOVED = 1 << 26  # bytes at a time
+_ROOM = 1.1
+_LAST = 19  # the priority of what only idle processors do
+_settling: list[Thread] = []
+_stopping = Event()
 _chunk: Tensor = torch.empty(0, dtype=torch.uint8)
 """What is left of the memory that weights are cut from."""
 
@@ -43,6 +52,47 @@ def fresh_bytes(count: int) -> Tensor:
     return whole[first : first + count]
 
 
+def mapped_bytes(file: int) -> Tensor:
+    """All bytes of an open file (its descriptor), where the system keeps them: what is written to them stays ours."""
+    return torch.frombuffer(mmap.mmap(file, 0, access=mmap.ACCESS_COPY), dtype=torch.uint8)
+
+
+def settle(mapped: Tensor) -> None:
+    """Moves mapped bytes into huge pages of our own in the background, where streams through them are faster.
+
+    For readers they stay where they are; nobody may write meanwhile (`settled` waits). Nothing moves where memory is
+    too short for both the file and them, or the system cannot.
+    """
+    if kernels is not None and ram.free_bytes() > _ROOM * mapped.numel():
+        thread = Thread(target=_settle, args=(mapped,), name="coderv2-settle", daemon=True)
+        _settling.append(thread)
+        thread.start()
+
+
+def settled() -> None:
+    """Returns when nothing moves any more."""
+    while _settling:
+        _settling.pop().join()
+
+
+@atexit.register
+def _stop() -> None:
+    """A thread that is in C++ when Python ends would take the process down."""
+    _stopping.set()
+    settled()
+
+
+def _settle(mapped: Tensor) -> None:
+    with suppress(AttributeError, OSError):  # only Linux knows a thread's own priority
+        os.setpriority(os.PRIO_PROCESS, get_native_id(), _LAST)
+    address, end = mapped.data_ptr() + -mapped.data_ptr() % _HUGE, mapped.data_ptr() + mapped.numel()
+    for first in range(address, end - _HUGE + 1, _MOVED):
+        if _stopping.is_set() or not kernels.to_huge_pages(
+            first, min(_MOVED, (end - first) // _HUGE * _HUGE)
+        ):
+            return
+
+
 def checksum(data: Tensor) -> int:
     """Of contiguous bytes: the sum of (2i + 1) · word i modulo 2⁶⁴, the last of the 8-byte words filled up with zeros.
 
@@ -58,22 +108,3 @@ def _checksum_from(first_word: int, data: Tensor) -> int:
     filled = torch.nn.functional.pad(data, (0, -data.numel() % 8)).numpy().view(np.uint64)
     weights = np.arange(2 * first_word + 1, 2 * (first_word + len(filled)) + 1, 2, dtype=np.uint64)
     return int((filled * weights).sum(dtype=np.uint64))
-
-
-def read_bytes(file: int, offset: int, count: int, *, passing: bool = False) -> tuple[Tensor, int]:
-    """`count` bytes of an open file (its descriptor) from `offset` on, and their checksum; else EOFError.
-
-    What is only `passing` gets memory of its own, since a weight keeps all that it was cut from together with.
-    """
-    data = fresh_bytes(count) if passing else empty_bytes(count)
-    if kernels is not None:
-        failed, found = kernels.read_file(file, offset, data.data_ptr(), count)
-        if failed:
-            raise EOFError
-        return data, int(found)
-    view = data.numpy().data
-    for first in range(0, count, _PIECE):
-        piece = view[first : first + _PIECE]
-        if os.preadv(file, [piece], offset + first) != len(piece):
-            raise EOFError
-    return data, checksum(data)

@@ -4,8 +4,8 @@
     from 4096 on    values, each from a multiple of 4096 on; between them zeros
     at the end      the index, JSON: {"config": …, "values": {name: {format, shape, offset, bytes, checksum}}}
 
-`format` is a number of `kernels.formats`; a vector (a norm) has none and is float32. The file is read into huge pages
-rather than mapped, so that its checksums are compared; which of the two decodes faster has not been measured.
+`format` is a number of `kernels.formats`; a vector (a norm) has none and is float32. The file is mapped, and its
+checksums compared where it lies; then it moves into huge pages while the model works already.
 """
 
 import json
@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from coderv2.errors import BadCheckpoint, Unsupported
 from coderv2.kernels.formats import FORMATS, ROWS, Weight
-from coderv2.kernels.memory import checksum, empty_bytes, read_bytes
+from coderv2.kernels.memory import checksum, empty_bytes, mapped_bytes, settle
 from coderv2.kernels.packing import unpack
 from coderv2.model.attention import LatentAttention
 from coderv2.model.checkpoint import PACKED, quantisation, without_quantisation
@@ -131,6 +131,7 @@ class PackedFile:
         except (KeyError, TypeError, AttributeError) as error:
             self._fail(f"its index cannot be used: {error!r}")
         self._check_layout()
+        self.mapped = mapped_bytes(self._file.fileno())
 
     def _index(self) -> dict[str, Any]:
         if self._size < _PAGE:
@@ -189,11 +190,11 @@ class PackedFile:
             self._fail(f"{min(stray)} is not part of this model")
 
     def part(self, name: str, split: Split) -> Weight | Tensor:
-        """One rank's part of a value, of which the whole is read on the way, for its checksum."""
+        """One rank's part of a value in memory of its own; the whole is read on the way, for its checksum."""
         ranges = split.ranges(name, self.entries[name].shape)
         if tuple(len(own) for own in ranges) == self.entries[name].shape:
             return self.read(name)
-        whole = self.read(name, passing=True)
+        whole = self.read(name)
         assert isinstance(whole, Weight)  # nobody has a part of a vector
         try:
             part = whole.part(ranges)
@@ -204,13 +205,11 @@ class PackedFile:
         home = empty_bytes(part.data.numel()).view(part.data.shape)
         return Weight(part.format, part.shape, home.copy_(part.data))
 
-    def read(self, name: str, *, passing: bool = False) -> Weight | Tensor:
+    def read(self, name: str) -> Weight | Tensor:
         """One value, its checksum compared."""
         entry = self.entries[name]
-        try:
-            data, found = read_bytes(self._file.fileno(), entry.offset, entry.bytes, passing=passing)
-        except EOFError:
-            self._fail(f"{name}: the file ends within it")
+        data = self.mapped[entry.offset : entry.offset + entry.bytes]
+        found = checksum(data)
         if found != entry.checksum:
             self._fail(
                 f"{name} is damaged: its checksum is {found:016x}, the index says {entry.checksum:016x}"
@@ -240,7 +239,7 @@ def grain(folder: Path) -> int:
 def load(
     folder: Path, *, dtype: torch.dtype | None = None, progress: bool = False, team: Team | None = None
 ) -> Transformer:
-    """Opens a packed folder: weights as they lie, or written out as plain parameters in `dtype`.
+    """Opens a packed folder: weights as they lie (`memory.settle`), or written out as plain parameters in `dtype`.
 
     Of a `team` every rank keeps its own part; Unsupported where rows or columns lie together there. Memory at the peak
     is the weights (and one of them when cut or written out). Raises BadCheckpoint or Unsupported naming file and value.
@@ -268,6 +267,8 @@ def load(
                 else:
                     _write_out(model.get_submodule(stem), last, value, dtype)
                 bar.update(entry.bytes)
+        if team is None and dtype is None:
+            settle(file.mapped)
     return model.eval().requires_grad_(False)
 
 

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from coderv2 import ram
 from coderv2.engine import machine
 from coderv2.errors import InvalidValue
 
@@ -28,6 +29,6 @@ def test_threads_are_those_that_arithmetic_will_use(monkeypatch: pytest.MonkeyPa
 def test_a_containers_limit_bounds_the_free_memory(
     monkeypatch: pytest.MonkeyPatch, limit: int, used: int | None, free: int
 ) -> None:
-    monkeypatch.setattr(machine, "_cgroup", {"memory.max": limit, "memory.current": used}.get)
+    monkeypatch.setattr(ram, "_cgroup", {"memory.max": limit, "memory.current": used}.get)
     assert machine.free_bytes(torch.device("cpu")) == free
-    assert machine._memory() == limit
+    assert ram.total_bytes() == limit

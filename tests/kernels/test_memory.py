@@ -1,5 +1,6 @@
-"""Checksums see damage, in both implementations alike; files are read whole or not at all."""
+"""Checksums see damage, in both implementations alike; what was mapped moves without anybody seeing it."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,28 +28,61 @@ def test_words_that_change_places_are_seen() -> None:
     )
 
 
-@pytest.mark.skipif(memory.kernels is None, reason="the CPU kernels are not built")
-@pytest.mark.parametrize("size", [1, 8, 4097, (1 << 20) + 13, 3 << 20, (1 << 24) + 5])
-def test_with_and_without_the_kernels_alike(
-    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("size", [1, 8, 4097, (1 << 20) + 13, (1 << 24) + 5])
+def test_with_and_without_the_kernels_alike(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     data = torch.randint(0, 256, (size,), dtype=torch.uint8)
-    path = tmp_path / "file"
-    path.write_bytes(b"head" + bytes(data.numpy()))
+    ours = memory.checksum(data)
+    monkeypatch.setattr(memory, "kernels", None)
+    assert memory.checksum(data) == ours
+
+
+needs_kernels = pytest.mark.skipif(memory.kernels is None, reason="the CPU kernels are not built")
+
+
+def _mapped(path: Path, data: bytes) -> torch.Tensor:
+    path.write_bytes(data)
     with path.open("rb") as file:
-        ours = memory.read_bytes(file.fileno(), 4, size)
-        monkeypatch.setattr(memory, "kernels", None)
-        plain = memory.read_bytes(file.fileno(), 4, size)
-    assert torch.equal(ours[0], data)
-    assert torch.equal(plain[0], data)
-    assert ours[1] == plain[1] == memory.checksum(data)
+        return memory.mapped_bytes(file.fileno())
 
 
-@pytest.mark.parametrize("native", [True, False])
-def test_a_file_that_ends_too_soon(native: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not native:
-        monkeypatch.setattr(memory, "kernels", None)
-    path = tmp_path / "file"
-    path.write_bytes(bytes(100))
-    with path.open("rb") as file, pytest.raises(EOFError):
-        memory.read_bytes(file.fileno(), 50, 51)
+@pytest.mark.parametrize("size", [100, 5 << 20, (140 << 20) + 17])
+def test_settled_bytes_are_the_same_at_the_same_place(size: int, tmp_path: Path) -> None:
+    data = torch.randint(0, 256, (size,), dtype=torch.uint8)
+    mapped = _mapped(tmp_path / "file", bytes(data.numpy()))
+    place = mapped.data_ptr()
+    memory.settle(mapped)
+    memory.settled()
+    assert mapped.data_ptr() == place
+    assert torch.equal(mapped, data)
+
+
+@needs_kernels
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux moves pages")
+def test_settled_bytes_no_longer_hang_on_the_file(tmp_path: Path) -> None:
+    data = torch.randint(0, 256, (8 << 20,), dtype=torch.uint8)
+    mapped = _mapped(tmp_path / "file", bytes(data.numpy()))
+    memory.settle(mapped)
+    memory.settled()
+    begin = -mapped.data_ptr() % (2 << 20)
+    with (tmp_path / "file").open("r+b") as file:
+        file.write(bytes(8 << 20))
+    moved = slice(begin, begin + (8 << 20) - (2 << 20))
+    assert torch.equal(mapped[moved], data[moved])
+
+
+@needs_kernels
+def test_readers_see_the_bytes_while_they_move(tmp_path: Path) -> None:
+    data = torch.randint(0, 256, (192 << 20,), dtype=torch.uint8)
+    mapped = _mapped(tmp_path / "file", bytes(data.numpy()))
+    wanted = memory.checksum(data)
+    memory.settle(mapped)
+    assert all(memory.checksum(mapped) == wanted for _ in range(20))
+    memory.settled()
+
+
+@needs_kernels
+def test_nothing_moves_where_memory_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mapped = _mapped(tmp_path / "file", bytes(4 << 20))
+    monkeypatch.setattr(memory.ram, "free_bytes", lambda: 4 << 20)
+    memory.settle(mapped)
+    assert not memory._settling

@@ -1,11 +1,14 @@
-// A file's bytes into memory, by all threads, with their checksum taken while they are in the cache.
+// A file's bytes where they are mapped: their checksum, by all threads, and the way into memory of our own.
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include <algorithm>
 #include <atomic>
 #include <cstring>
 
 #include "bind.h"
 #include "pool.h"
-#include "read.h"
 
 namespace coderv2 {
 namespace {
@@ -42,25 +45,33 @@ uint64_t checksum(uintptr_t data, int64_t count) {
     });
 }
 
-// (errno-like 0 or 1 where the file ended or could not be read, checksum).
-std::tuple<int, uint64_t> read_file(int file, int64_t offset, uintptr_t to, int64_t count) {
-    std::atomic<int> failed = 0;
-    const uint64_t sum = in_pieces(count, [&](int64_t first, int64_t size) -> uint64_t {
-        uint8_t* piece = at<uint8_t>(to) + first;
-        if (!read_piece(file, offset + first, piece, size)) {
-            failed = 1;
-            return 0;
-        }
-        return checksum_from(first / 8, piece, size);
-    });
-    return {failed, sum};
+#if defined(__linux__)
+// Bytes of a private mapping, the same at the same addresses, in huge pages of our own: `data` and `count` are multiples of
+// a huge page. Who reads meanwhile sees the old pages or the new ones, since the system swaps them in one step; nobody may
+// write. False where the system has no room.
+bool to_huge_pages(uintptr_t data, int64_t count) {
+    constexpr int64_t HUGE = 1 << 21;
+    const auto room = static_cast<uint8_t*>(
+        mmap(nullptr, count + HUGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    if (room == MAP_FAILED) return false;
+    const int64_t before = -reinterpret_cast<intptr_t>(room) & (HUGE - 1);
+    uint8_t* const fresh = room + before;
+    madvise(fresh, count, MADV_HUGEPAGE);
+    std::memcpy(fresh, at<const uint8_t>(data), count);
+    const bool moved = mremap(fresh, count, count, MREMAP_MAYMOVE | MREMAP_FIXED, at<void>(data)) != MAP_FAILED;
+    if (before) munmap(room, before);
+    munmap(moved ? fresh + count : fresh, moved ? HUGE - before : count + HUGE - before);
+    return moved;
 }
+#else
+bool to_huge_pages(uintptr_t, int64_t) { return false; }
+#endif
 
 }  // namespace
 
 void bind_load(nanobind::module_& m) {
     m.def("checksum", &checksum, Unlocked());
-    m.def("read_file", &read_file, Unlocked());
+    m.def("to_huge_pages", &to_huge_pages, Unlocked());
 }
 
 }  // namespace coderv2
