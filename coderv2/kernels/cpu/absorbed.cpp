@@ -2,10 +2,11 @@
 //
 // A token's keys are taken in spans of 256, counted from its sequence's start, and put together in an order that depends on
 // how many there are, so that its bits depend on its own keys only: not on its neighbours, nor on how its sequence was cut
-// into chunks. What a span gives depends on the cache's numbers: `PlainSpan`, `Int8Span`.
+// into chunks. What a span gives depends on the cache's numbers: `PlainSpan`, `Int8Span`, `Float8Span`.
 #include <cmath>
 
 #include "bind.h"
+#include "float8_span.h"
 #include "int8_span.h"
 #include "latents.h"
 #include "operations.h"
@@ -189,6 +190,8 @@ void mla_decode(uintptr_t q_latent, uintptr_t q_rope, uintptr_t latent, uintptr_
         case Latents::f32: return decode(std::type_identity<PlainSpan<Float32>>());
         case Latents::bf16: return decode(std::type_identity<PlainSpan<Bfloat16>>());
         case Latents::int8: return decode(std::type_identity<Int8Span>());
+        case Latents::e4m3: return decode(std::type_identity<Float8Span<E4m3>>());
+        case Latents::e5m2: return decode(std::type_identity<Float8Span<E5m2>>());
     }
 }
 
