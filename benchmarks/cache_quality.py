@@ -11,6 +11,7 @@ from torch import Tensor
 
 from benchmarks.held_out import divergence, prompts
 from benchmarks.record import record
+from coderv2.kernels.latents import KINDS
 from coderv2.model.batch import Batch
 from coderv2.model.cache import LatentCache, bytes_per_token
 from coderv2.model.loading import open_model
@@ -39,7 +40,7 @@ def main() -> None:
     with torch.inference_mode():
         exact = [chunked(model, ids, torch.float32) for ids in texts]
         rows: list[dict[str, Any]] = []
-        for dtype in (torch.bfloat16, torch.int8):
+        for dtype in KINDS[1:]:
             kl, same = divergence(exact, [chunked(model, ids, dtype) for ids in texts])
             name = str(dtype).removeprefix("torch.")
             size = bytes_per_token(model.config, dtype)

@@ -1,14 +1,17 @@
 """Same file, next-token KL: ours and llama.cpp's run of each type, both against llama.cpp's own BF16 run.
 
 The bundled model, exported by us, and quantised by llama.cpp's quantiser into the types that we only read. The text is
-held out: files of the standard library, which the model was not trained on. Differences are paired token by token;
-their standard error is that of means of 32 neighbours, since neighbouring tokens share their luck. A second run of ours
-multiplies attention in float32, as llama.cpp does here, where the first multiplies in bfloat16. Not among
-`python -m benchmarks`, since it needs llama-cpp-python (`make .venv/installed-llama-cpp`):
-`python -m benchmarks.gguf_quality`.
+held out (`held_out`). Differences are paired token by token; their standard error is that of means of 32 neighbours,
+since neighbouring tokens share their luck. A second run of ours multiplies all of attention in float32, as llama.cpp
+does here, where the first multiplies weights and values in bfloat16. Not among `python -m benchmarks`, since it needs
+llama-cpp-python (`make .venv/installed-llama-cpp`):
+
+    python -m benchmarks.gguf_quality [PIECES OF 512 TOKENS [TYPE…]]
 """
 
+import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.held_out import prompts
+from benchmarks.held_out import TEXTS, TOKENS, prompts
 from benchmarks.peer_llama_cpp import LlamaCpp, quantise
 from benchmarks.record import record
 from coderv2.kernels.ops import Ops
@@ -52,29 +55,31 @@ class WideAttention(Ops):
         return out_THV
 
 
-def ours(path: Path, prompts: list[list[int]], ops: type[Ops] = Ops) -> list[Tensor]:
-    """Log-probabilities [T, W] of each prompt."""
+Runs = dict[str, Callable[[list[int]], Tensor]]
+"""Who answers, and how: log-probabilities [T, W] after each token of a prompt."""
+
+
+def runs(path: Path, peer: LlamaCpp) -> Runs:
+    """One file in llama.cpp, in ours, and in ours with attention in float32."""
     model = gguf.load(path)
-    with torch.inference_mode():
-        return [model(replace(Batch.packed([ids]), computed_by=ops)).log_softmax(-1) for ids in prompts]
+
+    def ours(ids: list[int], ops: type[Ops]) -> Tensor:
+        with torch.inference_mode():
+            logits_TW: Tensor = model(replace(Batch.packed([ids]), computed_by=ops))
+        return logits_TW.log_softmax(-1)
+
+    return {
+        "llama.cpp": lambda ids: peer.logits(ids).log_softmax(-1),
+        "ours": lambda ids: ours(ids, Ops),
+        "float32 attention": lambda ids: ours(ids, WideAttention),
+    }
 
 
-def theirs(path: Path, prompts: list[list[int]]) -> list[Tensor]:
-    """The same by llama.cpp."""
-    with LlamaCpp(path) as peer:
-        return [peer.logits(ids).log_softmax(-1) for ids in prompts]
-
-
-def divergences(reference: list[Tensor], other: list[Tensor]) -> Tensor:
-    """KL of the next token after each, in nats."""
-    pairs = ((p.double(), q.double()) for p, q in zip(reference, other, strict=True))
-    return torch.cat([(p.exp() * (p - q)).sum(-1) for p, q in pairs])
-
-
-def same_first(reference: list[Tensor], other: list[Tensor]) -> float:
-    """How often the likeliest token is the same, in percent."""
-    pairs = zip(reference, other, strict=True)
-    return 100 * torch.cat([p.argmax(-1) == q.argmax(-1) for p, q in pairs]).double().mean().item()
+def divergence(p_TW: Tensor, q_TW: Tensor) -> Tensor:
+    """KL of the next token after each, in nats, and whether the likeliest token is the same, [T, 2]."""
+    p_TW, q_TW = p_TW.double(), q_TW.double()
+    same_T = p_TW.argmax(-1) == q_TW.argmax(-1)
+    return torch.stack(((p_TW.exp() * (p_TW - q_TW)).sum(-1), same_T.double()), -1)
 
 
 def excess(mine_T: Tensor, peer_T: Tensor) -> tuple[float, float]:
@@ -83,10 +88,18 @@ def excess(mine_T: Tensor, peer_T: Tensor) -> tuple[float, float]:
     return means.mean().item(), means.std().item() / len(means) ** 0.5
 
 
-def compared(path: Path, texts: list[list[int]], reference: list[Tensor]) -> dict[str, Any]:
-    """One file in all three runs."""
-    runs = [theirs(path, texts), ours(path, texts), ours(path, texts, WideAttention)]
-    peer_T, mine_T, wide_T = (divergences(reference, run) for run in runs)
+def compared(path: Path, texts: list[list[int]], plain: Path) -> dict[str, Any]:
+    """One file in all runs, beside llama.cpp's run of the `plain` one."""
+    with LlamaCpp(plain) as exact, LlamaCpp(path) as peer:
+        answers = runs(path, peer)
+        found = {name: torch.empty(len(texts), TOKENS, 2, dtype=torch.double) for name in answers}
+        for i, ids in enumerate(texts):
+            reference_TW = exact.logits(ids).log_softmax(-1)
+            for name, answer in answers.items():
+                found[name][i] = divergence(reference_TW, answer(ids))
+    (peer_T, peer_same), (mine_T, mine_same), (wide_T, _) = (
+        (rows_NT2[..., 0].flatten(), 100 * rows_NT2[..., 1].mean().item()) for rows_NT2 in found.values()
+    )
     (more, error), (wide_more, wide_error) = (excess(run_T, peer_T) for run_T in (mine_T, wide_T))
     return {
         "KL llama.cpp": peer_T.mean().item(),
@@ -95,20 +108,19 @@ def compared(path: Path, texts: list[list[int]], reference: list[Tensor]) -> dic
         "standard error": error,
         "float32 attention more": wide_more,
         "its standard error": wide_error,
-        "same token llama.cpp %": same_first(reference, runs[0]),
-        "same token ours %": same_first(reference, runs[1]),
+        "same token llama.cpp %": peer_same,
+        "same token ours %": mine_same,
     }
 
 
-def main() -> None:
-    """One line a type."""
-    texts = prompts(Tokenizer.from_folder(bundled_model()))
+def main(count: int, names: Sequence[str]) -> None:
+    """One line a type, on so many pieces of text."""
+    texts = prompts(Tokenizer.from_folder(bundled_model()), count)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder, "bf16.gguf")
         export(bundled_model(), plain, FILE_TYPES["bf16"], name="bundled")
-        reference = theirs(plain, texts)
-        for name in [*FILE_TYPES, *READ_ONLY]:
+        for name in names:
             path = Path(folder, f"{name}.gguf")
             if name in FILE_TYPES:
                 export(bundled_model(), path, FILE_TYPES[name], name="bundled")
@@ -119,11 +131,13 @@ def main() -> None:
                     "file": name,
                     "written by": "us" if name in FILE_TYPES else "llama.cpp",
                     "MB": path.stat().st_size / 1e6,
-                    **compared(path, texts, reference),
+                    "tokens": sum(map(len, texts)),
+                    **compared(path, texts, plain),
                 }
             )
     record("gguf_quality", rows, ("torch", "llama-cpp-python", "gguf"))
 
 
 if __name__ == "__main__":
-    main()
+    count, *types = sys.argv[1:] or [str(TEXTS)]
+    main(int(count), types or [*FILE_TYPES, *READ_ONLY])

@@ -1,38 +1,38 @@
-"""Held-out text: files of the standard library, not among the training data; and how two models differ on it."""
+"""Held-out text: what the bundled model was not trained on; and how two models differ on it."""
 
-import sysconfig
-from pathlib import Path
+import hashlib
+import re
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
+from coderv2.data import read
 from coderv2.text.tokenizer import Tokenizer
+from recipes.bundled import HELD_OUT
 
-TEXTS = (
-    "bisect.py",
-    "heapq.py",
-    "textwrap.py",
-    "queue.py",
-    "shlex.py",
-    "fnmatch.py",
-    "csv.py",
-    "colorsys.py",
-    "argparse.py",
-    "ast.py",
-    "base64.py",
-    "calendar.py",
-    "codecs.py",
-    "configparser.py",
-    "copy.py",
-    "dataclasses.py",
-)
+PACKAGES = ("click", "starlette", "httpx", "h11", "jinja2")
 TOKENS = 512
+TEXTS = 16
 
 
-def prompts(tokenizer: Tokenizer) -> list[list[int]]:
-    """The first tokens of each file."""
-    library = Path(sysconfig.get_paths()["stdlib"])
-    return [tokenizer.encode((library / name).read_text("utf-8"), bos=True)[:TOKENS] for name in TEXTS]
+def prompts(tokenizer: Tokenizer, count: int = TEXTS) -> list[list[int]]:
+    """`count` pieces of `TOKENS` tokens, BOS first, of files that the recipe held out; the first few are a mixture."""
+    pieces = sorted(_pieces(tokenizer), key=lambda piece: hashlib.sha256(repr(piece).encode()).digest())
+    if len(pieces) < count:
+        raise ValueError(
+            f"{len(pieces)} pieces of {TOKENS} tokens are held out on this machine, {count} wanted"
+        )
+    return pieces[:count]
+
+
+def _pieces(tokenizer: Tokenizer) -> Iterator[list[int]]:
+    held_out = re.compile("|".join(HELD_OUT))
+    for document in (*read.standard_library(), *read.packages(PACKAGES)):
+        if held_out.search(document.id):
+            ids = tokenizer.encode(document.text)
+            for first in range(0, len(ids) - TOKENS + 2, TOKENS - 1):
+                yield [tokenizer.bos_id, *ids[first : first + TOKENS - 1]]
 
 
 def divergence(reference: list[Tensor], other: list[Tensor]) -> tuple[float, float]:

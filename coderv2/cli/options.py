@@ -32,8 +32,8 @@ kv_cache_dtype: Decorator[Any] = click.option(
     type=click.Choice(CACHE_DTYPES),
     default="auto",
     show_default=True,
-    help="Number format of the cache: int8 (CPU) or fp8 (GPU) takes half the memory of bfloat16, and reading a long "
-    "context half the time.",
+    help="Number format of the cache: int8 (CPU) and fp8 take half the memory of bfloat16, and half the time for "
+    "reading a long context; fp8 does the latter on a GPU only.",
 )
 
 _PLACING = (

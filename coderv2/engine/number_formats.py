@@ -14,10 +14,8 @@ _DTYPES = {
 }
 
 
-_BYTES = {
-    "cuda": {"fp8": torch.float8_e4m3fn, "fp8_e4m3": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2},
-    "cpu": {"int8": torch.int8},
-}
+_FP8 = {"fp8": torch.float8_e4m3fn, "fp8_e4m3": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2}
+_BYTES = {"cuda": _FP8, "cpu": {"int8": torch.int8, **_FP8}}
 """Caches of one byte a number, and where they can be."""
 
 

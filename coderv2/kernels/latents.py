@@ -7,7 +7,7 @@ An int8 row holds its numbers, filled up with zeros to fours, then what a step i
 import torch
 from torch import Tensor
 
-KINDS = (torch.float32, torch.bfloat16, torch.int8)
+KINDS = (torch.float32, torch.bfloat16, torch.int8, torch.float8_e4m3fn, torch.float8_e5m2)
 """As the CPU kernels number them."""
 _MOST = 127
 _TRAILER = 8

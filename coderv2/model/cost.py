@@ -75,7 +75,7 @@ class Cost:
         embedding = getattr(model, "embed_tokens")  # noqa: B009
         self._row_bytes = _bytes(embedding) / config.vocab_size
         self._cache_bytes = bytes_per_token(config, cache_dtype)
-        self._attention = {torch.bfloat16: "bf16", torch.int8: "int8"}.get(cache_dtype, "fp32")
+        self._attention = {torch.float32: "fp32", torch.int8: "int8"}.get(cache_dtype, "bf16")
 
     @property
     def expert_bytes(self) -> int:

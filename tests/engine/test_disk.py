@@ -11,6 +11,7 @@ from coderv2.engine.disk import DiskTier, fingerprint
 from coderv2.engine.engine import Engine, EngineSettings
 from coderv2.engine.llm import LLM
 from coderv2.errors import InvalidValue
+from coderv2.kernels.latents import KINDS, stored
 from coderv2.model.cache import LatentCache
 from coderv2.model.weights import published_tensors
 from tests.engine.fakes import FakeModel, answer, continuation, fake_engine, greedy, run
@@ -30,7 +31,7 @@ def cache(seed: int = 0, dtype: torch.dtype = torch.float32) -> LatentCache:
         if dtype == torch.int8:
             part.random_(-128, 128, generator=generator)
         else:
-            part.normal_(generator=generator)
+            part[:] = stored(torch.randn(part.shape, generator=generator), dtype)
     return made
 
 
@@ -48,7 +49,7 @@ def served(engine: Engine, ids: list[int] | None = None) -> tuple[list[int], int
     return answer(deltas, name), deltas[-1].num_cached_tokens
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
+@pytest.mark.parametrize("dtype", KINDS)
 def test_a_saved_page_comes_back_bit_by_bit(dtype: torch.dtype, tmp_path: Path) -> None:
     first, second = cache(dtype=dtype), cache(seed=1, dtype=dtype)
     DiskTier(tmp_path, MODEL, first, 1 << 20).save(A, 2)

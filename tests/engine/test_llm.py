@@ -280,11 +280,14 @@ def test_sizes_by_vllms_names_reach_the_engine(tiny_checkpoint: Path) -> None:
     assert quiet(llm, "x")[0].finished
 
 
-def test_an_answer_over_an_int8_cache_is_much_like_the_exact_one() -> None:
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("int8", torch.int8), ("fp8_e4m3", torch.float8_e4m3fn), ("fp8", torch.float8_e4m3fn)]
+)
+def test_an_answer_over_a_cache_of_bytes_is_much_like_the_exact_one(name: str, dtype: torch.dtype) -> None:
     exact, rounded = (
-        LLM(kv_cache_dtype=name, max_model_len=512, max_num_seqs=1) for name in ("float32", "int8")
+        LLM(kv_cache_dtype=kind, max_model_len=512, max_num_seqs=1) for kind in ("float32", name)
     )
-    assert rounded.engine.settings.cache_dtype == torch.int8
+    assert rounded.engine.settings.cache_dtype == dtype
     prompt, params = "def add(a, b):\n    return", SamplingParams(max_tokens=8, temperature=0, logprobs=1)
     ours, theirs = (llm.generate(prompt, params, use_tqdm=False)[0].outputs[0] for llm in (rounded, exact))
     assert ours.text == theirs.text
@@ -306,7 +309,7 @@ def test_another_tokenizer_folder_may_be_given(tiny_checkpoint: Path, tmp_path: 
         ("dtype", "float16"),
         ("dtype", torch.float16),
         ("dtype", "int3"),
-        ("kv_cache_dtype", "fp8_e5m2"),
+        ("kv_cache_dtype", "fp8_ds_mla"),
         ("gpu_memory_utilization", 0.9),
         ("enable_lora", True),
         ("swap_space", 4),

@@ -100,8 +100,14 @@ class Paged:
             pages[page, places] = latents.stored(nothing, pages.dtype)
 
 
-BOUNDS = {torch.float32: EXACT, torch.bfloat16: ROUNDED, torch.int8: IN_BYTES}
-caches = pytest.mark.parametrize("dtype", BOUNDS, ids=["f32", "bf16", "int8"])
+BOUNDS = {
+    torch.float32: EXACT,
+    torch.bfloat16: ROUNDED,
+    torch.int8: IN_BYTES,
+    torch.float8_e4m3fn: ROUNDED,
+    torch.float8_e5m2: ROUNDED,
+}
+caches = pytest.mark.parametrize("dtype", BOUNDS, ids=["f32", "bf16", "int8", "e4m3", "e5m2"])
 sequences = st.lists(
     st.tuples(st.integers(1, 6), st.one_of(st.integers(0, 40), st.sampled_from(SPAN_EDGES))),
     min_size=1,

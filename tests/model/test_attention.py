@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from coderv2.kernels.cpu import kernels
+from coderv2.kernels.latents import KINDS
 from coderv2.model import attention
 from coderv2.model.batch import Batch
 from coderv2.model.cache import LatentCache
@@ -27,7 +28,7 @@ def _logits(model: Transformer, dtype: torch.dtype) -> torch.Tensor:
 @pytest.mark.parametrize(
     "packed", [False, pytest.param(True, marks=pytest.mark.skipif(kernels is None, reason="no kernels"))]
 )
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
+@pytest.mark.parametrize("dtype", KINDS)
 def test_pieces_of_a_context_give_the_logits_of_the_whole(
     packed: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from coderv2.kernels.latents import stored, widened
+from coderv2.kernels.latents import KINDS, stored, widened
 from coderv2.model.cache import LatentCache, bytes_per_token
 from tests.tiny import tiny_config
 
@@ -31,7 +31,7 @@ def test_an_int8_cache_takes_half_of_bfloat16_and_its_rows_scales() -> None:
     assert cache.latent_LPSC.nbytes + cache.k_rope_LPSR.nbytes == 8 * bytes_per_token(config, torch.int8)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
+@pytest.mark.parametrize("dtype", KINDS)
 def test_a_move_copies_latents_and_turns_keys(dtype: torch.dtype) -> None:
     config = tiny_config()
     cache = LatentCache(config, 4, 4, dtype)

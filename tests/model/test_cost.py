@@ -1,6 +1,7 @@
 """Bytes and multiply-adds by hand, for a model small enough to count."""
 
 import pytest
+import torch
 
 from coderv2.model.cost import Cost, Work
 from coderv2.model.pack import pack_model
@@ -37,6 +38,13 @@ def test_packed_weights_count_as_they_are_stored_and_multiplied() -> None:
     work = cost.step(4, 0).multiply_adds
     assert work["int8"] == pytest.approx(4 * (ALWAYS - NORMS + W * D + 2 * K * EXPERT))
     assert work["bf16"] == 4 * 3 * H * (2 * C + R)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_a_cache_in_fp8_is_read_as_bytes_and_multiplied_in_bfloat16(dtype: torch.dtype) -> None:
+    narrow, wide = (Cost(tiny_model(CONFIG), kind).step(1, 100) for kind in (dtype, torch.bfloat16))
+    assert wide.bytes - narrow.bytes == pytest.approx(100 * 3 * (C + R))
+    assert narrow.multiply_adds == wide.multiply_adds
 
 
 def test_seconds_are_those_of_reading_and_of_all_arithmetic() -> None:

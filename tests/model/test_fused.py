@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from coderv2.kernels.cpu import kernels
+from coderv2.kernels.latents import KINDS
 from coderv2.kernels.ops import InvariantOps, Ops
 from coderv2.model import fused
 from coderv2.model.batch import Batch
@@ -56,7 +57,7 @@ def _steps(model: Transformer, dtype: torch.dtype, **how: Any) -> list[Tensor]:
 
 @shapes
 @pytest.mark.parametrize("format_name", ["f32", "bf16", "int8", "int4"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
+@pytest.mark.parametrize("dtype", KINDS)
 def test_bits_are_those_of_one_operation_after_another(
     shape: str, format_name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:

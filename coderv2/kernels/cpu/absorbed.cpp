@@ -2,10 +2,12 @@
 //
 // A token's keys are taken in spans of 256, counted from its sequence's start, and put together in an order that depends on
 // how many there are, so that its bits depend on its own keys only: not on its neighbours, nor on how its sequence was cut
-// into chunks. What a span gives depends on the cache's numbers: `PlainSpan` or `WideSpan`, `Int8Span`.
+// into chunks. What a span gives depends on the cache's numbers and on what the processor multiplies: `Int8Span`,
+// `PlainSpan`, `WideSpan`, `Float8Span`.
 #include <cmath>
 
 #include "bind.h"
+#include "float8_span.h"
 #include "int8_span.h"
 #include "latents.h"
 #include "operations.h"
@@ -170,6 +172,9 @@ private:
     std::vector<float> partials_;
 };
 
+using Float32Span = std::conditional_t<MULTIPLIES_BF16, PlainSpan<Float32>, WideSpan<StoredFloat32>>;
+using Bfloat16Span = std::conditional_t<MULTIPLIES_BF16, PlainSpan<Bfloat16>, WideSpan<StoredBfloat16>>;
+
 }  // namespace
 
 // q_latent [T, H, C], q_rope [T, H, R], out [T, H, C] in float32; pages [P, S, …] of latents and of keys, see `latents.h`.
@@ -186,12 +191,12 @@ void mla_decode(uintptr_t q_latent, uintptr_t q_rope, uintptr_t latent, uintptr_
                 }
         absorbed.run(at<const float>(q_latent), at<const float>(q_rope), at<float>(out));
     };
-    using Float32Span = std::conditional_t<MULTIPLIES_BF16, PlainSpan<Float32>, WideSpan<StoredFloat32>>;
-    using Bfloat16Span = std::conditional_t<MULTIPLIES_BF16, PlainSpan<Bfloat16>, WideSpan<StoredBfloat16>>;
     switch (latents_of(kind)) {
         case Latents::f32: return decode(std::type_identity<Float32Span>());
         case Latents::bf16: return decode(std::type_identity<Bfloat16Span>());
         case Latents::int8: return decode(std::type_identity<Int8Span>());
+        case Latents::e4m3: return decode(std::type_identity<Float8Span<E4m3, Bfloat16Span>>());
+        case Latents::e5m2: return decode(std::type_identity<Float8Span<E5m2, Bfloat16Span>>());
     }
 }
 

@@ -5,10 +5,10 @@
 
 namespace coderv2 {
 
-enum class Latents { f32, bf16, int8 };
+enum class Latents { f32, bf16, int8, e4m3, e5m2 };
 
 inline Latents latents_of(int kind) {
-    if (kind < 0 || kind > 2) throw std::invalid_argument("no such kind of cache");
+    if (kind < 0 || kind > 4) throw std::invalid_argument("no such kind of cache");
     return static_cast<Latents>(kind);
 }
 

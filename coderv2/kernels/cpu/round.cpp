@@ -7,6 +7,7 @@
 
 #include "bind.h"
 #include "float16.h"
+#include "float8.h"
 #include "layout.h"
 #include "pool.h"
 
@@ -17,14 +18,6 @@ namespace {
 struct Wide {
     alignas(64) float x[ROWS][SUPER];
 };
-
-// To nearest, ties to even; e4m3's largest is 448, and nothing larger comes here.
-uint8_t float_to_e4m3(float f) {
-    const uint32_t bits = std::bit_cast<uint32_t>(f), magnitude = bits & 0x7fffffffu;
-    const auto sign = static_cast<uint8_t>(bits >> 24 & 0x80u);
-    if (magnitude < 0x3c800000u) return sign | static_cast<uint8_t>(std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) + 0x1p14f) - 0x46800000u);
-    return sign | static_cast<uint8_t>((magnitude - 0x3c000000u + 0x7ffffu + (magnitude >> 20 & 1u)) >> 20);
-}
 
 // Of the magnitudes, compared as whole numbers, since these a compiler may compare in any order.
 float largest(const float* x, int count) {
@@ -97,7 +90,7 @@ uint8_t* write_fp8(const Wide& wide, int count, uint8_t* to) {
         for (int r = 0; r < ROWS; ++r) {
             const float scale = largest(&wide.x[r][first], width) / 448.0f, by = std::max(scale, 1e-30f);
             std::memcpy(to + 4 * r, &scale, 4);
-            for (int i = 0; i < width; ++i) to[64 + i / 4 * 64 + 4 * r + i % 4] = float_to_e4m3(wide.x[r][first + i] / by);
+            for (int i = 0; i < width; ++i) to[64 + i / 4 * 64 + 4 * r + i % 4] = to_float8<E4m3>(wide.x[r][first + i] / by);
         }
         to += 64 + ROWS * width;
     }

@@ -1,10 +1,12 @@
 // What stands between the products: norms, rotation, and the cache's new rows. A row each, on the caller's thread: a decode
 // step has a few of them, and a prompt's are little beside its products.
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
 
 #include "bind.h"
+#include "float8.h"
 #include "int8_span.h"
 #include "latents.h"
 #include "operations.h"
@@ -24,7 +26,41 @@ void each_row(int64_t rows, const Work& work) {
 }
 
 int64_t row_bytes(Latents kind, int64_t width) {
-    return kind == Latents::int8 ? int8_row_bytes(width) : kind == Latents::bf16 ? 2 * width : 4 * width;
+    switch (kind) {
+        case Latents::f32: return 4 * width;
+        case Latents::bf16: return 2 * width;
+        case Latents::int8: return int8_row_bytes(width);
+        default: return width;
+    }
+}
+
+void store_row(Latents kind, const float* x, int64_t width, uint8_t* to) {
+    switch (kind) {
+        case Latents::f32: std::memcpy(to, x, width * sizeof(float)); break;
+        case Latents::bf16: to_bf16(x, width, reinterpret_cast<uint16_t*>(to)); break;
+        case Latents::int8: store_int8_row(x, width, to); break;
+        case Latents::e4m3: std::transform(x, x + width, to, to_float8<E4m3>); break;
+        case Latents::e5m2: std::transform(x, x + width, to, to_float8<E5m2>); break;
+    }
+}
+
+float widened(uint16_t number) { return std::bit_cast<float>(static_cast<uint32_t>(number) << 16); }
+
+void load_row(Latents kind, const uint8_t* from, int64_t width, float* out) {
+    const auto each = [&](auto number) {
+        for (int64_t c = 0; c < width; ++c) out[c] = number(c);
+    };
+    switch (kind) {
+        case Latents::f32: std::memcpy(out, from, width * sizeof(float)); break;
+        case Latents::bf16: each([&](int64_t c) { return widened(reinterpret_cast<const uint16_t*>(from)[c]); }); break;
+        case Latents::int8:
+            each([&, step = Trailer::of(from, width).step](int64_t c) {
+                return step * static_cast<float>(static_cast<int8_t>(from[c]));
+            });
+            break;
+        case Latents::e4m3: each([&](int64_t c) { return widened(WIDENED<E4m3>[from[c]]); }); break;
+        case Latents::e5m2: each([&](int64_t c) { return widened(WIDENED<E5m2>[from[c]]); }); break;
+    }
 }
 
 }  // namespace
@@ -68,10 +104,7 @@ void cache_write(uintptr_t x_at, int64_t T, int64_t width, int64_t stride, uintp
     const Latents kind = latents_of(number);
     each_row(T, [&](int64_t t) {
         const float* x = at<const float>(x_at) + t * stride;
-        uint8_t* to = at<uint8_t>(cache) + at<const int64_t>(slots)[t] * row_bytes(kind, width);
-        if (kind == Latents::int8) store_int8_row(x, width, to);
-        else if (kind == Latents::bf16) to_bf16(x, width, reinterpret_cast<uint16_t*>(to));
-        else std::memcpy(to, x, width * sizeof(float));
+        store_row(kind, x, width, at<uint8_t>(cache) + at<const int64_t>(slots)[t] * row_bytes(kind, width));
     });
 }
 
@@ -82,16 +115,7 @@ void cache_read(uintptr_t cache, int number, uintptr_t slots, int64_t S, int64_t
     const Latents kind = latents_of(number);
     each_row(S, [&](int64_t i) {
         const uint8_t* from = at<const uint8_t>(cache) + at<const int64_t>(slots)[i] * row_bytes(kind, width);
-        float* out = at<float>(out_at) + i * width;
-        if (kind == Latents::f32) {
-            std::memcpy(out, from, width * sizeof(float));
-        } else if (kind == Latents::bf16) {
-            const auto* numbers = reinterpret_cast<const uint16_t*>(from);
-            for (int64_t c = 0; c < width; ++c) out[c] = std::bit_cast<float>(static_cast<uint32_t>(numbers[c]) << 16);
-        } else {
-            const float step = Trailer::of(from, width).step;
-            for (int64_t c = 0; c < width; ++c) out[c] = step * static_cast<float>(static_cast<int8_t>(from[c]));
-        }
+        load_row(kind, from, width, at<float>(out_at) + i * width);
     });
 }
 
