@@ -92,8 +92,10 @@ class Engine:
         dtype = settings.cache_dtype or model.cache_dtype
         pages = page_count(config, settings, dtype, model.device)
         self.max_model_len = longest_context(config, settings, pages * settings.page_size)
-        recorder = (recorder or recorder_for(model.device)) if settings.graphs else None
-        if recorder is not None and (reason := _unrecordable(model, settings, ranks)):
+        if recorder is None:
+            recorder = recorder_for(model.device) if ranks is None else ranks.recorder()
+        recorder = recorder if settings.graphs else None
+        if recorder is not None and (reason := _unrecordable(model, settings)):
             logger.info("decode steps are not recorded as graphs: %s", reason)
             recorder = None
         make_cache = LatentCache if ranks is None else ranks.cache
@@ -104,8 +106,9 @@ class Engine:
         if recorder is not None:
             longest = min(-(-self.max_model_len // settings.page_size), pages)
             most = settings.max_running
+            make_steps = Steps if ranks is None else ranks.steps
             graphs = DecodeGraphs(
-                Steps(model, cache, most=most, pages=longest, recorder=recorder),
+                make_steps(model, cache, most=most, pages=longest, recorder=recorder),
                 most=most,
                 page_size=settings.page_size,
                 nobody=pages,
@@ -363,9 +366,7 @@ def _check_ranks(settings: EngineSettings) -> None:
         )
 
 
-def _unrecordable(model: Model, settings: EngineSettings, ranks: Ranks | None) -> str | None:
-    if ranks is not None:
-        return "several ranks"
+def _unrecordable(model: Model, settings: EngineSettings) -> str | None:
     if settings.deterministic:
         return "deterministic"
     return "experts in RAM" if isinstance(model, Transformer) and not model.recordable else None

@@ -1,7 +1,9 @@
 """Other ranks follow the first: processes that each hold a part of the model, and do what the first one does.
 
 The first rank is the process that serves; it tells the others every forward pass and every change of the cache, since
-each has the whole latent cache. Then all meet in the sums of `model.parallel`. Nobody can go on without the others:
+each has the whole latent cache. Then all meet in the sums of `model.parallel`. Decode steps are recorded on each rank,
+the sums in them, and repeated by all in the same order; every rank has all logits, bit for bit, and the same rules, so
+each draws the same tokens for itself. Nobody can go on without the others:
 when a process dies, `failure` says why, waiting sums are broken off, and `on_failure` is called so that a server can
 leave; what has not left some seconds later is ended. Nothing waits for ever.
 """
@@ -14,8 +16,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
@@ -27,6 +29,8 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 from coderv2 import paths
+from coderv2.engine.recording import Recorder, recorder_for
+from coderv2.engine.steps import Given, Model, Started, Steps
 from coderv2.errors import BadCheckpoint, CoderV2Error, EngineStopped, InvalidValue, Unsupported
 from coderv2.kernels.scaled import Kind
 from coderv2.log import logger
@@ -56,6 +60,8 @@ class Opening:
     """cpu, or cuda: then rank r takes the r-th GPU."""
     scaled: Kind | None
     port: int
+    recorder: Callable[[torch.device], Recorder | None] = recorder_for
+    """How a rank records decode steps on its device, if at all."""
 
     def open(self, rank: int) -> Transformer:
         """Joins the others, which waits for all of them, and loads."""
@@ -93,6 +99,7 @@ class Ranks:
         device: str = "cpu",
         scaled: Kind | None = None,
         on_failure: Callable[[], object] = lambda: None,
+        recorder: Callable[[torch.device], Recorder | None] = recorder_for,
     ) -> None:
         """Starts the others and loads all parts. Unsupported or InvalidValue for what cannot be cut or is not there."""
         split = replace(split, grain=grain(folder))
@@ -100,7 +107,8 @@ class Ranks:
         self.failure: str | None = None
         self.on_failure = on_failure
         self._stopping = False
-        self._opening = opening = Opening(folder, split, dtype, device, scaled, _free_port())
+        self._steps: Steps | None = None
+        self._opening = opening = Opening(folder, split, dtype, device, scaled, _free_port(), recorder)
         self._orders, self._processes = _start(opening)
         threading.Thread(target=self._watch, name="coderv2-ranks", daemon=True).start()
         atexit.register(self.stop)
@@ -155,6 +163,16 @@ class Ranks:
             except OSError:
                 raise self.stopped() from None
 
+    @contextmanager
+    def lockstep(self) -> Iterator[None]:
+        """Around what all ranks do together: where it fails here the others wait in sums, so it ends everything."""
+        try:
+            yield
+        except EngineStopped:
+            raise
+        except Exception as error:
+            raise self.stopped(f"the first rank failed: {error!r}") from error
+
     def stopped(self, why: object = "another rank is gone") -> EngineStopped:
         """The error that a pass ends with; waits a moment for the true reason, which a process's end brings."""
         deadline = time.monotonic() + REASON_SECONDS
@@ -169,11 +187,26 @@ class Ranks:
         self.tell("make_cache", config, pages, page_size, dtype)
         return MirroredCache(self, config, pages, page_size, dtype, device)
 
+    def recorder(self) -> Recorder | None:
+        """How the first rank records decode steps; the others do it the same way."""
+        return self._opening.recorder(self.model.device)
+
+    def steps(
+        self, model: Model, cache: LatentCache, *, most: int, pages: int, recorder: Recorder
+    ) -> "MirroredSteps":
+        """Decode steps that every rank records and repeats, over the caches that are there."""
+        self.tell("make_steps", most, pages)
+        steps = MirroredSteps(self, model, cache, most=most, pages=pages, recorder=recorder)
+        self._steps = steps
+        return steps
+
     def stop(self) -> None:
         """Ends the others; again: nothing happens."""
         if self._stopping:
             return
         self._stopping = True
+        if self._steps is not None:
+            self._steps.forget()  # NCCL waits for graphs that hold its sums before it lets a group go
         for orders in self._orders:
             with suppress(OSError):
                 orders.send(None)
@@ -229,6 +262,19 @@ class MirroredCache(LatentCache):
         super().move(source, old, target, new)
 
 
+class MirroredSteps(Steps):
+    """Steps that are started on all ranks, in the same order."""
+
+    def __init__(self, ranks: Ranks, *parts: Any, **sizes: Any) -> None:
+        super().__init__(*parts, **sizes)
+        self._ranks = ranks
+
+    def start(self, given: Given) -> Started:
+        """Everywhere."""
+        self._ranks.tell("start", given)
+        return super().start(given)
+
+
 class Follower:
     """What another rank does when it is told."""
 
@@ -236,6 +282,7 @@ class Follower:
         self._rank, self._opening, self._answer = rank, opening, answer
         self._model = opening.open(rank)
         self._next: Transformer | None = None
+        self._steps: Steps | None = None
 
     def prepare(self, folder: Path) -> None:
         """Reads new weights and says whether they are sound."""
@@ -272,6 +319,22 @@ class Follower:
         """As `LatentCache`."""
         self._cache.move(source, old, target, new)
 
+    def make_steps(self, most: int, pages: int) -> None:
+        """As many, over as many pages, as the first rank's."""
+        recorder = self._opening.recorder(self._model.device)
+        assert recorder is not None, "the first rank records steps, but this device cannot"
+        self._steps = Steps(self._model, self._cache, most=most, pages=pages, recorder=recorder)
+
+    def start(self, given: Given) -> None:
+        """A recorded step; what it says, and when, is the first rank's business."""
+        assert self._steps is not None
+        self._steps.start(given)
+
+    def leave(self) -> None:
+        """Lets recorded steps go, for which a group of NCCL's would wait."""
+        if self._steps is not None:
+            self._steps.forget()
+
     def step(self, *step: Any) -> None:
         """One forward pass; its logits are the first rank's business."""
         new_tokens, contexts, page_tables, wanted = step
@@ -298,6 +361,7 @@ def follow(rank: int, opening: Opening, orders: Connection) -> None:
         with suppress(OSError):
             orders.send(f"{type(error).__name__}: {error}")
         raise
+    follower.leave()
     dist.destroy_process_group()
 
 
