@@ -100,6 +100,11 @@ if TYPE_CHECKING:
     help="As --tensor-parallel N, but each has some routed experts whole; not with --engine.",
 )
 @click.option(
+    "--data-parallel-attention",
+    is_flag=True,
+    help="With --tensor-parallel or --expert-parallel N: each has all heads, and sequences and a cache of its own.",
+)
+@click.option(
     "--no-graphs",
     is_flag=True,
     help="On a GPU, run every step anew instead of repeating recorded ones; slower.",
@@ -143,6 +148,7 @@ def serve(
     engine: str,
     tensor_parallel: int,
     expert_parallel: int,
+    data_parallel_attention: bool,
     no_graphs: bool,
     fp8: bool,
     fp8_cache: bool,
@@ -163,6 +169,10 @@ def serve(
     started = None if upstream else engine
     theirs = fp8 or fp8_cache or torch_compile
     _check_here(started)
+    ranks = max(tensor_parallel, expert_parallel)
+    if data_parallel_attention and ranks == 1:
+        why = "--data-parallel-attention goes with --tensor-parallel or --expert-parallel."
+        raise click.UsageError(why, click.get_current_context())
     _check_together(tensor_parallel, expert_parallel, theirs, started, alone=fim_model is None)
     placed = options.placed(values) | {"expert_usage": expert_usage}
     _check_placed(placed, started, alone=fim_model is None)
@@ -181,8 +191,9 @@ def serve(
         "kv_cache_dtype": kv_cache_dtype,
         "max_model_len": max_model_len,
         "cache_dir": cache_dir,
-        "tensor_parallel_size": max(tensor_parallel, expert_parallel),
+        "tensor_parallel_size": ranks,
         "enable_expert_parallel": expert_parallel > 1,
+        "data_parallel_attention": data_parallel_attention,
         "enforce_eager": no_graphs,
         **placed,
     }
@@ -212,6 +223,7 @@ _HERE_ONLY = (
     "kv_cache_dtype",
     "max_queue_seconds",
     "expert_parallel",
+    "data_parallel_attention",
     "no_graphs",
 )
 

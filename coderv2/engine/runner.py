@@ -1,26 +1,21 @@
 """Chunks of sequences to one `Batch` to logits; and the memory that the cache may have."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from coderv2.engine.graphs import DecodeGraphs
 from coderv2.engine.machine import free_bytes
-from coderv2.engine.ranks import Ranks
+from coderv2.engine.ranks import Ranks, Weights
 from coderv2.engine.sampler import Said
 from coderv2.engine.scheduler import Chunk
-from coderv2.errors import Unsupported
 from coderv2.model.batch import Batch
 from coderv2.model.cache import LatentCache, bytes_per_token
 from coderv2.model.config import ModelConfig
 from coderv2.model.weights import Named, update
-
-Weights: TypeAlias = Path | str | Mapping[str, Tensor]
-"""A checkpoint's folder, or tensors by their published names."""
 
 
 class Model(Named, Protocol):
@@ -64,11 +59,7 @@ class Runner:
         if self._graphs is not None:
             self._graphs.drop()
         if self._ranks is not None:
-            if isinstance(source, Mapping):
-                raise Unsupported(
-                    "several ranks take new weights from a folder, of which each reads its own part"
-                )
-            self._ranks.update(Path(source))
+            self._ranks.update(source)
             return
         update(self._model, source)
 

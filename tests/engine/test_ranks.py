@@ -228,7 +228,7 @@ def test_what_is_not_there_is_refused_before_anything_starts(tiny_checkpoint: Pa
     if not torch.cuda.is_available():
         with pytest.raises(InvalidValue, match="2 ranks need as many GPUs; here are 0"):
             Ranks(tiny_checkpoint, Split(size=2), device="cuda")
-    with pytest.raises(Unsupported, match="one engine has one cache"):
+    with pytest.raises(Unsupported, match="by heads, not by tokens"):
         Ranks(tiny_checkpoint, Split(size=2, attention="tokens"))
     with pytest.raises(InvalidValue, match="at least 1, not 0"):
         LLM(tiny_checkpoint, tensor_parallel_size=0)
