@@ -62,6 +62,11 @@ if TYPE_CHECKING:
     "[default: expert_usage.json of the model's folder is read]",
 )
 @click.option(
+    "--move-experts",
+    is_flag=True,
+    help="With experts in RAM: while serving, move the most used to the GPU; all of them then lie in RAM too.",
+)
+@click.option(
     "--fim-model",
     metavar="MODEL",
     help="A second model under the same name, for raw text and holes; MODEL answers conversations.",
@@ -158,6 +163,7 @@ def serve(
     allow_origin: tuple[str, ...],
     verbose: bool,
     expert_usage: Path | None,
+    move_experts: bool,
     **values: Any,
 ) -> None:
     """Serve a model to the clients of OpenAI, DeepSeek, Mistral, Anthropic, Ollama and llama.cpp, until Ctrl-C.
@@ -174,7 +180,7 @@ def serve(
         why = "--data-parallel-attention goes with --tensor-parallel or --expert-parallel."
         raise click.UsageError(why, click.get_current_context())
     _check_together(tensor_parallel, expert_parallel, theirs, started, alone=fim_model is None)
-    placed = options.placed(values) | {"expert_usage": expert_usage}
+    placed = options.placed(values) | {"expert_usage": expert_usage, "move_experts": move_experts}
     _check_placed(placed, started, alone=fim_model is None)
     from coderv2.server.app import create_app
     from coderv2.server.caller import Accounts
@@ -260,13 +266,13 @@ def _check_together(tensor: int, expert: int, theirs: bool, started: str | None,
 
 
 def _check_placed(placed: dict[str, Any], started: str | None, *, alone: bool) -> None:
-    given = [name for name, value in placed.items() if value not in (None, "auto")]
+    given = [name for name, value in placed.items() if value not in (None, "auto", False)]
     names = ", ".join("--" + name.replace("_", "-") for name in given)
     if given and started != "coderv2":
         why = f"{names}: for what is computed here, not for --engine or --upstream."
         raise click.UsageError(why, click.get_current_context())
-    if not alone and {"gpu_memory", "expert_usage"} & set(given):
-        why = "--gpu-memory and --expert-usage are for one model, and --fim-model is a second one."
+    if not alone and {"gpu_memory", "expert_usage", "move_experts"} & set(given):
+        why = "--gpu-memory, --expert-usage and --move-experts are for one model, and --fim-model is a second one."
         raise click.UsageError(why, click.get_current_context())
 
 

@@ -82,11 +82,13 @@ class Engine:
         clock: Callable[[], float] = time.monotonic,
         ranks: Ranks | None = None,
         recorder: Recorder | None = None,
+        between: Callable[[], None] = lambda: None,
     ) -> None:
         """Takes the cache's memory. Raises InvalidValue when the wanted context does not fit it.
 
         `clock` gives seconds, for deadlines and for the order of arrival; `ranks` hold the rest of a model of which
-        `model` is the first's part; `recorder` records decode steps, by default where the device can.
+        `model` is the first's part; `recorder` records decode steps, by default where the device can;
+        `between` is called after every pass.
         """
         self.settings = settings = settings or EngineSettings()
         self.ranks = ranks
@@ -138,7 +140,7 @@ class Engine:
             config, self._pages, max_batch_tokens=budget, draft_tokens=settings.draft_tokens
         )
         self._admission = Admission(config, tokenizer, settings, self.max_model_len)
-        self._clock = clock
+        self._clock, self._between = clock, between
         self._deadlines, self._patience = Deadlines(), Deadlines()
         self._gave_up = 0
         self._requests: dict[str, list[Request]] = {}
@@ -333,6 +335,7 @@ class Engine:
         except Exception as error:  # whatever a model may raise, out of memory included
             logger.exception("a forward pass of %d sequences failed", len(chunks))
             return [self._fail(chunk.request, f"the forward pass failed: {error!r}") for chunk in chunks]
+        self._between()
         for turn in turns:
             self._settle(turn)
         return [turn.delta for turn in turns if turn.delta is not None]

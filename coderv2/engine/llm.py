@@ -110,6 +110,7 @@ class LLM:
         gpu_memory: int | str | None = None,
         experts: offload.Experts = "auto",
         expert_usage: str | Path | None = None,
+        move_experts: bool = False,
         **others: Any,
     ) -> None:
         """Loads `model`: a folder, a hub name, or None for the bundled one; `tokenizer` may come from another.
@@ -124,7 +125,8 @@ class LLM:
         Where a GPU lacks memory, routed experts lie in RAM and the CPU computes them (`engine.offload`): `gpu_memory`
         ("24G", or bytes) is what may be taken of the GPU, all that is free by default; `experts` "gpu" or "ram" has
         all of them there. `expert_usage` is a file of counts that says which are used most, and choices are counted
-        from then on; by default the model's folder is asked for `expert_usage.json`, and nothing is counted.
+        from then on; by default the model's folder is asked for `expert_usage.json`, and nothing is counted. With
+        `move_experts` those that are used most while it runs come to the GPU, for which all of them lie in RAM.
 
         Raises Unsupported for names of vLLM's that cannot be honoured, TypeError for names that vLLM does not have.
         """
@@ -150,12 +152,13 @@ class LLM:
         folder = hub.resolve(model)
         vocabulary = open_tokenizer(folder if tokenizer is None else hub.resolve(tokenizer))
         counts = None if expert_usage is None else Path(expert_usage)
-        wish = offload.Wish(folder, weights_dtype, scaled, experts, counts)
+        wish = offload.Wish(folder, weights_dtype, scaled, experts, counts, move_experts)
         plan = offload.for_device(wish, settings, place, gpu_memory, several=split.size > 1)
         if split.size == 1:
             loaded = offload.open_planned(wish, plan, place)
             settings = settings if plan is None else offload.limited(settings, plan)
-            self._use(Engine(loaded, vocabulary, settings), partial(offload.save_usage, wish, loaded))
+            engine = Engine(loaded, vocabulary, settings, between=offload.mover(wish, loaded))
+            self._use(engine, partial(offload.save_usage, wish, loaded))
         elif data_parallel_attention:
             engines = EngineRanks(folder, split, dtype=weights_dtype, device=place, scaled=scaled)
             self._use(DataParallelEngine(engines, vocabulary, settings))
