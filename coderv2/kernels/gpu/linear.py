@@ -15,7 +15,7 @@ from coderv2.kernels.scaled import BLOCK, LARGEST, Scaled
 PLAIN, FP8, INT4 = 0, 1, 2
 KINDS = {"plain": PLAIN, "fp8": FP8, "int4": INT4}
 _LARGEST = tl.constexpr(LARGEST)
-_PLAIN, _FP8, _INT4 = tl.constexpr(PLAIN), tl.constexpr(FP8), tl.constexpr(INT4)
+_FP8, _INT4 = tl.constexpr(FP8), tl.constexpr(INT4)
 
 
 def linear(x_TD: Tensor, weight: Tensor | Scaled) -> Tensor:
@@ -116,19 +116,10 @@ def row_scale(scales, G, t, live_t, first, KIND: tl.constexpr):
 
 
 @triton.jit
-def scaled(
-    part,
-    row_sum,
-    x_scale,
-    scales,
-    stride,
-    o,
-    live_o,
-    first,
-    KIND: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
+def _scaled(
+    part, row_sum, x_scale, scales, stride, o, live_o, first,
+    KIND: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
     """What `part`, a product with codes, means; everything is [BT, BO], or fits it."""
     if KIND == _FP8:
         scale = tl.load(scales + (o // ROWS) * stride + first // COLUMNS, mask=live_o, other=0.0)
@@ -147,15 +138,22 @@ def accumulate(
     KIND: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BI: tl.constexpr,
 ):  # fmt: skip
     """`total` [BT, BO] plus one step of the product of x [BT, BI] with the weight's columns from `first` on."""
-    w = weight_tile(codes, stride, o, live_o, first, end, x.dtype, KIND, BI)
-    if KIND == _PLAIN:
-        return tl.dot(x, w, total, input_precision="ieee")
-    part = tl.dot(x, w, input_precision="ieee")
+    part = _product(x, weight_tile(codes, stride, o, live_o, first, end, x.dtype, KIND, BI))
     row_sum = tl.sum(x.to(tl.float32), 1)[:, None] if KIND == _INT4 else 0.0
-    return total + scaled(
+    return total + _scaled(
         part, row_sum, x_scale[:, None], scales, scale_stride, o[None, :], live_o[None, :], first,
         KIND, ROWS, COLUMNS,
     )  # fmt: skip
+
+
+@triton.jit
+def _product(x, w):
+    """x [BT, BI] times w [BI, BO]; a single row is not worth the 16 that matrix units multiply at least."""
+    if x.shape[0] == 1:
+        product = tl.sum(tl.trans(x).to(tl.float32) * w.to(tl.float32), 0)[None, :]
+    else:
+        product = tl.dot(x, w, input_precision="ieee")
+    return product
 
 
 @triton.jit
