@@ -149,6 +149,8 @@ class LLM:
             deterministic=deterministic,
             graphs=not enforce_eager,
         )
+        if torch.device(place).type == "cuda" and torch.cuda.is_available():
+            number_formats.check_card(torch.cuda.get_device_capability(place), scaled, settings.cache_dtype)
         folder = hub.resolve(model)
         vocabulary = open_tokenizer(folder if tokenizer is None else hub.resolve(tokenizer))
         counts = None if expert_usage is None else Path(expert_usage)

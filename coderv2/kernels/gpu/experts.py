@@ -133,7 +133,9 @@ def _multiply(
     """Every pair's row of `out`: the product with one matrix, or SiLU of the first times the second."""
     rows, row_scales = operand(x, routed[0])
     O, I = routed[0].shape[-2:]
-    tile = tiles.tile("experts", plan.kind, max(plan.T * plan.K // plan.E, 1), O, I, x.device)
+    tile = tiles.tile(
+        "experts", plan.kind, max(plan.T * plan.K // plan.E, 1), O, I, x.device, x.element_size()
+    )
     span = (1, 1) if isinstance(routed[0], Tensor) else routed[0].span
     weights = [part for pair in (routed, shared) for matrix in pair for part in _parts(matrix)]
     sizes = (

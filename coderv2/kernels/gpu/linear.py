@@ -23,7 +23,7 @@ def linear(x_TD: Tensor, weight: Tensor | Scaled) -> Tensor:
     if isinstance(weight, Tensor):
         return F.linear(x_TD, weight)
     (O, I), T = weight.shape, x_TD.shape[0]
-    tile = tiles.tile("linear", weight.kind, T, O, I, x_TD.device)
+    tile = tiles.tile("linear", weight.kind, T, O, I, x_TD.device, x_TD.element_size())
     splits = split(T, O, I, tile, x_TD.device)
     rows, row_scales = operand(x_TD, weight)
     out_TO = x_TD.new_empty(T, O)

@@ -13,7 +13,7 @@ from coderv2.kernels.gpu.linear import accumulate, row_scale
 
 @triton.jit
 def _task(experts, order, owners, E, K: tl.constexpr, S: tl.constexpr, BT: tl.constexpr):
-    """A program's expert, below 0 where there is nothing to do, and its pairs [BT], below 0 where a tile is not full."""
+    """A program's expert, below 0 where there is nothing to do, and its pairs [BT], below 0 beyond the last."""
     number = tl.program_id(1)
     if BT == 1:
         pair = number.to(tl.int64) + tl.zeros((1,), tl.int64)
