@@ -65,6 +65,7 @@ def multiply(
     live_t, row = pair >= 0, pair // (K + S) if GATED else pair
     column = tl.program_id(0) * BO + tl.arange(0, BO)
     o, live_o = (begin_o + column).to(tl.int64), column < count
+    block = (begin_o + tl.minimum(tl.program_id(0) * BO, count - 1)) // ROWS
     total, other = tl.zeros((BT, BO), tl.float32), tl.zeros((BT, BO), tl.float32)
     for first in range(begin, end, BI):
         i = first - begin + tl.arange(0, BI)
@@ -72,13 +73,13 @@ def multiply(
         rows = tl.load(x + row[:, None] * x_stride + i[None, :], mask=live, other=0.0)
         x_scale = row_scale(x_scales, G, row, live_t, first - begin, KIND)
         total = accumulate(
-            total, rows, x_scale, a, stride, a_scales, scale_stride, o, live_o, first, end,
-            KIND, ROWS, COLUMNS, BI,
+            total, rows, x_scale, a, stride, a_scales, scale_stride, block, o, live_o, first, end,
+            KIND, COLUMNS, BI,
         )  # fmt: skip
         if GATED:
             other = accumulate(
-                other, rows, x_scale, b, stride, b_scales, scale_stride, o, live_o, first, end,
-                KIND, ROWS, COLUMNS, BI,
+                other, rows, x_scale, b, stride, b_scales, scale_stride, block, o, live_o, first, end,
+                KIND, COLUMNS, BI,
             )  # fmt: skip
     result = total / (1 + tl.exp(-total)) * other if GATED else total
     live = live_t[:, None] & (column < out_stride)[None, :]
