@@ -62,6 +62,11 @@ if TYPE_CHECKING:
     "[default: expert_usage.json of the model's folder is read]",
 )
 @click.option(
+    "--move-experts",
+    is_flag=True,
+    help="With experts in RAM: while serving, move the most used to the GPU; all of them then lie in RAM too.",
+)
+@click.option(
     "--fim-model",
     metavar="MODEL",
     help="A second model under the same name, for raw text and holes; MODEL answers conversations.",
@@ -98,6 +103,11 @@ if TYPE_CHECKING:
     show_default=True,
     metavar="N",
     help="As --tensor-parallel N, but each has some routed experts whole; not with --engine.",
+)
+@click.option(
+    "--data-parallel-attention",
+    is_flag=True,
+    help="With --tensor-parallel or --expert-parallel N: each has all heads, and sequences and a cache of its own.",
 )
 @click.option(
     "--no-graphs",
@@ -143,6 +153,7 @@ def serve(
     engine: str,
     tensor_parallel: int,
     expert_parallel: int,
+    data_parallel_attention: bool,
     no_graphs: bool,
     fp8: bool,
     fp8_cache: bool,
@@ -152,6 +163,7 @@ def serve(
     allow_origin: tuple[str, ...],
     verbose: bool,
     expert_usage: Path | None,
+    move_experts: bool,
     **values: Any,
 ) -> None:
     """Serve a model to the clients of OpenAI, DeepSeek, Mistral, Anthropic, Ollama and llama.cpp, until Ctrl-C.
@@ -163,8 +175,12 @@ def serve(
     started = None if upstream else engine
     theirs = fp8 or fp8_cache or torch_compile
     _check_here(started)
+    ranks = max(tensor_parallel, expert_parallel)
+    if data_parallel_attention and ranks == 1:
+        why = "--data-parallel-attention goes with --tensor-parallel or --expert-parallel."
+        raise click.UsageError(why, click.get_current_context())
     _check_together(tensor_parallel, expert_parallel, theirs, started, alone=fim_model is None)
-    placed = options.placed(values) | {"expert_usage": expert_usage}
+    placed = options.placed(values) | {"expert_usage": expert_usage, "move_experts": move_experts}
     _check_placed(placed, started, alone=fim_model is None)
     from coderv2.server.app import create_app
     from coderv2.server.caller import Accounts
@@ -181,8 +197,9 @@ def serve(
         "kv_cache_dtype": kv_cache_dtype,
         "max_model_len": max_model_len,
         "cache_dir": cache_dir,
-        "tensor_parallel_size": max(tensor_parallel, expert_parallel),
+        "tensor_parallel_size": ranks,
         "enable_expert_parallel": expert_parallel > 1,
+        "data_parallel_attention": data_parallel_attention,
         "enforce_eager": no_graphs,
         **placed,
     }
@@ -212,6 +229,7 @@ _HERE_ONLY = (
     "kv_cache_dtype",
     "max_queue_seconds",
     "expert_parallel",
+    "data_parallel_attention",
     "no_graphs",
 )
 
@@ -248,13 +266,13 @@ def _check_together(tensor: int, expert: int, theirs: bool, started: str | None,
 
 
 def _check_placed(placed: dict[str, Any], started: str | None, *, alone: bool) -> None:
-    given = [name for name, value in placed.items() if value not in (None, "auto")]
+    given = [name for name, value in placed.items() if value not in (None, "auto", False)]
     names = ", ".join("--" + name.replace("_", "-") for name in given)
     if given and started != "coderv2":
         why = f"{names}: for what is computed here, not for --engine or --upstream."
         raise click.UsageError(why, click.get_current_context())
-    if not alone and {"gpu_memory", "expert_usage"} & set(given):
-        why = "--gpu-memory and --expert-usage are for one model, and --fim-model is a second one."
+    if not alone and {"gpu_memory", "expert_usage", "move_experts"} & set(given):
+        why = "--gpu-memory, --expert-usage and --move-experts are for one model, and --fim-model is a second one."
         raise click.UsageError(why, click.get_current_context())
 
 

@@ -62,7 +62,10 @@ class Admission:
                 param="fim_reuse",
             )
 
-    def _seed(self, prompt_ids: Sequence[int]) -> int:
+    def seed(self, prompt_ids: Sequence[int], params: SamplingParams) -> int:
+        """The request's own, or the next one."""
+        if params.seed is not None:
+            return params.seed
         if self._settings.deterministic:
             return determinism.seed_of(prompt_ids, self._settings.seed)
         return self._seeds.getrandbits(63)
@@ -71,7 +74,7 @@ class Admission:
         self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams, salt: bytes
     ) -> list[Request]:
         """One for each of the n answers."""
-        seed = self._seed(prompt_ids) if params.seed is None else params.seed
+        seed = self.seed(prompt_ids, params)
         healed = Healed([operator.index(token_id) for token_id in prompt_ids])
         if params.token_healing:
             healed = self._healing.heal(healed.prompt_ids)

@@ -6,8 +6,11 @@ Not safe to share between threads (`worker` is for that), save for `validate`, `
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import count
+from operator import add
+
+from torch import Tensor
 
 from coderv2.engine import determinism, prefix
 from coderv2.engine.admission import Admission
@@ -17,10 +20,11 @@ from coderv2.engine.deadlines import Deadlines, check_deadline
 from coderv2.engine.disk import DiskTier, fingerprint
 from coderv2.engine.graphs import DecodeGraphs
 from coderv2.engine.pages import Pages
-from coderv2.engine.ranks import Ranks
+from coderv2.engine.ranks import Ranks, Weights
 from coderv2.engine.recording import Recorder, recorder_for
 from coderv2.engine.request import Delta, Request, SamplingParams
-from coderv2.engine.runner import Model, Runner, Weights
+from coderv2.engine.runner import Model, Runner
+from coderv2.engine.sampler import Said
 from coderv2.engine.scheduler import Chunk, Scheduler
 from coderv2.engine.settings import EngineSettings, longest_context, page_count
 from coderv2.engine.shifted import Suffixes
@@ -61,6 +65,10 @@ class EngineStats:
     gave_up: int = 0
     """Requests that waited too long in the queue."""
 
+    def __add__(self, other: "EngineStats") -> "EngineStats":
+        """Of two engines."""
+        return EngineStats(*map(add, astuple(self), astuple(other)))
+
 
 class Engine:
     """Runs many requests over one model. What a request's tokens are does not depend on its neighbours' seeds."""
@@ -74,11 +82,13 @@ class Engine:
         clock: Callable[[], float] = time.monotonic,
         ranks: Ranks | None = None,
         recorder: Recorder | None = None,
+        between: Callable[[], None] = lambda: None,
     ) -> None:
         """Takes the cache's memory. Raises InvalidValue when the wanted context does not fit it.
 
         `clock` gives seconds, for deadlines and for the order of arrival; `ranks` hold the rest of a model of which
-        `model` is the first's part; `recorder` records decode steps, by default where the device can.
+        `model` is the first's part; `recorder` records decode steps, by default where the device can;
+        `between` is called after every pass.
         """
         self.settings = settings = settings or EngineSettings()
         self.ranks = ranks
@@ -86,14 +96,16 @@ class Engine:
         self.config = config = model.config
         _check_vocabularies(tokenizer, config)
         if ranks is not None:
-            _check_ranks(settings)
+            check_ranks(settings)
         if settings.deterministic:
             determinism.prove(model)
         dtype = settings.cache_dtype or model.cache_dtype
         pages = page_count(config, settings, dtype, model.device)
         self.max_model_len = longest_context(config, settings, pages * settings.page_size)
-        recorder = (recorder or recorder_for(model.device)) if settings.graphs else None
-        if recorder is not None and (reason := _unrecordable(model, settings, ranks)):
+        if recorder is None:
+            recorder = recorder_for(model.device) if ranks is None else ranks.recorder()
+        recorder = recorder if settings.graphs else None
+        if recorder is not None and (reason := _unrecordable(model, settings)):
             logger.info("decode steps are not recorded as graphs: %s", reason)
             recorder = None
         make_cache = LatentCache if ranks is None else ranks.cache
@@ -104,8 +116,9 @@ class Engine:
         if recorder is not None:
             longest = min(-(-self.max_model_len // settings.page_size), pages)
             most = settings.max_running
+            make_steps = Steps if ranks is None else ranks.steps
             graphs = DecodeGraphs(
-                Steps(model, cache, most=most, pages=longest, recorder=recorder),
+                make_steps(model, cache, most=most, pages=longest, recorder=recorder),
                 most=most,
                 page_size=settings.page_size,
                 nobody=pages,
@@ -127,7 +140,7 @@ class Engine:
             config, self._pages, max_batch_tokens=budget, draft_tokens=settings.draft_tokens
         )
         self._admission = Admission(config, tokenizer, settings, self.max_model_len)
-        self._clock = clock
+        self._clock, self._between = clock, between
         self._deadlines, self._patience = Deadlines(), Deadlines()
         self._gave_up = 0
         self._requests: dict[str, list[Request]] = {}
@@ -211,7 +224,7 @@ class Engine:
         self._expire(self._clock())
         deltas, self._ended = self._ended, []
         chunks = self._drafting.extend(self._scheduler.plan())
-        return through(self._contests, deltas + self._advance(chunks) if chunks else deltas)
+        return through(self._contests, deltas + self._advance(chunks))
 
     def _expire(self, now: float) -> None:
         for request in self._deadlines.passed(now):
@@ -270,6 +283,10 @@ class Engine:
         and nothing has changed then.
         """
         self._runner.update(source)
+        self.renew()
+
+    def renew(self) -> None:
+        """Forgets what was computed under other weights."""
         self._scheduler.preempt_all()
         self._pages.forget()
         self._pages.tier = self._tier()
@@ -308,17 +325,23 @@ class Engine:
         return DiskTier(self.settings.cache_dir, name, self._cache, self.settings.cache_dir_bytes)
 
     def _advance(self, chunks: Sequence[Chunk]) -> list[Delta]:
+        if not chunks:
+            return []
         try:
-            logits_RW, said = self._runner.step(chunks)
+            logits_RW, said = self._forward(chunks)
             turns = take(logits_RW, chunks, said)
         except EngineStopped:
             raise
         except Exception as error:  # whatever a model may raise, out of memory included
             logger.exception("a forward pass of %d sequences failed", len(chunks))
             return [self._fail(chunk.request, f"the forward pass failed: {error!r}") for chunk in chunks]
+        self._between()
         for turn in turns:
             self._settle(turn)
         return [turn.delta for turn in turns if turn.delta is not None]
+
+    def _forward(self, chunks: Sequence[Chunk]) -> tuple[Tensor, Said | None]:
+        return self._runner.step(chunks)
 
     def _settle(self, turn: Turn) -> None:
         if not turn.failed:
@@ -351,7 +374,8 @@ def _check_vocabularies(tokenizer: Tokenizer, config: ModelConfig) -> None:
         )
 
 
-def _check_ranks(settings: EngineSettings) -> None:
+def check_ranks(settings: EngineSettings) -> None:
+    """Unsupported for what one of several ranks cannot do."""
     if settings.deterministic:
         raise Unsupported(
             "deterministic: the order in which ranks add up depends on the company; use one rank",
@@ -363,11 +387,11 @@ def _check_ranks(settings: EngineSettings) -> None:
         )
 
 
-def _unrecordable(model: Model, settings: EngineSettings, ranks: Ranks | None) -> str | None:
-    if ranks is not None:
-        return "several ranks"
+def _unrecordable(model: Model, settings: EngineSettings) -> str | None:
     if settings.deterministic:
         return "deterministic"
+    if isinstance(model, Transformer) and model.team.split.attention == "tokens":
+        return "every pass asks how many tokens each rank has"
     return "experts in RAM" if isinstance(model, Transformer) and not model.recordable else None
 
 

@@ -17,6 +17,7 @@ import torch
 from tqdm import tqdm
 
 from coderv2.engine import number_formats, offload
+from coderv2.engine.data_parallel import DataParallelEngine, EngineRanks
 from coderv2.engine.engine import Engine, EngineSettings
 from coderv2.engine.ranks import Ranks
 from coderv2.engine.request import Delta, SamplingParams, TokenLogprob
@@ -103,11 +104,13 @@ class LLM:
         deterministic: bool = False,
         tensor_parallel_size: int = 1,
         enable_expert_parallel: bool = False,
+        data_parallel_attention: bool = False,
         trust_remote_code: bool = False,
         enforce_eager: bool = False,
         gpu_memory: int | str | None = None,
         experts: offload.Experts = "auto",
         expert_usage: str | Path | None = None,
+        move_experts: bool = False,
         **others: Any,
     ) -> None:
         """Loads `model`: a folder, a hub name, or None for the bundled one; `tokenizer` may come from another.
@@ -116,18 +119,20 @@ class LLM:
         without a seed draw; `deterministic` makes an answer bitwise independent of what else runs (see
         `EngineSettings`); sizes that are None take the engine's defaults. `trust_remote_code` may be True: no code of a
         checkpoint is run either way. `enforce_eager` leaves out CUDA graphs. `tensor_parallel_size` cuts every weight
-        over so many GPUs or processes; with `enable_expert_parallel` each has some experts whole.
+        over so many GPUs or processes; with `enable_expert_parallel` each has some experts whole, with
+        `data_parallel_attention` all heads, and sequences and a cache of its own (`engine.data_parallel`).
 
         Where a GPU lacks memory, routed experts lie in RAM and the CPU computes them (`engine.offload`): `gpu_memory`
         ("24G", or bytes) is what may be taken of the GPU, all that is free by default; `experts` "gpu" or "ram" has
         all of them there. `expert_usage` is a file of counts that says which are used most, and choices are counted
-        from then on; by default the model's folder is asked for `expert_usage.json`, and nothing is counted.
+        from then on; by default the model's folder is asked for `expert_usage.json`, and nothing is counted. With
+        `move_experts` those that are used most while it runs come to the GPU, for which all of them lie in RAM.
 
         Raises Unsupported for names of vLLM's that cannot be honoured, TypeError for names that vLLM does not have.
         """
         check_names(others)
         scaled: Kind | None = others.get("quantization")
-        split = _split(tensor_parallel_size, enable_expert_parallel)
+        split = _split(tensor_parallel_size, enable_expert_parallel, data_parallel_attention)
         weights_dtype = number_formats.dtype(dtype, "dtype")
         place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         settings = EngineSettings(
@@ -144,15 +149,21 @@ class LLM:
             deterministic=deterministic,
             graphs=not enforce_eager,
         )
+        if torch.device(place).type == "cuda" and torch.cuda.is_available():
+            number_formats.check_card(torch.cuda.get_device_capability(place), scaled, settings.cache_dtype)
         folder = hub.resolve(model)
         vocabulary = open_tokenizer(folder if tokenizer is None else hub.resolve(tokenizer))
         counts = None if expert_usage is None else Path(expert_usage)
-        wish = offload.Wish(folder, weights_dtype, scaled, experts, counts)
+        wish = offload.Wish(folder, weights_dtype, scaled, experts, counts, move_experts)
         plan = offload.for_device(wish, settings, place, gpu_memory, several=split.size > 1)
         if split.size == 1:
             loaded = offload.open_planned(wish, plan, place)
             settings = settings if plan is None else offload.limited(settings, plan)
-            self._use(Engine(loaded, vocabulary, settings), partial(offload.save_usage, wish, loaded))
+            engine = Engine(loaded, vocabulary, settings, between=offload.mover(wish, loaded))
+            self._use(engine, partial(offload.save_usage, wish, loaded))
+        elif data_parallel_attention:
+            engines = EngineRanks(folder, split, dtype=weights_dtype, device=place, scaled=scaled)
+            self._use(DataParallelEngine(engines, vocabulary, settings))
         else:
             ranks = Ranks(folder, split, dtype=weights_dtype, device=place, scaled=scaled)
             self._use(Engine(ranks.model, vocabulary, settings, ranks=ranks))
@@ -321,12 +332,17 @@ class LLM:
         }
 
 
-def _split(size: int, dealt: bool) -> Split:
+def _split(size: int, dealt: bool, tokens: bool) -> Split:
     if size < 1:
         raise InvalidValue(
             f"tensor_parallel_size must be at least 1, not {size}", param="tensor_parallel_size"
         )
-    return Split(size=size, experts="dealt" if dealt else "cut")
+    if tokens and size == 1:
+        raise InvalidValue(
+            "data_parallel_attention gives each of several ranks sequences of its own: set tensor_parallel_size",
+            param="data_parallel_attention",
+        )
+    return Split(size=size, experts="dealt" if dealt else "cut", attention="tokens" if tokens else "heads")
 
 
 def _given(value: int | None, default: int) -> int:

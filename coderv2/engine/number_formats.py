@@ -3,6 +3,7 @@
 import torch
 
 from coderv2.errors import Unsupported
+from coderv2.kernels.scaled import Kind
 
 _DTYPES = {
     "auto": None,
@@ -17,6 +18,7 @@ _DTYPES = {
 _FP8 = {"fp8": torch.float8_e4m3fn, "fp8_e4m3": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2}
 _BYTES = {"cuda": _FP8, "cpu": {"int8": torch.int8, **_FP8}}
 """Caches of one byte a number, and where they can be."""
+_KNOWS_E4M3 = (8, 9)
 
 
 def cache_dtype(name: str, device: str) -> torch.dtype | None:
@@ -30,6 +32,23 @@ def cache_dtype(name: str, device: str) -> torch.dtype | None:
             f"kv_cache_dtype {name} is not for {device}: there are {others}", param="kv_cache_dtype"
         )
     return dtype(name, "kv_cache_dtype")
+
+
+def check_card(capability: tuple[int, int], scaled: Kind | None, cache: torch.dtype | None) -> None:
+    """Unsupported for e4m3 on a GPU that does not know it, by its compute capability."""
+    if capability >= _KNOWS_E4M3:
+        return
+    here = ".".join(map(str, capability))
+    if scaled == "fp8":
+        raise Unsupported(
+            f"quantization fp8 needs compute capability 8.9, this GPU has {here}: take int4",
+            param="quantization",
+        )
+    if cache == torch.float8_e4m3fn:
+        raise Unsupported(
+            f"kv_cache_dtype fp8_e4m3 needs compute capability 8.9, this GPU has {here}: take fp8_e5m2",
+            param="kv_cache_dtype",
+        )
 
 
 def dtype(name: str | torch.dtype, param: str) -> torch.dtype | None:

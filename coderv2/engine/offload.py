@@ -1,6 +1,7 @@
 """When a GPU lacks memory: what goes where, decided from what is free; `expected` says how fast that can be."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -8,6 +9,7 @@ from typing import Literal
 import torch
 
 from coderv2.engine.machine import free_bytes
+from coderv2.engine.moving import Mover
 from coderv2.engine.settings import EngineSettings
 from coderv2.errors import InvalidValue, Unsupported
 from coderv2.kernels.scaled import Kind
@@ -44,6 +46,8 @@ class Wish:
     experts: Experts = "auto"
     usage: Path | None = None
     """A file of counts, read where it is there already; None: the one in the model's folder, if any."""
+    move: bool = False
+    """Experts move while the model runs; then all of them lie in RAM."""
 
     def wide(self, config: ModelConfig) -> torch.dtype:
         """The number format of activations on the device, and of what is not rounded there."""
@@ -106,9 +110,15 @@ def decide(wish: Wish, settings: EngineSettings, budget: int, ram: int) -> Plan:
     """The plan within `budget` bytes of a device and `ram` bytes beside it. InvalidValue where there is none."""
     config = open_config(wish.path)
     wanted = demand(config, settings, wish.wide(config))
-    made = plan(config, wish.sizes(config), wanted, budget, wish.counts(config))
+    if wish.move and wish.kind is not None:
+        raise Unsupported(
+            f"move_experts: quantization {wish.kind} rounds otherwise in RAM than on the GPU, so an expert that moves "
+            "would change; a checkpoint that is in few bits already moves as it is",
+            param="move_experts",
+        )
+    made = plan(config, wish.sizes(config), wanted, budget, wish.counts(config), all_in_ram=wish.move)
     if wish.experts == "ram":
-        made = replace(made, placement=chosen(config, 0))
+        made = replace(made, placement=chosen(config, 0, all_in_ram=wish.move))
     if wish.experts == "gpu" and not made.placement.whole:
         short = made.in_ram // made.sizes.far * made.sizes.near
         raise InvalidValue(
@@ -119,7 +129,8 @@ def decide(wish: Wish, settings: EngineSettings, budget: int, ram: int) -> Plan:
     if made.in_ram > ram:
         raise InvalidValue(
             f"{made.in_ram / 1e9:.1f} GB of experts are left for RAM, of which {ram / 1e9:.1f} GB are free: weights in "
-            "fewer bits (quantization fp8 or int4, or a GGUF file) or several GPUs are ways out",
+            "fewer bits (quantization fp8 or int4, or a GGUF file) or several GPUs are ways out"
+            + (", or to leave out move_experts, which has all of them in RAM" if wish.move else ""),
             param="gpu_memory",
         )
     return made
@@ -129,12 +140,12 @@ def for_device(
     wish: Wish, settings: EngineSettings, device: str, gpu_memory: int | str | None, *, several: bool
 ) -> Plan | None:
     """The plan where one is needed: on a GPU that lacks memory, or whose use is to be limited. None: no need of any."""
-    asked = gpu_memory is not None or wish.experts != "auto" or wish.usage is not None
+    asked = gpu_memory is not None or wish.experts != "auto" or wish.usage is not None or wish.move
     on_gpu = torch.device(device).type == "cuda"
     if several or not on_gpu:
         if asked:
             raise Unsupported(
-                "gpu_memory, experts and expert_usage are for one GPU; here the model is on "
+                "gpu_memory, experts, expert_usage and move_experts are for one GPU; here the model is on "
                 + ("several ranks" if several else "the CPU"),
                 param="gpu_memory",
             )
@@ -157,16 +168,21 @@ def memory_bytes(given: int | str) -> int:
 
 
 def open_planned(wish: Wish, made: Plan | None, device: torch.device | str) -> Transformer:
-    """The model as planned; None: whole where `device` is. Counts experts where the wish names a file for that."""
+    """The model as planned; None: whole where `device` is. Counts experts where the wish is for that."""
     placement = None if made is None else made.placement
     model = open_model(
         wish.path, dtype=wish.dtype, device=device, progress=True, scaled=wish.kind, placement=placement
     )
     if made is not None:
         logger.warning("%s", told(made))
-    if wish.usage is not None:
+    if wish.usage is not None or wish.move:
         usage.watch(model)
     return model
+
+
+def mover(wish: Wish, model: Transformer) -> Callable[[], None]:
+    """What an engine calls between passes so that experts move where that is wished."""
+    return Mover(model) if wish.move else lambda: None
 
 
 def limited(settings: EngineSettings, made: Plan) -> EngineSettings:
@@ -177,10 +193,11 @@ def limited(settings: EngineSettings, made: Plan) -> EngineSettings:
 def told(made: Plan) -> str:
     """The plan in one line."""
     placement = made.placement
+    moving = " all in RAM, and the most used move to the GPU" if placement.all_in_ram else " in RAM"
     return (
         f"of {made.budget / 1e9:.1f} GB of GPU memory, what every token uses takes {made.sizes.fixed / 1e9:.1f} GB and "
         f"{placement.count:,} of {placement.total:,} routed experts {made.near / 1e9:.1f} GB; the CPU computes the "
-        f"others, {made.in_ram / 1e9:.1f} GB in RAM (`coderv2 plan` says what speed to expect)"
+        f"others, {made.in_ram / 1e9:.1f} GB{moving} (`coderv2 plan` says what speed to expect)"
     )
 
 

@@ -1,25 +1,21 @@
 """Chunks of sequences to one `Batch` to logits; and the memory that the cache may have."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from coderv2.engine.graphs import DecodeGraphs
 from coderv2.engine.machine import free_bytes
-from coderv2.engine.ranks import Ranks
+from coderv2.engine.ranks import Ranks, Weights
 from coderv2.engine.sampler import Said
 from coderv2.engine.scheduler import Chunk
-from coderv2.errors import Unsupported
 from coderv2.model.batch import Batch
 from coderv2.model.cache import LatentCache, bytes_per_token
 from coderv2.model.config import ModelConfig
 from coderv2.model.weights import Named, update
-
-Weights: TypeAlias = Path | str | Mapping[str, Tensor]
-"""A checkpoint's folder, or tensors by their published names."""
 
 
 class Model(Named, Protocol):
@@ -60,22 +56,19 @@ class Runner:
 
     def update(self, source: Weights) -> None:
         """New values for the model's weights; nothing has changed when it raises."""
-        if self._ranks is not None:
-            if isinstance(source, Mapping):
-                raise Unsupported(
-                    "several ranks take new weights from a folder, of which each reads its own part"
-                )
-            self._ranks.update(Path(source))
-            return
         if self._graphs is not None:
             self._graphs.drop()
+        if self._ranks is not None:
+            self._ranks.update(source)
+            return
         update(self._model, source)
 
     @torch.inference_mode()
     def step(self, chunks: Sequence[Chunk]) -> tuple[Tensor, Said | None]:
         """Logits as `run` gives them, and with them the tokens where a recorded step has chosen them already."""
         if self._graphs is not None and self._graphs.takes(chunks):
-            return self._graphs.run(chunks)
+            with self._lockstep():
+                return self._graphs.run(chunks)
         if self._graphs is not None:
             self._graphs.drop()
         return self.run(chunks), None
@@ -90,16 +83,14 @@ class Runner:
         )
         wanted = [chunk.rows for chunk in chunks]
         if self._ranks is not None:
-            return self._together(self._ranks, step, wanted)
-        return self._model(Batch.cached(self._cache, *step, wanted=wanted, deterministic=self._deterministic))
+            self._ranks.tell("step", *step, wanted)
+        with self._lockstep():
+            return self._model(
+                Batch.cached(self._cache, *step, wanted=wanted, deterministic=self._deterministic)
+            )
 
-    def _together(self, ranks: Ranks, step: tuple[Any, ...], wanted: list[int]) -> Tensor:
-        """The same with others, which wait in sums: a pass that fails here leaves them there, so it ends everything."""
-        ranks.tell("step", *step, wanted)
-        try:
-            return self._model(Batch.cached(self._cache, *step, wanted=wanted))
-        except Exception as error:
-            raise ranks.stopped(f"the first rank failed: {error!r}") from error
+    def _lockstep(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._ranks is None else self._ranks.lockstep()
 
 
 def affordable_tokens(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> int:

@@ -1,4 +1,4 @@
-"""Decode steps on one device, recorded: a token for each of a padded number of sequences, its choice included.
+"""Decode steps of one device, recorded: a token for each of a padded number of sequences, its choice included.
 
 A CUDA graph starts a step's few hundred short kernels at once, but only the same ones over the same memory. So all that
 changes from step to step stands in buffers that stay where they are: tokens, places, page tables, and by which rule
@@ -183,6 +183,10 @@ class Steps:
         self._record.stream.enqueue(work)
         started.arrived = self._busy[self._half] = _once(self._record.stream.mark())
         return started
+
+    def forget(self) -> None:
+        """Lets all that was recorded go."""
+        self._recorded.clear()
 
     def said(self, started: Started) -> Tensor:
         """Tokens, and whether the logits are finite, of a step that has arrived, [2, B]."""

@@ -50,6 +50,13 @@ class Scaled:
         pairs = zip(self.codes.unbind(), self.scales.unbind(), strict=True)
         return [Scaled(self.kind, codes, scales, self.span, self.input_scale) for codes, scales in pairs]
 
+    def copy_(self, other: "Scaled") -> None:
+        """The numbers of another of the same form, in place."""
+        self.codes.copy_(other.codes)
+        self.scales.copy_(other.scales)
+        if self.input_scale is not None and other.input_scale is not None:
+            self.input_scale.copy_(other.input_scale)
+
     @property
     def nbytes(self) -> int:
         """Of codes and scales."""

@@ -66,6 +66,12 @@ class Batch:
         return self.computed_by or pick(deterministic=self.deterministic, device=self.token_ids_T.device)
 
     @classmethod
+    def empty(cls, device: torch.device) -> "Batch":
+        """No sequence."""
+        nothing_T = torch.empty(0, dtype=torch.long, device=device)
+        return cls(token_ids_T=nothing_T, positions_T=nothing_T, starts=(0,), contexts=())
+
+    @classmethod
     def packed(
         cls,
         sequences: Sequence[Sequence[int]] | Sequence[Tensor],

@@ -43,20 +43,35 @@ class ExpertsInRam(nn.Module):
     up_proj: Weight
     down_proj: Weight
 
-    def __init__(self, near: Sequence[int], E: int, device: torch.device) -> None:
-        """`near` are the numbers of those on the device, ascending, of E; the weights are put in later."""
+    def __init__(self, near: Sequence[int], E: int, device: torch.device, *, all_here: bool = False) -> None:
+        """`near` are the numbers of those on the device, ascending, of E; the weights are put in later.
+
+        With `all_here` those on the device lie in RAM too, so that another one can take such a place.
+        """
         super().__init__()
-        self._link, self._lonely = offload.link(device), not near
-        here = torch.zeros(E, dtype=torch.bool)
-        here[list(near)] = True
-        for name, mine in (("near_E", here), ("far_E", ~here)):
-            places_E = (mine.cumsum(0) - 1).masked_fill(~mine, -1)
+        self.near, self.all_here = list(near), all_here
+        self._link = offload.link(device)
+        far = sorted(set(range(E)) - set(near))
+        for name, numbers, places in (
+            ("near_E", self.near, range(len(near))),
+            ("far_E", far, far if all_here else range(len(far))),
+        ):
+            places_E = torch.full((E,), -1)
+            places_E[numbers] = torch.tensor(list(places), dtype=torch.long)
             self.register_buffer(name, places_E.to(device), persistent=False)
 
     near_E: Tensor
     """Where each expert lies in the device's stack, or -1."""
     far_E: Tensor
     """The same for the stack in RAM."""
+    near: list[int]
+    """Which expert lies at each place of the device's stack."""
+
+    def seat(self, expert: int, place: int) -> None:
+        """From now on `expert` is the one at this place of the device's stack, where its weights lie already."""
+        gone, self.near[place] = self.near[place], expert
+        self.near_E[gone], self.far_E[gone] = -1, gone
+        self.near_E[expert], self.far_E[expert] = place, -1
 
     def mixture(
         self,
@@ -70,7 +85,7 @@ class ExpertsInRam(nn.Module):
         """[T, D]."""
         far = self.gate_proj, self.up_proj, self.down_proj
         places = self.near_E[experts_TK], self.far_E[experts_TK]
-        there = None if self._lonely else near
+        there = near if self.near else None
         return offload.mixture(ops, x_TD, weights_TK, *places, there, shared, far, self._link)
 
 

@@ -1,6 +1,6 @@
 """Experts into their two places: a device's stack of the chosen ones, and the packed rest in RAM."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -18,6 +18,10 @@ from coderv2.model.placement import Placement, far_format
 from coderv2.model.scale import place_scaled
 from coderv2.model.transformer import Transformer
 from coderv2.model.weights import meta_model
+
+PIECE = 256
+"""Rows of a matrix that are unpacked at a time when an expert moves: half a million numbers of Lite's."""
+_MATRICES = ("gate_proj", "up_proj", "down_proj")
 
 
 def layer_of(ours: str) -> int:
@@ -52,9 +56,10 @@ class Divider:
             place_scaled(module, name, there, self._kind)
 
     def _divide(self, experts: Experts, name: str, layer: int, value: Tensor | Weight) -> None:
-        near, far = self._placement.near[layer], self._placement.far(layer)
+        near, whole = self._placement.near[layer], self._placement.all_in_ram
+        far = tuple(range(self._placement.E)) if whole else self._placement.far(layer)
         if experts.in_ram is None:
-            experts.in_ram = ExpertsInRam(near, value.shape[0], self._device)
+            experts.in_ram = ExpertsInRam(near, value.shape[0], self._device, all_here=whole)
         if isinstance(value, Weight):
             mine, packed = (
                 unpack(_some(value, near)) if near else torch.empty(0, *value.shape[1:]),
@@ -64,6 +69,31 @@ class Divider:
             mine, packed = value[list(near)], pack(value[list(far)], far_format(value.dtype, self._kind))
         set_weight(experts.in_ram, name, packed)
         self._to_device(experts, name, mine)
+
+
+def move(experts: Experts, expert: int, place: int) -> Iterator[None]:
+    """An expert that lies in RAM takes a place of the device's stack, some rows at each `next`; the last seats it.
+
+    The one that had the place lies in RAM too, so nothing is written back, and moving to and fro loses nothing.
+    """
+    ram = experts.in_ram
+    assert ram is not None
+    assert ram.all_here
+    brought: dict[str, list[Tensor]] = {}
+    for name in _MATRICES:
+        brought[name], stack_EOI = [], getattr(experts, name)
+        for rows_1OI in _pieces(_some(getattr(ram, name), [expert])):
+            brought[name].append(unpack(rows_1OI)[0].to(stack_EOI.dtype).to(stack_EOI.device))
+            yield
+    for name, parts in brought.items():
+        getattr(experts, name)[place] = torch.cat(parts)
+    ram.seat(expert, place)
+
+
+def _pieces(weight: Weight) -> Iterator[Weight]:
+    _, O, I = weight.shape
+    for first in range(0, O, PIECE):
+        yield weight.part([range(1), range(first, min(first + PIECE, O)), range(I)])
 
 
 def _taken(module: nn.Module, name: str) -> Tensor | Weight:

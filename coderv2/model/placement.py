@@ -81,6 +81,8 @@ class Placement:
     """Of each layer with experts the numbers of those, ascending."""
     E: int
     """Experts of a layer."""
+    all_in_ram: bool = False
+    """Those on the device lie in RAM too, so that others can take their places (`engine.moving`)."""
 
     def far(self, layer: int) -> tuple[int, ...]:
         """Those of a layer that lie in RAM, ascending."""
@@ -102,18 +104,25 @@ class Placement:
         return self.count == self.total
 
 
-def chosen(config: ModelConfig, count: int, usage: Usage | None = None) -> Placement:
-    """The first `count` experts on the device: the most used, of equals those of the earlier layer."""
+def chosen(
+    config: ModelConfig, count: int, usage: Usage | None = None, *, all_in_ram: bool = False
+) -> Placement:
+    """The first `count` experts on the device: the most used, of equals those of the earlier layer.
+
+    Where they are to move later, of equals as many in each layer: one without places there gets none.
+    """
     usage = usage or uniform(config)
     ranked = sorted(
         ((layer, expert) for layer, counts in usage.counts.items() for expert in range(len(counts))),
-        key=lambda place: (-usage.share(place[0], place[1:]), place),
+        key=lambda place: (-usage.share(place[0], place[1:]), place[::-1] if all_in_ram else place),
     )
     near: dict[int, list[int]] = {layer: [] for layer in usage.counts}
     for layer, expert in ranked[:count]:
         near[layer].append(expert)
     return Placement(
-        {layer: tuple(sorted(experts)) for layer, experts in near.items()}, config.n_routed_experts
+        {layer: tuple(sorted(experts)) for layer, experts in near.items()},
+        config.n_routed_experts,
+        all_in_ram,
     )
 
 
@@ -156,10 +165,21 @@ class Plan:
     @property
     def in_ram(self) -> int:
         """Experts there."""
-        return (self.placement.total - self.placement.count) * self.sizes.far
+        placement = self.placement
+        layers = [layer for layer in placement.near if placement.far(layer)]
+        count = placement.E * len(layers) if placement.all_in_ram else placement.total - placement.count
+        return count * self.sizes.far
 
 
-def plan(config: ModelConfig, sizes: Sizes, demand: Demand, budget: int, usage: Usage | None = None) -> Plan:
+def plan(
+    config: ModelConfig,
+    sizes: Sizes,
+    demand: Demand,
+    budget: int,
+    usage: Usage | None = None,
+    *,
+    all_in_ram: bool = False,
+) -> Plan:
     """The plan for a device of which `budget` bytes are free.
 
     Where all experts fit beside the least cache, they come first; else a quarter of what weights and work leave is the
@@ -174,7 +194,8 @@ def plan(config: ModelConfig, sizes: Sizes, demand: Demand, budget: int, usage: 
     reserved = least if room - total * sizes.near >= least else min(max(room // 4, least), most)
     count = min((room - reserved) // sizes.near, total) if total else 0
     tokens = min(demand.tokens, (room - count * sizes.near) // demand.token)
-    return Plan(budget, sizes, tokens, tokens * demand.token, demand.work, chosen(config, count, usage))
+    placement = chosen(config, count, usage, all_in_ram=all_in_ram)
+    return Plan(budget, sizes, tokens, tokens * demand.token, demand.work, placement)
 
 
 def _too_little(sizes: Sizes, demand: Demand, budget: int) -> str:

@@ -1,6 +1,6 @@
 """DeepSeek-V2: embedding, layers of latent attention and (mixed) feed-forward, logits."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -38,8 +38,11 @@ class Layer(nn.Module):
         attended_TD = self.self_attn(ops.rms_norm(x_TD, self.input_layernorm, self.eps), batch, plan)
         x_TD = x_TD + team.after_attention(attended_TD)
         normed_TD = ops.rms_norm(x_TD, self.post_attention_layernorm, self.eps)
-        out_UD = team.sum(self.mlp(team.everyone(normed_TD, plan.counts), batch))
-        return x_TD + team.own(out_UD, plan.counts)
+        return x_TD + self.fed_forward(normed_TD, batch, team, plan.counts)
+
+    def fed_forward(self, x_TD: Tensor, batch: Batch, team: Team, counts: Sequence[int]) -> Tensor:
+        """The ranks' feed-forward together; `counts` are their tokens where each has its own."""
+        return team.own(team.sum(self.mlp(team.everyone(x_TD, counts), batch)), counts)
 
 
 class Transformer(nn.Module):
@@ -125,6 +128,14 @@ class Transformer(nn.Module):
             x_TD = x_TD[batch.logits_rows]
         x_TD = ops.rms_norm(x_TD, self.norm, self.config.rms_norm_eps)
         return self.team.all_words(ops.linear(x_TD, self.lm_head).float())
+
+    def assist(self) -> None:
+        """A pass of a rank that has no tokens, where each has its own: its part of the others' feed-forwards."""
+        counts, nothing = self.team.counts(0), Batch.empty(self.device)
+        nothing_0D = torch.empty(0, self.config.hidden_size, dtype=self.dtype, device=self.device)
+        for layer in self.layers if any(counts) else ():
+            assert isinstance(layer, Layer)
+            layer.fed_forward(nothing_0D, nothing, self.team, counts)
 
     def _through_layers(self, x_TD: Tensor, batch: Batch, plan: AttentionPlan) -> Tensor:
         if self._fused is None and self._fusible:

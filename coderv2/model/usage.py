@@ -65,7 +65,8 @@ def read(path: Path, config: ModelConfig) -> Usage:
     return Usage(counts)
 
 
-def _mixtures(model: Transformer) -> Iterator[tuple[int, MixtureOfExperts]]:
+def mixtures(model: Transformer) -> Iterator[tuple[int, MixtureOfExperts]]:
+    """The layers that have routed experts, by number."""
     for layer in layers_of_experts(model.config):
         mixture = model.layers[layer].mlp
         assert isinstance(mixture, MixtureOfExperts)
@@ -74,13 +75,13 @@ def _mixtures(model: Transformer) -> Iterator[tuple[int, MixtureOfExperts]]:
 
 def watch(model: Transformer) -> None:
     """Counts from now on, in every pass; the host waits for nothing."""
-    for _, mixture in _mixtures(model):
+    for _, mixture in mixtures(model):
         mixture.used_E = torch.zeros(model.config.n_routed_experts, dtype=torch.long, device=model.device)
 
 
 def counted(model: Transformer) -> Usage:
     """What was counted since `watch`."""
-    found = {layer: mixture.used_E for layer, mixture in _mixtures(model)}
+    found = {layer: mixture.used_E for layer, mixture in mixtures(model)}
     return Usage({layer: tuple(used_E.tolist()) for layer, used_E in found.items() if used_E is not None})
 
 

@@ -205,13 +205,18 @@ def update(model: Named, source: Path | str | Mapping[str, Tensor]) -> None:
 
 @torch.no_grad()
 def take_values(model: Transformer, other: Transformer) -> None:
-    """Everything that `other`, a model of the same forms, stores goes into `model`."""
+    """Everything that `other`, a model of the same forms, stores goes into `model`.
+
+    In place on a device, where recorded steps know the addresses.
+    """
     for stem, module in model.named_modules():
         source = other.get_submodule(stem)
         for name, parameter in module.named_parameters(recurse=False):
             parameter.copy_(source.get_parameter(name))
         for name, value in list(vars(module).items()):
-            if isinstance(value, Weight | Scaled):
+            if isinstance(value, Scaled):
+                value.copy_(getattr(source, name))
+            if isinstance(value, Weight):
                 setattr(module, name, getattr(source, name))
     model.weights_changed()
 

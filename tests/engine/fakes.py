@@ -1,4 +1,4 @@
-"""A model whose next token follows from all tokens before it, read back from its own paged store."""
+"""A model whose next token follows from all tokens before it, read back from its own store; a device to record on."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from coderv2.engine.engine import Engine, EngineSettings
+from coderv2.engine.recording import Stream
 from coderv2.engine.request import Delta, SamplingParams
 from coderv2.model.batch import Batch
 from coderv2.model.config import ModelConfig
@@ -102,6 +103,65 @@ def script(token_ids: Sequence[int], prompt_count: int) -> Callable[[list[int]],
         return row_W
 
     return logits
+
+
+class LateStream:
+    """A device as far behind the host as it may be: nothing is done before somebody waits for it."""
+
+    def __init__(self) -> None:
+        self._ahead: list[Callable[[], object]] = []
+        self.given = self.done = self.waits = 0
+        self.behind: list[int] = []
+        """Steps that lay ahead of the device after each wait."""
+
+    def enqueue(self, work: Callable[[], object]) -> None:
+        self.given += 1
+        self._ahead.append(work)
+
+    def mark(self) -> Callable[[], None]:
+        goal = self.given
+
+        def wait() -> None:
+            self.waits += 1
+            while self.done < goal:
+                self.done += 1
+                self._ahead.pop(0)()
+            self.behind.append(self.given - self.done)
+
+        return wait
+
+
+class PromptStream:
+    """A device that does all at once, as ranks must that wait for each other."""
+
+    def enqueue(self, work: Callable[[], object]) -> None:
+        work()
+
+    def mark(self) -> Callable[[], None]:
+        return lambda: None
+
+
+class Recording:
+    """Runs a recorded step as it is: what a GPU's graph would do, without a GPU."""
+
+    def __init__(self, stream: Stream | None = None) -> None:
+        self.stream = stream or LateStream()
+        self.recorded = 0
+        self.repeated = 0
+
+    def __call__(self, step: Callable[[], Any]) -> Callable[[], Any]:
+        self.recorded += 1
+
+        def repeat() -> Any:
+            self.repeated += 1
+            return step()
+
+        return repeat
+
+
+def prompt_recording(device: torch.device) -> Recording:
+    """What every rank of a test records with."""
+    return Recording(PromptStream())
 
 
 class Clock:

@@ -1,7 +1,6 @@
 """Decode steps that are recorded and repeated: padding, buffers and tokens chosen on the device change no answer."""
 
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -18,7 +17,7 @@ from coderv2.engine.recording import Recorder, recorder_for
 from coderv2.engine.request import SamplingParams
 from coderv2.kernels import drawing
 from coderv2.model.weights import published_tensors
-from tests.engine.fakes import answer, run
+from tests.engine.fakes import LateStream, Recording, answer, run
 from tests.tiny import tiny_config, tiny_model
 from tests.tiny_tokenizer import tiny_tokenizer
 
@@ -37,50 +36,6 @@ ASKED = [
     replace(GREEDY, max_tokens=3),
     replace(GREEDY, logit_bias={7: 50.0}),
 ]
-
-
-class LateStream:
-    """A device as far behind the host as it may be: nothing is done before somebody waits for it."""
-
-    def __init__(self) -> None:
-        self._ahead: list[Callable[[], object]] = []
-        self.given = self.done = self.waits = 0
-        self.behind: list[int] = []
-        """Steps that lay ahead of the device after each wait."""
-
-    def enqueue(self, work: Callable[[], object]) -> None:
-        self.given += 1
-        self._ahead.append(work)
-
-    def mark(self) -> Callable[[], None]:
-        goal = self.given
-
-        def wait() -> None:
-            self.waits += 1
-            while self.done < goal:
-                self.done += 1
-                self._ahead.pop(0)()
-            self.behind.append(self.given - self.done)
-
-        return wait
-
-
-class Recording:
-    """Runs a recorded step as it is: what a GPU's graph would do, without a GPU."""
-
-    def __init__(self) -> None:
-        self.stream = LateStream()
-        self.recorded = 0
-        self.repeated = 0
-
-    def __call__(self, step: Callable[[], Any]) -> Callable[[], Any]:
-        self.recorded += 1
-
-        def repeat() -> Any:
-            self.repeated += 1
-            return step()
-
-        return repeat
 
 
 def _engine(recorder: Recorder | None, **settings: object) -> Engine:
@@ -126,6 +81,7 @@ def test_the_next_step_is_started_before_the_host_looks_at_this_one(company: lis
     run(engine)
     assert len(ids) == 4
     stream = recorder.stream
+    assert isinstance(stream, LateStream)
     assert stream.given == 31, "no step was started for nothing"
     assert stream.waits == 31
     # The first records its graph, the last is known to be the last.

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,14 @@ import torch.distributed as dist
 from gguf import GGMLQuantizationType as Type
 
 from coderv2 import LLM, SamplingParams
-from coderv2.engine.ranks import Ranks
+from coderv2.engine.engine import Engine, EngineSettings
+from coderv2.engine.ranks import MirroredSteps, Ranks
 from coderv2.errors import BadCheckpoint, EngineStopped, InvalidValue, Unsupported
 from coderv2.model.convert import pack_folder
+from coderv2.model.loading import open_tokenizer
 from coderv2.model.parallel import Split
 from coderv2.model.weights import load, published_tensors, save
+from tests.engine.fakes import prompt_recording
 from tests.model.gguf_files import needs_kernels, write_gguf
 from tests.tiny import tiny_config, tiny_model
 from tests.tiny_tokenizer import tiny_tokenizer_folder
@@ -47,6 +51,49 @@ def test_answers_are_those_of_one_process(tiny_checkpoint: Path, dealt: bool, tm
     finally:
         llm.engine.ranks.stop()
     assert not dist.is_initialized()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dealt", [False, True])
+def test_every_rank_repeats_recorded_steps(
+    tiny_checkpoint: Path, dealt: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Likeliest and drawn tokens are those of one process without graphs, before and after new weights."""
+    greedy = SamplingParams(temperature=0, max_tokens=14, ignore_eos=True, draft_tokens=0)
+    drawn = replace(greedy, temperature=0.9, seed=3)
+    asked = [greedy, replace(drawn, max_tokens=9), replace(drawn, top_p=0.8)]
+    one = LLM(tiny_checkpoint, cache_tokens=512).generate(PROMPTS, asked)
+    split = Split(size=2, experts="dealt" if dealt else "cut")
+    ranks = Ranks(tiny_checkpoint, split, dtype=torch.float32, recorder=prompt_recording)
+    told: list[str] = []
+    tell = ranks.tell
+    monkeypatch.setattr(ranks, "tell", lambda order, *rest: (told.append(order), tell(order, *rest)))
+    settings = EngineSettings(cache_tokens=512, draft_tokens=0)
+    llm = LLM.from_engine(Engine(ranks.model, open_tokenizer(tiny_checkpoint), settings, ranks=ranks))
+    try:
+        for _ in range(2):
+            two = llm.generate(PROMPTS, asked)
+            assert [r.outputs[0].token_ids for r in two] == [r.outputs[0].token_ids for r in one]
+        assert told.count("start") >= 2 * 13, "every token but the first comes of a recorded step"
+        _update(llm, tiny_checkpoint, tmp_path)
+    finally:
+        ranks.stop()
+
+
+@pytest.mark.slow
+def test_a_recorded_step_that_fails_on_the_first_rank_ends_the_engine(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coderv2.engine.ranks.REASON_SECONDS", 0.1)
+    ranks = Ranks(tiny_checkpoint, Split(size=2), dtype=torch.float32, recorder=prompt_recording)
+    settings = EngineSettings(cache_tokens=512)
+    engine = Engine(ranks.model, open_tokenizer(tiny_checkpoint), settings, ranks=ranks)
+    engine.submit([5, 6], SamplingParams(temperature=0, draft_tokens=0))
+    engine.step()
+    monkeypatch.setattr(MirroredSteps, "said", lambda *_: 1 // 0)
+    with pytest.raises(EngineStopped, match="the first rank failed: ZeroDivisionError"):
+        engine.step()
+    ranks.stop()
 
 
 @needs_kernels
@@ -181,7 +228,7 @@ def test_what_is_not_there_is_refused_before_anything_starts(tiny_checkpoint: Pa
     if not torch.cuda.is_available():
         with pytest.raises(InvalidValue, match="2 ranks need as many GPUs; here are 0"):
             Ranks(tiny_checkpoint, Split(size=2), device="cuda")
-    with pytest.raises(Unsupported, match="one engine has one cache"):
+    with pytest.raises(Unsupported, match="by heads, not by tokens"):
         Ranks(tiny_checkpoint, Split(size=2, attention="tokens"))
     with pytest.raises(InvalidValue, match="at least 1, not 0"):
         LLM(tiny_checkpoint, tensor_parallel_size=0)

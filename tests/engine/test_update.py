@@ -10,11 +10,13 @@ import torch
 from coderv2.engine.engine import Engine, EngineSettings
 from coderv2.errors import BadCheckpoint, ContextTooLong, InvalidValue, ServiceError, Unsupported
 from coderv2.kernels import cpu
+from coderv2.kernels.scaled import Kind, Scaled, restore
 from coderv2.model.batch import Batch
 from coderv2.model.loading import open_model
 from coderv2.model.pack import pack_model
+from coderv2.model.scale import place_scaled
 from coderv2.model.transformer import Transformer
-from coderv2.model.weights import published_tensors, save
+from coderv2.model.weights import published_tensors, save, take_values
 from tests.engine.fakes import (
     VOCABULARY,
     FakeModel,
@@ -165,6 +167,32 @@ def test_an_update_leaves_a_packed_models_other_weights_in_the_format_they_have(
 
 
 @pytest.mark.skipif(cpu.kernels is None, reason="the CPU kernels are not built")
+def _rounded(seed: int, kind: Kind) -> Transformer:
+    sizes = {"moe_intermediate_size": 64, "intermediate_size": 128}
+    model = tiny_model(tiny_config("lite", num_hidden_layers=2, **sizes), seed=seed)
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            place_scaled(module, name, parameter.detach(), kind)
+    return model
+
+
+def _scaled(model: Transformer) -> list[Scaled]:
+    return [
+        value for module in model.modules() for value in vars(module).values() if isinstance(value, Scaled)
+    ]
+
+
+@pytest.mark.parametrize("kind", ["fp8", "int4"])
+def test_rounded_weights_change_where_they_lie(kind: Kind) -> None:
+    """Recorded steps know addresses, not names."""
+    old, new = (_rounded(seed, kind) for seed in (0, 1))
+    before = [scaled.codes.data_ptr() for scaled in _scaled(old)]
+    take_values(old, new)
+    assert before == [scaled.codes.data_ptr() for scaled in _scaled(old)] != []
+    for mine, theirs in zip(_scaled(old), _scaled(new), strict=True):
+        assert torch.equal(restore(mine), restore(theirs))
+
+
 def test_quantised_weights_are_not_updated_and_serve_on() -> None:
     served = engine(pack_model(model(), lambda name: "int8"))
     before = answered(served)

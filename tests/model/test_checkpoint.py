@@ -1,6 +1,7 @@
 """FP8 checkpoints in the published layouts: the numbers are codes times scales, exactly, and the codes stay codes."""
 
 import json
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from coderv2.engine.offload import Wish
 from coderv2.errors import BadCheckpoint, Unsupported
 from coderv2.kernels.packing import unpack
 from coderv2.model import weights
 from coderv2.model.batch import Batch
 from coderv2.model.checkpoint import SINGLE
-from coderv2.model.loading import open_model
+from coderv2.model.loading import open_config, open_model
+from coderv2.model.offload import move
 from coderv2.model.parallel import Split, Team
+from coderv2.model.placement import Placement, chosen
 from tests.parity import relative_error, sample_ids
 from tests.tiny import tiny_config, tiny_model
 
@@ -133,6 +137,41 @@ def test_packed_and_plain_give_the_same_logits(layout: str, tmp_path: Path) -> N
         plain = weights.load(tmp_path / "fp8", dtype=torch.float32)(batch)
         packed = open_model(tmp_path / "fp8")(batch)
     assert relative_error(packed, plain) < 0.02
+
+
+@pytest.mark.parametrize("count", [0, 3, 7])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_experts_in_ram_keep_their_codes(layout: str, count: int, tmp_path: Path) -> None:
+    """Beside a device the codes stay codes, byte for byte as they were planned; on it they are written out."""
+    exact = _fp8_folder(tmp_path / "fp8", layout)
+    plain = weights.load(tmp_path / "fp8", dtype=torch.float32)
+    placement = chosen(plain.config, count)
+    split = open_model(tmp_path / "fp8", placement=placement)
+    experts = split.layers[1].mlp.experts
+    near, far = list(placement.near[1]), list(placement.far(1))
+    assert {weight.format.name for weight in split.weights()} == {"fp8"}
+    for name in ("gate_proj", "up_proj", "down_proj"):
+        stack = torch.stack([exact[f"model.layers.1.mlp.experts.{e}.{name}.weight"] for e in range(8)])
+        assert torch.equal(unpack(getattr(experts.in_ram, name)), stack[far])
+        assert torch.equal(getattr(experts, name), stack[near].bfloat16())
+    each = Wish(tmp_path / "fp8").sizes(open_config(tmp_path / "fp8")).far
+    assert sum(weight.data.nbytes for weight in split.weights()) == len(far) * each
+    batch = Batch.packed([sample_ids(40)])
+    with torch.inference_mode():
+        assert relative_error(split(batch), plain(batch)) < 0.02
+
+
+def test_codes_move_to_the_device_as_they_would_have_been_loaded_there(tmp_path: Path) -> None:
+    _fp8_folder(tmp_path / "fp8", "block")
+    moved, there = (
+        open_model(tmp_path / "fp8", placement=Placement({1: near}, 8, all_in_ram=True)).layers[1].mlp.experts
+        for near in ((0, 1, 2), (0, 6, 2))
+    )
+    deque(move(moved, 6, 1))
+    for name in ("gate_proj", "up_proj", "down_proj"):
+        assert torch.equal(getattr(moved, name), getattr(there, name))
+    assert torch.equal(moved.in_ram.near_E, there.in_ram.near_E)
+    assert torch.equal(moved.in_ram.far_E, there.in_ram.far_E)
 
 
 def _changed(folder: Path, change: Any) -> None:

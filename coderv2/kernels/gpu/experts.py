@@ -133,7 +133,9 @@ def _multiply(
     """Every pair's row of `out`: the product with one matrix, or SiLU of the first times the second."""
     rows, row_scales = operand(x, routed[0])
     O, I = routed[0].shape[-2:]
-    tile = tiles.tile("experts", plan.kind, max(plan.T * plan.K // plan.E, 1), O, I, x.device)
+    tile = tiles.tile(
+        "experts", plan.kind, max(plan.T * plan.K // plan.E, 1), O, I, x.device, x.element_size()
+    )
     span = (1, 1) if isinstance(routed[0], Tensor) else routed[0].span
     weights = [part for pair in (routed, shared) for matrix in pair for part in _parts(matrix)]
     sizes = (
@@ -145,25 +147,23 @@ def _multiply(
         x.shape[1],
         out.shape[1],
     )
-    common = {
-        "K": plan.K,
-        "S": plan.S,
-        "GATED": gated,
-        "KIND": KINDS[plan.kind],
-        "ROWS": span[0],
-        "COLUMNS": span[1],
-    }
-    common |= {"BO": tile.outs, "BI": tile.depth, "num_warps": tile.warps, "num_stages": tile.stages}
-    columns = triton.cdiv(out.shape[1], tile.outs)
+    experts_TK = experts_TK.contiguous()
     if plan.T <= FEW:
-        pairs.pair_by_pair[(columns, plan.pairs)](
-            rows, row_scales, experts_TK.contiguous(), out, *weights, *sizes, I, **common
-        )
-        return
-    order, owners = sort_pairs(experts_TK, plan.E, plan.S, tile.rows)
-    pairs.tile_by_tile[(columns, owners.shape[0])](
-        rows, row_scales, order, owners, out, *weights, *sizes, I, plan.E, **common, BT=tile.rows
-    )
+        (order, owners), programs, BT = (
+            (experts_TK, experts_TK),
+            plan.pairs,
+            1,
+        )  # no tiles, so nothing is read there
+    else:
+        order, owners = sort_pairs(experts_TK, plan.E, plan.S, tile.rows)
+        programs, BT = owners.shape[0], tile.rows
+    # Two matrices, each half as wide: together they take the memory and the registers of one.
+    outs = tile.outs // 2 if gated else tile.outs
+    pairs.multiply[(triton.cdiv(out.shape[1], outs), programs)](
+        rows, row_scales, experts_TK, order, owners, out, *weights, *sizes, I, plan.E,
+        K=plan.K, S=plan.S, GATED=gated, KIND=KINDS[plan.kind], ROWS=span[0], COLUMNS=span[1],
+        BT=BT, BO=outs, BI=tile.depth, num_warps=tile.warps, num_stages=tile.stages,
+    )  # fmt: skip
 
 
 def _parts(matrix: Matrix) -> tuple[Tensor, Tensor]:

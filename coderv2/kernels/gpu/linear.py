@@ -15,7 +15,7 @@ from coderv2.kernels.scaled import BLOCK, LARGEST, Scaled
 PLAIN, FP8, INT4 = 0, 1, 2
 KINDS = {"plain": PLAIN, "fp8": FP8, "int4": INT4}
 _LARGEST = tl.constexpr(LARGEST)
-_PLAIN, _FP8, _INT4 = tl.constexpr(PLAIN), tl.constexpr(FP8), tl.constexpr(INT4)
+_FP8, _INT4 = tl.constexpr(FP8), tl.constexpr(INT4)
 
 
 def linear(x_TD: Tensor, weight: Tensor | Scaled) -> Tensor:
@@ -23,7 +23,7 @@ def linear(x_TD: Tensor, weight: Tensor | Scaled) -> Tensor:
     if isinstance(weight, Tensor):
         return F.linear(x_TD, weight)
     (O, I), T = weight.shape, x_TD.shape[0]
-    tile = tiles.tile("linear", weight.kind, T, O, I, x_TD.device)
+    tile = tiles.tile("linear", weight.kind, T, O, I, x_TD.device, x_TD.element_size())
     splits = split(T, O, I, tile, x_TD.device)
     rows, row_scales = operand(x_TD, weight)
     out_TO = x_TD.new_empty(T, O)
@@ -116,23 +116,13 @@ def row_scale(scales, G, t, live_t, first, KIND: tl.constexpr):
 
 
 @triton.jit
-def scaled(
-    part,
-    row_sum,
-    x_scale,
-    scales,
-    stride,
-    o,
-    live_o,
-    first,
-    KIND: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
+def _scaled(
+    part, row_sum, x_scale, scales, stride, block, o, live_o, first, KIND: tl.constexpr, COLUMNS: tl.constexpr
 ):
     """What `part`, a product with codes, means; everything is [BT, BO], or fits it."""
     if KIND == _FP8:
-        scale = tl.load(scales + (o // ROWS) * stride + first // COLUMNS, mask=live_o, other=0.0)
-        return part * x_scale * scale
+        # One number for the whole tile: its rows lie in one block.
+        return part * x_scale * tl.load(scales + block * stride + first // COLUMNS)
     if KIND == _INT4:
         place = scales + o * stride + 2 * (first // COLUMNS)
         return part * tl.load(place, mask=live_o, other=0.0) + row_sum * tl.load(
@@ -143,19 +133,28 @@ def scaled(
 
 @triton.jit
 def accumulate(
-    total, x, x_scale, codes, stride, scales, scale_stride, o, live_o, first, end,
-    KIND: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BI: tl.constexpr,
+    total, x, x_scale, codes, stride, scales, scale_stride, block, o, live_o, first, end,
+    KIND: tl.constexpr, COLUMNS: tl.constexpr, BI: tl.constexpr,
 ):  # fmt: skip
-    """`total` [BT, BO] plus one step of the product of x [BT, BI] with the weight's columns from `first` on."""
-    w = weight_tile(codes, stride, o, live_o, first, end, x.dtype, KIND, BI)
-    if KIND == _PLAIN:
-        return tl.dot(x, w, total, input_precision="ieee")
-    part = tl.dot(x, w, input_precision="ieee")
+    """`total` [BT, BO] plus one step of the product of x [BT, BI] with the weight's columns from `first` on.
+
+    The weight's rows are `o`; of fp8 all lie in the `block`-th of rows that share scales.
+    """
+    part = _product(x, weight_tile(codes, stride, o, live_o, first, end, x.dtype, KIND, BI))
     row_sum = tl.sum(x.to(tl.float32), 1)[:, None] if KIND == _INT4 else 0.0
-    return total + scaled(
-        part, row_sum, x_scale[:, None], scales, scale_stride, o[None, :], live_o[None, :], first,
-        KIND, ROWS, COLUMNS,
+    return total + _scaled(
+        part, row_sum, x_scale[:, None], scales, scale_stride, block, o[None, :], live_o[None, :], first, KIND, COLUMNS
     )  # fmt: skip
+
+
+@triton.jit
+def _product(x, w):
+    """x [BT, BI] times w [BI, BO]; a single row is not worth the 16 that matrix units multiply at least."""
+    if x.shape[0] == 1:
+        product = tl.sum(tl.trans(x).to(tl.float32) * w.to(tl.float32), 0)[None, :]
+    else:
+        product = tl.dot(x, w, input_precision="ieee")
+    return product
 
 
 @triton.jit
@@ -167,7 +166,7 @@ def _linear(
     o = tl.program_id(0) * BO + tl.arange(0, BO)
     t = (tl.program_id(1) * BT + tl.arange(0, BT)).to(tl.int64)
     part, live_o, live_t = tl.program_id(2), o < O, t < T
-    o_wide = o.to(tl.int64)
+    o_wide, block = o.to(tl.int64), tl.program_id(0) * BO // ROWS
     total = tl.zeros((BT, BO), tl.float32)
     for step in range(part, tl.cdiv(I, BI), SPLITS):
         first = step * BI
@@ -175,7 +174,7 @@ def _linear(
         rows = tl.load(x + t[:, None] * I + i[None, :], mask=live_t[:, None] & (i < I)[None, :], other=0.0)
         total = accumulate(
             total, rows, row_scale(x_scales, G, t, live_t, first, KIND), codes, stride, scales, scale_stride,
-            o_wide, live_o, first, I, KIND, ROWS, COLUMNS, BI,
+            block, o_wide, live_o, first, I, KIND, COLUMNS, BI,
         )  # fmt: skip
     place = parts + (part * T + t[:, None]) * O + o[None, :]
     tl.store(place, total.to(parts.dtype.element_ty), mask=live_t[:, None] & live_o[None, :])

@@ -76,7 +76,8 @@ def mla_decode(
     assert spans.table_BP is not None
     q_latent_THC, q_rope_THR = q_latent_THC.contiguous(), q_rope_THR.contiguous()
     (T, H, C), R, S = q_latent_THC.shape, q_rope_THR.shape[-1], latent_PSC.shape[1]
-    BM, BN, warps = _decode_tile(spans.most * H, C, tiles.card(q_latent_THC.device))
+    tile = _decode_tile(spans.most * H, C, q_latent_THC.element_size(), tiles.card(q_latent_THC.device))
+    BM, BN, warps, stages = tile
     B, blocks = spans.table_BP.shape[0], triton.cdiv(spans.most * H, BM)
     splits = _splits(B * blocks, spans.table_BP.shape[1] * S, q_latent_THC.device)
     out_THC = torch.empty_like(q_latent_THC)
@@ -85,10 +86,11 @@ def mla_decode(
     _decode[(blocks, B, splits)](
         q_latent_THC, q_rope_THR, latent_PSC, k_rope_PSR, spans.starts_B1, spans.lengths_B, spans.table_BP,
         spans.table_BP.stride(0), parts, logs, T, scale * LOG2E.value, C=C, R=R, H=H, S=S, SPLITS=splits,
-        SHORTEST=SHORTEST, BM=BM, BN=BN, BC=_width(C), BR=_width(R), num_warps=warps, num_stages=2,
+        SHORTEST=SHORTEST, BM=BM, BN=BN, BC=_width(C), BR=_width(R), num_warps=warps, num_stages=stages,
     )  # fmt: skip
     if splits > 1:
-        _merge[(T * H,)](parts, logs, out_THC, T * H, C, SPLITS=splits, BC=_width(C))
+        BS = triton.next_power_of_2(splits)
+        _merge[(T * H,)](parts, logs, out_THC, T * H, C, SPLITS=splits, BS=BS, BC=_width(C))
     return out_THC
 
 
@@ -97,10 +99,12 @@ def _width(n: int) -> int:
     return int(max(triton.next_power_of_2(n), 16))
 
 
-def _decode_tile(rows: int, C: int, card: tiles.Card) -> tuple[int, int, int]:
-    """Rows of queries, keys in one step, warps. Two steps of 32 latents of 512 are 64 KiB, which fits 99."""
+def _decode_tile(rows: int, C: int, itemsize: int, card: tiles.Card) -> tuple[int, int, int, int]:
+    """Rows of queries, keys in one step, warps, steps in flight. Two of 32 latents of 512 are 64 KiB, which fits 99."""
+    if itemsize > 2:
+        return 16, 16, 4, 1
     BM = min(max(triton.next_power_of_2(rows), 16), 64 if card.shared > tiles.SMALL_MEMORY else 16)
-    return BM, 32 if C > 256 or card.shared <= tiles.SMALL_MEMORY else 64, 8 if BM > 16 else 4
+    return BM, 32 if C > 256 or card.shared <= tiles.SMALL_MEMORY else 64, 8 if BM > 16 else 4, 2
 
 
 def _splits(programs: int, keys: int, device: torch.device) -> int:
@@ -123,6 +127,14 @@ def _decode(
     if tl.program_id(0) * BM >= (end - start) * H:
         return
     row = start.to(tl.int64) * H + m
+    each = tl.maximum(tl.cdiv(tl.cdiv(length, SPLITS), BN) * BN, SHORTEST)
+    begin, stop = part * each, tl.minimum(part * each + each, length)
+    if begin >= length:
+        # A recorded step has parts for the longest context; a short one leaves most of them empty.
+        tl.store(
+            logs + part.to(tl.int64) * T * H + row, tl.full((BM,), float("-inf"), tl.float32), mask=live_m
+        )
+        return
     c, r = tl.arange(0, BC), tl.arange(0, BR)
     queries_MC = tl.load(
         q_latent + row[:, None] * C + c[None, :], mask=live_m[:, None] & (c < C)[None, :], other=0.0
@@ -131,8 +143,6 @@ def _decode(
         q_rope + row[:, None] * R + r[None, :], mask=live_m[:, None] & (r < R)[None, :], other=0.0
     )
     position_M = length - (end - start) + m // H
-    each = tl.maximum(tl.cdiv(tl.cdiv(length, SPLITS), BN) * BN, SHORTEST)
-    begin, stop = part * each, tl.minimum(part * each + each, length)
     peak, total = tl.full((BM,), float("-inf"), tl.float32), tl.zeros((BM,), tl.float32)
     sums = tl.zeros((BM, BC), tl.float32)
     for first in range(begin, stop, BN):
@@ -171,13 +181,13 @@ def _fold(scores, peak, total, sums):
 
 
 @triton.jit
-def _merge(parts, logs, out, rows, C, SPLITS: tl.constexpr, BC: tl.constexpr):
-    row, c = tl.program_id(0).to(tl.int64), tl.arange(0, BC)
-    peak = tl.full((), float("-inf"), tl.float32)
-    for s in range(SPLITS):
-        peak = tl.maximum(peak, tl.load(logs + s * rows + row))
+def _merge(parts, logs, out, rows, C, SPLITS: tl.constexpr, BS: tl.constexpr, BC: tl.constexpr):
+    """The parts of a row, as far as it has any: what is beyond was never written."""
+    row, c, each = tl.program_id(0).to(tl.int64), tl.arange(0, BC), tl.arange(0, BS)
+    logs_S = tl.load(logs + each * rows + row, mask=each < SPLITS, other=float("-inf"))
+    peak, seen = tl.max(logs_S, 0), tl.max(tl.where(logs_S > float("-inf"), each + 1, 0), 0)
     sums, total = tl.zeros((BC,), tl.float32), tl.zeros((), tl.float32)
-    for s in range(SPLITS):
+    for s in range(seen):
         weight = tl.exp2(tl.load(logs + s * rows + row) - peak)
         total += weight
         sums += weight * tl.load(parts + (s * rows + row) * C + c, mask=c < C, other=0.0)

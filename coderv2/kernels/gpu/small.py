@@ -137,7 +137,8 @@ def route(x_TD: Tensor, weight: Any, routing: Routing) -> tuple[Tensor, Tensor, 
     _route[(triton.cdiv(T, 16),)](
         x_TD.contiguous(), weight, scores_TE, weights_TK, experts_TK, T, D, routing.factor,
         E=E, K=K, GROUPS=routing.groups, KEPT=routing.kept, NORM=routing.renormalise,
-        BT=16, BE=max(triton.next_power_of_2(E), 16), BG=triton.next_power_of_2(routing.groups), BD=64,
+        BT=16, BE=max(triton.next_power_of_2(E), 16), BG=triton.next_power_of_2(routing.groups),
+        BD=64 if x_TD.element_size() == 2 else 32, num_stages=2,
     )  # fmt: skip
     return scores_TE, weights_TK, experts_TK
 
@@ -188,6 +189,8 @@ def _route(
     live_t = t < T
     shares = _affinities(x, weight, t, live_t, e, T, D, E, BT, BE, BD)
     tl.store(scores + t[:, None] * E + e[None, :], shares, mask=live_t[:, None] & (e < E)[None, :])
+    # NaN has no order, and the place that it wins may be beyond the last expert.
+    shares = tl.where(shares == shares, shares, 0.0)
     if GROUPS > KEPT:
         shares = _best_groups_only(shares, e, E, GROUPS, KEPT, BT, BG)
     shares = tl.where((e < E)[None, :], shares, -1.0)

@@ -91,10 +91,14 @@ def bucket(rows: int) -> int:
     return 1 << max(rows - 1, 0).bit_length()
 
 
-def tile(op: str, kind: str, rows: int, O: int, I: int, device: torch.device) -> Tile:
-    """For a product of `rows` rows with a weight [O, I] of a `kind`: plain, fp8 or int4."""
+def tile(op: str, kind: str, rows: int, O: int, I: int, device: torch.device, itemsize: int = 2) -> Tile:
+    """For a product of `rows` rows with a weight [O, I] of a `kind`: plain, fp8 or int4.
+
+    `itemsize` is the activations'; tables are made for bfloat16, and their tiles may be too large for float32.
+    """
     here, name = card(device), key(op, kind, rows, O, I)
-    return _FORCED.get(name) or _table(here.name).get(name) or fitting(DEFAULTS, rows, kind, here.shared)
+    measured = (_FORCED.get(name) or _table(here.name).get(name)) if itemsize <= 2 else None
+    return measured or fitting(DEFAULTS, rows, kind, here.shared, itemsize)
 
 
 _FORCED: dict[str, Tile] = {}
@@ -115,20 +119,24 @@ DEFAULTS = (
     Tile(16, 64, 64, warps=4, stages=4),
     Tile(32, 64, 64, warps=4, stages=3),
     Tile(64, 64, 64, warps=4, stages=3),
+    Tile(128, 64, 64, warps=8, stages=3),
     Tile(128, 128, 64, warps=8, stages=3),
     Tile(64, 64, 64, warps=4, stages=2),
 )
 """Unmeasured, from few rows to many; the last fits everywhere."""
 
 
+WIDEST_INT4 = 128 * 64
+
 DEPTHS = {"plain": (64, 128), "fp8": (BLOCK,), "int4": (GROUP,)}
 """Of a step: where there are scales, they hold for as many columns."""
 
 
-def fitting(tiles: tuple[Tile, ...], rows: int, kind: str, shared: int) -> Tile:
-    """The largest tile that `rows` fill and that `shared` bytes hold."""
-    itemsize = {"plain": 2, "fp8": 1, "int4": 2}[kind]
-    able = [t for t in tiles if t.bytes(itemsize) <= shared]
+def fitting(tiles: tuple[Tile, ...], rows: int, kind: str, shared: int, itemsize: int = 2) -> Tile:
+    """The largest tile that `rows` fill and that `shared` bytes hold, its registers too."""
+    able = [t for t in tiles if t.bytes(1 if kind == "fp8" else itemsize) <= shared]
+    if kind == "int4":  # whose codes take registers on their way to numbers: the widest tile spills
+        able = [t for t in able if t.rows * t.outs <= WIDEST_INT4]
     filled = [t for t in able if t.rows <= max(bucket(rows), 16)]
     chosen = max(filled, key=lambda t: (t.rows, t.outs))
     depths = DEPTHS[kind]

@@ -9,7 +9,7 @@ import torch
 from tests.kernels.gpu.place import DEVICE, close
 from coderv2.kernels.gpu.ops import GpuOps
 from coderv2.kernels.ops import Ops, pick
-from coderv2.kernels.scaled import Scaled, restore
+from coderv2.kernels.scaled import Kind, Scaled, restore
 from coderv2.model.attention import crossing
 from coderv2.model.batch import Batch
 from coderv2.model.cache import LatentCache
@@ -77,13 +77,12 @@ def test_with_experts_in_ram_the_logits_are_the_same(count: int, tmp_path: Path)
 
 
 @torch.inference_mode()
-def test_int4_on_the_gpu_goes_with_int4_in_ram(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["int4", "fp8"])
+def test_few_bits_on_the_gpu_go_with_as_few_in_ram(kind: Kind, tmp_path: Path) -> None:
     config = tiny_config(num_hidden_layers=2, moe_intermediate_size=64, intermediate_size=128)
     save(tiny_model(config), tmp_path)
-    split = open_model(
-        tmp_path, dtype=torch.float32, device=DEVICE, scaled="int4", placement=chosen(config, 9)
-    )
-    assert {weight.format.name for weight in split.weights()} == {"int4"}
+    split = open_model(tmp_path, dtype=torch.float32, device=DEVICE, scaled=kind, placement=chosen(config, 9))
+    assert {weight.format.name for weight in split.weights()} == {kind}
     wanted, found = (
         _logits(model, GpuOps, torch.float32) for model in (tiny_model(config).to(DEVICE), split)
     )

@@ -67,6 +67,15 @@ def test_route(family: str, dtype: torch.dtype) -> None:
     _check_route(routing(config), config.n_routed_experts, dtype)
 
 
+@pytest.mark.skipif(DEVICE.type == "cpu", reason="the interpreter finds the first NaN; a GPU, any place")
+def test_a_row_that_is_not_finite_chooses_experts_that_there_are() -> None:
+    """Twenty of the 32 that a tile has; what is beyond them in memory is no expert."""
+    x_TD, how = numbers(3, 32), Routing(top=3, groups=1, kept=1, scaling=1.0, renormalise=False)
+    x_TD[1] = float("nan")
+    _, _, experts_TK = small.route(x_TD, numbers(20, 32, seed=1), how)
+    assert bool(((experts_TK >= 0) & (experts_TK < 20)).all())
+
+
 def _check_route(how: Routing, E: int, dtype: torch.dtype) -> None:
     x_TD, weight_ED = numbers(19, 72, dtype=dtype), numbers(E, 72, seed=1, dtype=dtype)
     ours, wanted = small.route(x_TD, weight_ED, how), Ops.route(x_TD, weight_ED, how)

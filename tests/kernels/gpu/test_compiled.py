@@ -1,0 +1,50 @@
+"""Every kernel compiles for real GPUs, in shared memory and registers that they have; no GPU is needed for that.
+
+The interpreter proves the numbers, but takes programs that the compiler refuses.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("triton", reason="Triton is not installed: pip install 'coderv2[gpu]'")
+
+SPILLED = 128
+"""Bytes of a thread's registers that may lie in memory in bfloat16; float32 multiplies without matrix units."""
+
+slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("capability", "sizes", "dtype", "cache"),
+    [
+        pytest.param(80, "lite", "bfloat16", "float8_e5m2", marks=slow),
+        pytest.param(80, "full", "bfloat16", "bfloat16", marks=slow),
+        pytest.param(86, "lite", "float32", "float32", marks=slow),
+        pytest.param(89, "lite", "bfloat16", "float8_e4m3fn", marks=slow),
+        pytest.param(89, "full", "bfloat16", "bfloat16", marks=slow),
+        (90, "lite", "bfloat16", "bfloat16"),
+        pytest.param(90, "full", "bfloat16", "float8_e4m3fn", marks=slow),
+        pytest.param(90, "lite", "float32", "float32", marks=slow),
+    ],
+)
+def test_kernels_compile_for(capability: int, sizes: str, dtype: str, cache: str) -> None:
+    command = [sys.executable, "-m", "tests.kernels.gpu.compiled", str(capability), sizes, dtype, cache]
+    # In a process of its own: in this one Triton may interpret.
+    plain = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    ran = subprocess.run(command, env=plain, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    found = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert {one["kernel"] for one in found} >= {
+        "_decode",
+        "_merge",
+        "_prefill",
+        "multiply",
+        "_linear",
+        "_route",
+    }
+    assert [one for one in found if one["left"] < 0] == []
+    assert dtype == "float32" or [one for one in found if one["stack"] > SPILLED] == []
