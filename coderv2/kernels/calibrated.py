@@ -55,20 +55,22 @@ def calibrated_int4(w_OI: Tensor, curvature: Curvature) -> Parts:
     scale_OG, minimum_OG = search_ranges(w_OI, curvature.importance_I)
     d_OS, scales, steps_OG = two_level(scale_OG)
     m_OS, minima, offsets_OG = two_level(minimum_OG)
-    quants_OI = _with_feedback(w_OI, steps_OG, offsets_OG, curvature)
-    ours = Parts(quants_OI, scales, minima, d_OS, m_OS)
-    return _better_rows(w_OI, ours, nearest_int4(w_OI), curvature)
+    quants_OI, error_O = _with_feedback(w_OI, steps_OG, offsets_OG, curvature)
+    nearest = nearest_int4(w_OI)
+    nearest_error_O = curvature.error(nearest.int4_numbers()[:, : w_OI.shape[1]] - w_OI)
+    return _rows_of(
+        nearest, Parts(quants_OI, scales, minima, d_OS, m_OS), (error_O > nearest_error_O)[:, None]
+    )
 
 
-def _better_rows(w_OI: Tensor, ours: Parts, nearest: Parts, curvature: Curvature) -> Parts:
-    errors = [curvature.error(parts.int4_numbers()[:, : w_OI.shape[1]] - w_OI) for parts in (ours, nearest)]
-    worse_O1 = (errors[0] > errors[1])[:, None]
+def _rows_of(nearest: Parts, ours: Parts, worse_O1: Tensor) -> Parts:
+    """`ours`, but for the rows where it is worse."""
 
     def pick(a: Tensor | None, b: Tensor | None) -> Tensor | None:
         return None if a is None or b is None else torch.where(worse_O1, b, a)
 
     return Parts(
-        torch.where(worse_O1, nearest.quants_OI[:, : w_OI.shape[1]], ours.quants_OI),
+        torch.where(worse_O1, nearest.quants_OI[:, : ours.quants_OI.shape[1]], ours.quants_OI),
         torch.where(worse_O1, nearest.scales, ours.scales),
         pick(ours.minima, nearest.minima),
         pick(ours.d_OS, nearest.d_OS),
@@ -113,14 +115,17 @@ def _tried(
     return error_OG, (scale, minimum.clamp(min=0))
 
 
-def _with_feedback(w_OI: Tensor, steps_OG: Tensor, offsets_OG: Tensor, curvature: Curvature) -> Tensor:
-    """Quants [O, I]."""
+def _with_feedback(
+    w_OI: Tensor, steps_OG: Tensor, offsets_OG: Tensor, curvature: Curvature
+) -> tuple[Tensor, Tensor]:
+    """Quants [O, I], and what `Curvature.error` finds of them, [O]: the squares of what is passed on, added up."""
     order_I, feedback_II = curvature.order_I, curvature.feedback_II
     group_I = order_I // GROUP
     left_IO = w_OI.T[order_I].contiguous()
     steps_IO, offsets_IO = steps_OG.T[group_I].contiguous(), offsets_OG.T[group_I].contiguous()
     by_IO = torch.where(steps_IO > 0, 1 / steps_IO, 0.0)
     quants_IO = torch.empty(left_IO.shape, dtype=torch.uint8)
+    error_O = torch.zeros(left_IO.shape[1])
     for first in range(0, len(order_I), _STRIDE):
         last = min(first + _STRIDE, len(order_I))
         errors = torch.empty(last - first, left_IO.shape[1])
@@ -130,6 +135,7 @@ def _with_feedback(w_OI: Tensor, steps_OG: Tensor, offsets_OG: Tensor, curvature
             errors[i - first] = (left_IO[i] - (q_O * steps_IO[i] - offsets_IO[i])) / feedback_II[i, i]
             left_IO[i + 1 : last].addr_(feedback_II[i, i + 1 : last], errors[i - first], alpha=-1)
         left_IO[last:].addmm_(feedback_II[first:last, last:].T, errors, alpha=-1)
+        error_O += errors.square().sum(0)
     back_IO = torch.empty_like(quants_IO)
     back_IO[order_I] = quants_IO
-    return back_IO.T.contiguous()
+    return back_IO.T.contiguous(), error_O

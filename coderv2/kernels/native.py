@@ -7,6 +7,7 @@ built, the weights are unpacked and `reference` computes: slowly, and exactly wh
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from coderv2.kernels import packing, reference
@@ -36,6 +37,27 @@ def linear(x_TD: Tensor, weight: Weight) -> Tensor:
         weight.format.code, weight.data.data_ptr(), 1, O, D, x_TD.data_ptr(), x_TD.shape[0], out_TO.data_ptr()
     )
     return out_TO
+
+
+def fine_linear(x_TD: Tensor, weight: Weight) -> Tensor:
+    """`linear` with rows in two parts where the kernels round rows to int8: what that makes of them, and the rest.
+
+    That is fifteen bits of each number, for twice the products.
+    """
+    if kernels is None or weight.format.scales in ("none", "fp8"):
+        return linear(x_TD, weight)
+    rounded_TD = _as_int8(x_TD, weight.format.unit)
+    rounded_TO, rest_TO = linear(torch.cat((rounded_TD, x_TD - rounded_TD)), weight).chunk(2)
+    return rounded_TO + rest_TO
+
+
+def _as_int8(x_TD: Tensor, span: int) -> Tensor:
+    """Rounded as the kernels do it, with a scale for each `span` columns."""
+    D = x_TD.shape[1]
+    x_TGs = F.pad(x_TD.float(), (0, -D % span)).unflatten(1, (-1, span))
+    step_TG1 = x_TGs.abs().amax(-1, keepdim=True) / 127
+    numbers_TGs = torch.where(step_TG1 > 0, x_TGs / step_TG1, 0.0).round_()
+    return (numbers_TGs * step_TG1).flatten(1)[:, :D]
 
 
 def head_linear(x_THI: Tensor, weight: Weight) -> Tensor:

@@ -61,6 +61,18 @@ def test_weights_of_any_size_that_a_format_can_hold(isa_or_none: str, format: st
     assert error <= BOUNDS[format][0] * _expected(x_TD, weight).norm() + 1e-36
 
 
+@pytest.mark.parametrize("format", BOUNDS)
+@pytest.mark.parametrize("I", [64, 300, 512])
+def test_rows_in_two_parts_are_as_good_as_float32(isa_or_none: str, format: str, I: int) -> None:
+    weight, x_TI = random_weight(format, 48, I), random(5, I)
+    x_TI[1] = 0
+    x_TI[2, 3] = 100
+    exact_TO = reference.linear(x_TI, unpack(weight))
+    assert relative_error(native.fine_linear(x_TI, weight), exact_TO) < (5e-3 if format == "bf16" else 2e-4)
+    x_TI[3, 0] = float("nan")
+    assert native.fine_linear(x_TI, weight)[3].isnan().all()
+
+
 @formats
 @pytest.mark.parametrize("poison", [float("nan"), float("inf"), -float("inf")])
 def test_what_is_not_finite_stays_in_its_row(isa: str, format: str, poison: float) -> None:
