@@ -47,8 +47,8 @@ def fine_linear(x_TD: Tensor, weight: Weight) -> Tensor:
     if kernels is None or weight.format.scales in ("none", "fp8"):
         return linear(x_TD, weight)
     rounded_TD = _as_int8(x_TD, weight.format.unit)
-    rounded_TO, rest_TO = linear(torch.cat((rounded_TD, x_TD - rounded_TD)), weight).chunk(2)
-    return rounded_TO + rest_TO
+    both_TO = linear(torch.cat((rounded_TD, x_TD - rounded_TD)), weight)
+    return both_TO[: len(x_TD)].add_(both_TO[len(x_TD) :])
 
 
 def _as_int8(x_TD: Tensor, span: int) -> Tensor:
@@ -57,7 +57,8 @@ def _as_int8(x_TD: Tensor, span: int) -> Tensor:
     x_TGs = F.pad(x_TD.float(), (0, -D % span)).unflatten(1, (-1, span))
     step_TG1 = x_TGs.abs().amax(-1, keepdim=True) / 127
     numbers_TGs = torch.where(step_TG1 > 0, x_TGs / step_TG1, 0.0).round_()
-    return (numbers_TGs * step_TG1).flatten(1)[:, :D]
+    rounded_TD: Tensor = (numbers_TGs * step_TG1).flatten(1)[:, :D]
+    return rounded_TD
 
 
 def head_linear(x_THI: Tensor, weight: Weight) -> Tensor:
