@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    {"root"},  # errors, log, paths
+    {"root"},  # errors, log, paths, ram
     {"text", "sandbox"},
     {"kernels", "data", "accounts"},
     {"model"},
@@ -58,7 +58,7 @@ def _room(module: str) -> str:
     if parts[0] == "recipes":
         return "recipes"
     name = parts[1] if len(parts) > 1 else "__init__"
-    return "root" if name in ("errors", "log", "paths") else name
+    return "root" if name in ("errors", "log", "paths", "ram") else name
 
 
 MODULES = _modules()
