@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from coderv2.errors import BadCheckpoint, Unsupported
 from coderv2.kernels.formats import Weight
+from coderv2.kernels.memory import settled
 from coderv2.kernels.scaled import Kind, Scaled
 from coderv2.model.checkpoint import INDEX, SINGLE, Checkpoint, quantisation, without_quantisation
 from coderv2.model.config import ModelConfig
@@ -184,6 +185,7 @@ def update(model: Named, source: Path | str | Mapping[str, Tensor]) -> None:
             "the new ones with a new engine"
         )
     if isinstance(model, Transformer) and model.packed:
+        settled()  # vectors are written where they lie
         plain = unpacked(model)
         update(plain, source)
         take_values(model, repack(plain))

@@ -186,3 +186,13 @@ def test_the_file_is_opened_and_closed(folder: Path) -> None:
         assert isinstance(file.read("norm"), torch.Tensor)
         with pytest.raises(BadCheckpoint, match="embed"):
             file.check(file.config, {"embed_tokenz": (1, 2)})
+
+
+def test_new_weights_wait_until_the_old_ones_lie_still(
+    folder: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, order = open_model(folder), []
+    monkeypatch.setattr(weights, "settled", lambda: order.append("settled"))
+    monkeypatch.setattr(weights, "take_values", lambda *_: order.append("written"))
+    weights.update(model, source)
+    assert order == ["settled", "written"]
