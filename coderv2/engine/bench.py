@@ -182,7 +182,7 @@ class Bench:
         begin = time.perf_counter()
         model = open_model(self.path)
         report.ours.loads.append(time.perf_counter() - begin)
-        settled()
+        settled()  # what still moves would take turns with what is measured
         tokens = max(case.sequences * (case.longest + 16) for case in report.cases)
         passes = Passes(model, tokens, self.cache_dtype)
         passes.prompt(32)

@@ -96,8 +96,8 @@ def mla_decode(
 ) -> Tensor:
     """Causal attention in absorbed form over a paged cache, shape [T, H, C].
 
-    A cache in bfloat16 or int8 is multiplied so, one in fp8 in bfloat16: queries and weights are rounded to it; sums
-    are float32, or int32 within 256 keys.
+    A cache in int8 is multiplied so, one in bfloat16 or fp8 in bfloat16 where the processor has such products, else in
+    float32: queries and weights are rounded to that; sums are float32, or int32 within 256 keys.
     """
     q_latent_THC, q_rope_THR = q_latent_THC.contiguous(), q_rope_THR.contiguous()
     tables = [table.contiguous() for table in page_tables]

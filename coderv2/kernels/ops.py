@@ -62,6 +62,7 @@ class Ops:
     cache_read = _by_place(reference.cache_read, native_attention.cache_read, rows=(), pages=(0,))
     embedding = _by_weight(reference.embedding, native.embedding)
     experts: Any = staticmethod(reference.experts)
+    fine_linear = _by_weight(reference.fine_linear, native.fine_linear)
     head_linear = _by_weight(reference.head_linear, native.head_linear)
     linear = _by_weight(reference.linear, native.linear)
     mla_decode = _mla_decode(reference.mla_decode)
@@ -127,6 +128,7 @@ class InvariantOps(Ops):
     """
 
     experts = staticmethod(invariant.experts)
+    fine_linear = _by_weight(invariant.linear, native.fine_linear)
     head_linear = _by_weight(invariant.head_linear, native.head_linear)
     linear = _by_weight(invariant.linear, native.linear)
     mla_decode = _mla_decode(invariant.mla_decode)

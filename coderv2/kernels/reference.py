@@ -41,6 +41,11 @@ def linear(x_TD: Tensor, weight_OD: Tensor | Scaled) -> Tensor:
     return F.linear(rows_TD, scaled.restore(weight_OD)).to(x_TD.dtype)
 
 
+def fine_linear(x_TD: Tensor, weight_OD: Tensor | Scaled) -> Tensor:
+    """`linear`, whose rows lose less where packed weights have them rounded."""
+    return linear(x_TD, weight_OD)
+
+
 def head_linear(x_THI: Tensor, weight_HIO: Tensor) -> Tensor:
     """Each head's own map, as absorbed attention has it before and after, shape [T, H, O]."""
     return torch.einsum("thi,hio->tho", x_THI, weight_HIO)

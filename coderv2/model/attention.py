@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from coderv2.kernels.formats import Weight
-from coderv2.kernels.native import fine_linear
 from coderv2.kernels.ops import Ops
 from coderv2.model.batch import Batch, Group
 from coderv2.model.cache import LatentCache
@@ -209,7 +208,7 @@ class LatentAttention(nn.Module):
         else:
             k_nope_SHN = ops.linear(latent_SC, self.key_up.joined()).unflatten(-1, (H, N))
             # One of a hundred products of a layer, and a quarter of what rounding rows to int8 costs in quality.
-            v_SHV = fine_linear(latent_SC, self.value_up.joined()).unflatten(-1, (H, V))
+            v_SHV = ops.fine_linear(latent_SC, self.value_up.joined()).unflatten(-1, (H, V))
         return torch.cat((k_nope_SHN, k_rope_SR[:, None].expand(-1, H, -1)), -1), v_SHV
 
     def _maps(self) -> tuple[Tensor | Weight, Tensor | Weight]:

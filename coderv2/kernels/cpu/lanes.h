@@ -16,7 +16,7 @@ constexpr int SPAN = 256;    // keys
 constexpr int COLUMNS = 16;  // columns that lie together where values are laid out
 
 constexpr int WIDE = 32;     // columns whose sums are computed together where values stay as they lie
-constexpr int HEADS = SUMS / 4 * 2;  // lanes that go together then
+constexpr int HEADS = SUMS / 2;  // lanes that go together then
 
 // How a number format is multiplied: float32 a column at a time, bfloat16 in pairs.
 struct Float32 {

@@ -80,11 +80,10 @@ private:
         for (int n = 0; n < N; ++n) store(scores + n * LANES, times(sums[n], all(s_.scale)));
     }
 
-    // Sixteen columns of all keys, [keys][16].
+    // Sixteen columns of all keys, [keys][16]; what lies beyond a row's end is of no account.
     void lay_columns(const uint8_t* const* latents, int64_t keys, int64_t c, float* to) const {
         const int64_t count = std::min<int64_t>(COLUMNS, s_.C - c);
-        std::fill(to + (keys - 1) * COLUMNS, to + keys * COLUMNS, 0.0f);
-        if (count == COLUMNS)
+        if (count == COLUMNS)  // known to the compiler: nearly always
             for (int64_t i = 0; i < keys; ++i) Stored::widen(numbers(latents[i]), c, COLUMNS, to + i * COLUMNS);
         else
             for (int64_t i = 0; i < keys; ++i) Stored::widen(numbers(latents[i]), c, count, to + i * COLUMNS);
