@@ -64,8 +64,8 @@ def test_a_row_with_what_is_not_finite_does_not_look_finite(isa: str, bad: float
 
 def _codes(dtype: torch.dtype) -> Tensor:
     """Every number of a float8 format, its NaN included, the infinite ones not: a cache holds none."""
-    codes_N = torch.arange(256).to(torch.uint8).view(dtype)
-    return codes_N[~codes_N.float().isinf()]
+    codes_N = torch.arange(256).to(torch.uint8)
+    return codes_N[~codes_N.view(dtype).float().isinf()].view(dtype)
 
 
 def _written(x_C: Tensor, dtype: torch.dtype) -> Tensor:

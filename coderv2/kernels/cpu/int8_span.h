@@ -36,7 +36,6 @@ inline void store_int8_row(const float* x, int64_t width, uint8_t* to) {
 class Int8Span {
     static constexpr int TOGETHER = KEYS;           // keys whose scores are computed together
     static constexpr int COLUMNS_64 = 4 * COLUMNS;  // columns whose sums are
-    static constexpr int HEADS_4 = SUMS >= 8 ? SUMS / 8 : 1;      // heads whose sums are
 
 public:
     explicit Int8Span(const SpanShape& shape) : s_(shape) {}
@@ -61,7 +60,8 @@ public:
         for (int64_t i = keys; i < whole_fours(keys); ++i) latents[i] = latents[keys - 1];  // their weights are zero
         for (int64_t c = 0; c < width(); c += COLUMNS_64) {
             lay_columns(latents, keys, c, m.columns);
-            for (int head = 0; head < LANES; head += HEADS_4) sum_columns(keys, head, m, out + 2 * LANES + c, width());
+            for (int head = 0; head < LANES; head += MIXED_HEADS)
+                for (int v = 0; v < 4; v += MIXED_VALUES) sum_columns(keys, head, v, m, out + 2 * LANES + c, width());
         }
     }
 
@@ -101,17 +101,18 @@ private:
             keys[n] = reinterpret_cast<const int8_t*>(given[n]);
             dots[n] = Dots<8>(-128 * Trailer::of(given[n], width).sum);
         }
-        auto add = [&](int64_t c) {
+        auto add = [&](int64_t c, auto spread) {
             const Bytes lanes = load_bytes(query + 16 * c);
-            for (int n = 0; n < N; ++n) dots[n].template add<0>(lanes, spread(keys[n] + c));
+            for (int n = 0; n < N; ++n) dots[n].template add<0>(lanes, spread(keys[n]));
         };
         int64_t c = 0;
         for (; c + 64 <= width; c += 64) {
             for (int n = 0; n < N; ++n) __builtin_prefetch(given[FAR + n] + c + 64);
-#pragma GCC unroll 16
-            for (int i = 0; i < 64; i += 4) add(c + i);
+            [&]<int... STEP>(std::integer_sequence<int, STEP...>) {
+                (add(c + 4 * STEP, [c](const int8_t* key) { return spread_step<STEP>(key + c); }), ...);
+            }(std::make_integer_sequence<int, 16>());
         }
-        for (; c < width; c += 4) add(c);
+        for (; c < width; c += 4) add(c, [c](const int8_t* key) { return spread(key + c); });
         for (int n = 0; n < N; ++n) __builtin_prefetch(given[FAR + n]);
         for (int n = 0; n < N; ++n) {
             const Floats worth = times(load(reinterpret_cast<const float*>(steps)), all(Trailer::of(given[n], width).step));
@@ -189,28 +190,34 @@ private:
         for (int v = 0; v < 4; ++v) store_bytes(to + 64 * v, beside[v]);
     }
 
-    // Of the sixty-four columns laid out, for some heads; a head's results are `stride` apart.
-    static void sum_columns(int64_t keys, int head, const Memory& m, float* out, int64_t stride) {
-        Dots<8> sums[HEADS_4][4];
-        for (int h = 0; h < HEADS_4; ++h)
+    // Of some vectors of the sixty-four columns laid out, from `first` on, for some heads; a head's results are `stride`
+    // apart.
+    static void sum_columns(int64_t keys, int head, int first, const Memory& m, float* out, int64_t stride) {
+        Dots<8> sums[MIXED_HEADS][MIXED_VALUES];
+        for (int h = 0; h < MIXED_HEADS; ++h)
             for (auto& sum : sums[h]) sum = Dots<8>(m.minus[head + h]);
-        const uint8_t* columns = m.columns;
+        const uint8_t* columns = m.columns + 64 * first;
         const auto* weights = reinterpret_cast<const int8_t*>(m.weights) + 4 * head;
         const uint8_t* const end = columns + whole_fours(keys) * COLUMNS_64;
 #pragma GCC unroll 4
         for (; columns < end; columns += 4 * COLUMNS_64, weights += 64) {
-            Bytes values[4];
-            for (int v = 0; v < 4; ++v) values[v] = load_bytes(columns + 64 * v);
-            for (int h = 0; h < HEADS_4; ++h) {
-                const Four four = spread(weights + 4 * h);
-                for (int v = 0; v < 4; ++v) sums[h][v].template add<0>(values[v], four);
+            Bytes values[MIXED_VALUES];
+            for (int v = 0; v < MIXED_VALUES; ++v) values[v] = load_bytes(columns + 64 * v);
+            [&]<int... H>(std::integer_sequence<int, H...>) {
+                (add_head(sums[H], values, spread_step<H>(weights)), ...);
+            }(std::make_integer_sequence<int, MIXED_HEADS>());
+        }
+        for (int h = 0; h < MIXED_HEADS; ++h)
+            for (int v = 0; v < MIXED_VALUES; ++v) {
+                float mixed[LANES], *row = out + (head + h) * stride + 4 * (first + v);
+                store(mixed, times(to_floats(sums[h][v].sum()), all(m.back[head + h])));
+                for (int i = 0; i < LANES; i += 4) std::memcpy(row + 4 * i, mixed + i, 4 * sizeof(float));
             }
-        }
-        for (int h = 0; h < HEADS_4; ++h) {
-            float mixed[4][LANES], *row = out + (head + h) * stride;
-            for (int v = 0; v < 4; ++v) store(mixed[v], times(to_floats(sums[h][v].sum()), all(m.back[head + h])));
-            for (int i = 0; i < COLUMNS_64; i += 4) std::memcpy(row + i, mixed[i % 16 / 4] + i / 16 * 4, 4 * sizeof(float));
-        }
+    }
+
+    template <class Weights>
+    static void add_head(Dots<8> (&sums)[MIXED_VALUES], const Bytes* values, Weights four) {
+        for (int v = 0; v < MIXED_VALUES; ++v) sums[v].template add<0>(values[v], four);
     }
 
     const SpanShape s_;

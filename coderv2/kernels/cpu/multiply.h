@@ -155,7 +155,7 @@ inline void dot(const Source* sources, const int8_t* a, Sums* dots, std::integer
         Bytes quants[B];
         for (int b = 0; b < B; ++b) quants[b] = sources[b].template quants<S>();
         for (int m = 0; m < M; ++m) {
-            const Four four = spread(a + GROUP * m + 4 * S);
+            const auto four = spread_step<S>(a + GROUP * m);
             for (int b = 0; b < B; ++b) dots[B * m + b].template add<S - FIRST>(quants[b], four);
         }
     };

@@ -92,7 +92,7 @@ float int8(int64_t turns, std::integer_sequence<int, CHAIN...>) {
     Dots<4> sums[] = {Dots<4>(CHAIN)...};
     auto step = [&]<int STEP>(std::integral_constant<int, STEP>) {
         const Bytes w = load_bytes(operands.weights + 64 * STEP);
-        (sums[CHAIN].template add<STEP>(w, spread(operands.a + CHAIN / BLOCKS * GROUP + 4 * STEP)), ...);
+        (sums[CHAIN].template add<STEP>(w, spread_step<STEP>(operands.a + CHAIN / BLOCKS * GROUP)), ...);
     };
     for (; turns > 0; --turns) {
         operands.renew();

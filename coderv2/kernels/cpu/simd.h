@@ -11,8 +11,10 @@
 #include "simd_avx512.h"
 #elif defined(__AVX2__)
 #include "simd_avx2.h"
+#elif defined(__ARM_FEATURE_DOTPROD)
+#include "simd_neon.h"
 #else
-#include "simd_plain.h"
+#error "no lanes for this instruction set"
 #endif
 
 namespace coderv2 {

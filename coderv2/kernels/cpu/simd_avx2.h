@@ -23,6 +23,10 @@ struct Four {
     __m256i v;
 };
 inline Four spread(const int8_t* a) { return {_mm256_set1_epi32(four(a))}; }
+template <int STEP>
+inline Four spread_step(const int8_t* a) {  // step STEP of those from a on
+    return spread(a + 4 * STEP);
+}
 
 inline Floats zeros() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
 inline Floats all(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
@@ -171,6 +175,7 @@ constexpr int TILE = 4;
 constexpr int BLOCKS = 1;
 constexpr int SUMS = 6;
 constexpr int KEYS = 5, KEY_CHAINS = 1;
+constexpr int MIXED_HEADS = 1, MIXED_VALUES = 4;
 constexpr bool MULTIPLIES_BF16 = false;
 
 // An e4m3 number's bits, moved to where float32 has them, are the number divided by 2^120; subnormal ones too.

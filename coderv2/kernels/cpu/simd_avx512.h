@@ -23,6 +23,10 @@ struct Four {  // four activations, in every lane
     __m512i v;
 };
 inline Four spread(const int8_t* a) { return {_mm512_set1_epi32(four(a))}; }
+template <int STEP>
+inline Four spread_step(const int8_t* a) {  // step STEP of those from a on
+    return spread(a + 4 * STEP);
+}
 
 inline Floats zeros() { return {_mm512_setzero_ps()}; }
 inline Floats all(float x) { return {_mm512_set1_ps(x)}; }
@@ -92,6 +96,7 @@ private:
 constexpr int TILE = 6, BLOCKS = 2;
 constexpr int SUMS = 16;  // sums of attention that registers hold at once
 constexpr int KEYS = 8, KEY_CHAINS = 2;  // keys scored together, and chains of sums for each, which hide a product's time
+constexpr int MIXED_HEADS = 2, MIXED_VALUES = 4;  // heads, and vectors of int8 values, whose weighted sums go together
 constexpr bool MULTIPLIES_BF16 = true;
 
 // An e4m3 number's bits, moved to where float32 has them, are the number divided by 2^120; subnormal ones too.
