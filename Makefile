@@ -4,7 +4,7 @@ PORT ?= 8000
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test test-slow test-isas test-llama-cpp clients lint bench docs clean
+.PHONY: serve test test-slow test-isas test-neon test-llama-cpp clients lint bench docs clean
 
 serve: .venv/installed
 	$(BIN)/coderv2 serve --port $(PORT)
@@ -20,6 +20,10 @@ test-slow: .venv/installed-dev test-isas
 test-isas: .venv/installed-dev
 	for isa in $$($(BIN)/python -c 'from coderv2.kernels.cpu import available; print(*available()[1:], "none")'); do \
 		echo "CODERV2_ISA=$$isa" && CODERV2_ISA=$$isa $(BIN)/python -m pytest tests/kernels tests/model || exit 1; done
+
+# The NEON kernels, cross compiled and tested under qemu; on Debian, and where something is missing as root.
+test-neon: .venv/installed-dev
+	tests/kernels/emulated_neon
 
 # Our GGUF files in llama.cpp, and its Python server behind our door. Built from source for this: ten minutes, once.
 test-llama-cpp: .venv/installed-llama-cpp

@@ -134,7 +134,7 @@ void unpack(Packed<CODE>& from, int groups, uint8_t* panel) {
         auto* floats = reinterpret_cast<float*>(panel);
         for (int half = 0; half < from.HALVES; ++half) {
             store(floats + 16 * half, from.scale(half));
-            if constexpr (from.MINIMA) store(floats + 16 * (from.HALVES + half), from.minimum(half));
+            if constexpr (Packed<CODE>::MINIMA) store(floats + 16 * (from.HALVES + half), from.minimum(half));
         }
         uint8_t* quants = panel + PANEL_GROUP<CODE> - 512;
         [&]<int... STEP>(std::integer_sequence<int, STEP...>) {

@@ -100,9 +100,9 @@ inline void store_bytes(uint8_t* p, Bytes x) {
 
 template <int SHIFT>
 inline uint8x16_t shifted(uint8x16_t x, int mask) {  // right when positive
-    constexpr int REACHED = SHIFT > 0 ? 0xff >> SHIFT : 0xff << -SHIFT & 0xff;
-    if constexpr (SHIFT > 0) x = vshrq_n_u8(x, SHIFT);
-    if constexpr (SHIFT < 0) x = vshlq_n_u8(x, -SHIFT);
+    constexpr int RIGHT = SHIFT > 0 ? SHIFT : 0, LEFT = SHIFT < 0 ? -SHIFT : 0, REACHED = 0xff >> RIGHT & 0xff << LEFT;
+    if constexpr (RIGHT > 0) x = vshrq_n_u8(x, RIGHT);
+    if constexpr (LEFT > 0) x = vshlq_n_u8(x, LEFT);
     return mask == REACHED ? x : vandq_u8(x, vdupq_n_u8(static_cast<uint8_t>(mask)));
 }
 template <int SHIFT>
