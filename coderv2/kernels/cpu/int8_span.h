@@ -91,6 +91,17 @@ private:
         std::memcpy(steps, worth, sizeof worth);
     }
 
+    // Products of N keys' columns from `c` on, four to a step. Out of line, its sums would lie in memory.
+    template <int N, int... STEP>
+    [[gnu::always_inline]] static void add_steps(const uint8_t* query, const int8_t* const* keys, int64_t c, Dots<8>* dots,
+                                                 std::integer_sequence<int, STEP...>) {
+        auto add = [&]<int S>(std::integral_constant<int, S>) {
+            const Bytes lanes = load_bytes(query + 64 * S);
+            for (int n = 0; n < N; ++n) dots[n].template add<0>(lanes, spread_step<S>(keys[n] + c));
+        };
+        (add(std::integral_constant<int, STEP>()), ...);
+    }
+
     // Sums of N keys' products with sixteen heads, times what both steps are worth.
     template <int N>
     static void add_part(const uint8_t* steps, const uint8_t* query, const uint8_t* const* given, int64_t width,
@@ -101,18 +112,15 @@ private:
             keys[n] = reinterpret_cast<const int8_t*>(given[n]);
             dots[n] = Dots<8>(-128 * Trailer::of(given[n], width).sum);
         }
-        auto add = [&](int64_t c, auto spread) {
-            const Bytes lanes = load_bytes(query + 16 * c);
-            for (int n = 0; n < N; ++n) dots[n].template add<0>(lanes, spread(keys[n]));
-        };
         int64_t c = 0;
         for (; c + 64 <= width; c += 64) {
             for (int n = 0; n < N; ++n) __builtin_prefetch(given[FAR + n] + c + 64);
-            [&]<int... STEP>(std::integer_sequence<int, STEP...>) {
-                (add(c + 4 * STEP, [c](const int8_t* key) { return spread_step<STEP>(key + c); }), ...);
-            }(std::make_integer_sequence<int, 16>());
+            add_steps<N>(query + 16 * c, keys, c, dots, std::make_integer_sequence<int, 16>());
         }
-        for (; c < width; c += 4) add(c, [c](const int8_t* key) { return spread(key + c); });
+        for (; c < width; c += 4) {
+            const Bytes lanes = load_bytes(query + 16 * c);
+            for (int n = 0; n < N; ++n) dots[n].template add<0>(lanes, spread(keys[n] + c));
+        }
         for (int n = 0; n < N; ++n) __builtin_prefetch(given[FAR + n]);
         for (int n = 0; n < N; ++n) {
             const Floats worth = times(load(reinterpret_cast<const float*>(steps)), all(Trailer::of(given[n], width).step));
