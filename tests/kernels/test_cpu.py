@@ -5,6 +5,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from coderv2.errors import Unsupported
 from coderv2.kernels import cpu
 
+SOURCES = sorted((Path(__file__).parents[2] / "coderv2/kernels/cpu").glob("*.cpp"))
 _WHICH = "from coderv2.kernels import cpu, native, native_attention; print(cpu.isa(), native.kernels is cpu.kernels)"
 
 
@@ -33,6 +35,20 @@ def test_where_a_compiler_is_kernels_were_built() -> None:
     # Else every other test of the kernels would be skipped, and nobody the wiser.
     flags = cpu._flags()
     assert not flags or cpu.available() or not any(needs <= flags for needs in cpu.NEEDS.values())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("clang++"), reason="clang is not installed")
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
+def test_clang_takes_what_gcc_takes(source: Path) -> None:
+    nanobind = pytest.importorskip("nanobind")
+    arm = platform.machine() in ("aarch64", "arm64")
+    flags = ["-march=armv8.2-a+dotprod"] if arm else ["-mavx2", "-mfma", "-mf16c"]
+    warnings = ["-Wall", "-Wextra", "-Werror", "-Wno-psabi", "-Wno-uninitialized"]
+    headers = ["-isystem", nanobind.include_dir(), "-isystem", sysconfig.get_path("include")]
+    options = ["-std=c++20", "-fsyntax-only", "-DMODULE=_m", *flags, *warnings, *headers]
+    done = subprocess.run(["clang++", *options, source], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("isa", [*cpu.available(), "none"])
