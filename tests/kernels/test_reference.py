@@ -137,5 +137,5 @@ def test_what_exceeds_an_fp8_cache_becomes_its_largest_number(dtype: torch.dtype
     latent_PSC, k_rope_PSR = torch.zeros(2, 4, 2).to(dtype), torch.zeros(2, 4, 1).to(dtype)
     rows = torch.tensor([[1e6, -1e6], [0.5, -2.0]]), torch.tensor([[-1e9], [1.0]])
     reference.cache_write(latent_PSC, k_rope_PSR, torch.tensor([6, 1]), *rows)
-    assert latent_PSC.flatten(0, 1)[[6, 1]].float().tolist() == [[most, -most], [0.5, -2.0]]
-    assert k_rope_PSR.flatten(0, 1)[[6, 1]].float().tolist() == [[-most], [1.0]]
+    assert latent_PSC.flatten(0, 1).float()[[6, 1]].tolist() == [[most, -most], [0.5, -2.0]]
+    assert k_rope_PSR.flatten(0, 1).float()[[6, 1]].tolist() == [[-most], [1.0]]

@@ -295,6 +295,7 @@ void multiply_bf16(const uint8_t* const* blocks, int groups, const Tile& tile, f
         const Bytes weights = load_bytes(block);
         for (int m = 0; m < M; ++m) sum[m] = pairs(sum[m], weights, a + 2 * m);
     }
+#pragma GCC unroll 8
     for (int m = 0; m < M; ++m) store(out + 16 * m, sum[m]);
 }
 
@@ -309,6 +310,7 @@ void multiply_f32(const uint8_t* const* blocks, int groups, const Tile& tile, fl
         const Floats weights = load(reinterpret_cast<const float*>(block));
         for (int m = 0; m < M; ++m) sum[m] = fused(weights, all(a[m]), sum[m]);
     }
+#pragma GCC unroll 8
     for (int m = 0; m < M; ++m) store(out + 16 * m, sum[m]);
 }
 
@@ -334,6 +336,7 @@ void multiply_fp8(const uint8_t* const* blocks, int groups, const Tile& tile, fl
         }
         for (int m = 0; m < M; ++m) total[m] = fused(sum[m], scale, total[m]);
     }
+#pragma GCC unroll 8
     for (int m = 0; m < M; ++m) store(out + 16 * m, total[m]);
 }
 
