@@ -26,10 +26,10 @@ import uvicorn
 
 from benchmarks.record import record
 from coderv2 import paths
-from coderv2.engine.engine import EngineStats
 from coderv2.engine.llm import LLM
 from coderv2.engine.params import SamplingParams
 from coderv2.engine.request import Delta
+from coderv2.engine.stats import EngineStats
 from coderv2.engine.worker import Worker
 from coderv2.server.app import create_app
 from coderv2.server.backend import Backend

@@ -18,12 +18,14 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from coderv2.engine.engine import Engine, EngineStats, check_ranks
-from coderv2.engine.ranks import Follower, Ranks, Weights
+from coderv2.engine.engine import Engine
+from coderv2.engine.follower import Follower
+from coderv2.engine.ranks import Ranks, Weights
 from coderv2.engine.request import Delta, SamplingParams
 from coderv2.engine.sampler import Said
 from coderv2.engine.scheduler import Chunk
-from coderv2.engine.settings import EngineSettings
+from coderv2.engine.settings import EngineSettings, check_ranks
+from coderv2.engine.stats import EngineStats
 from coderv2.errors import EngineStopped, InvalidValue, QueueFull
 from coderv2.model.transformer import Transformer
 from coderv2.text.tokenizer import Tokenizer
@@ -94,10 +96,7 @@ class EngineRanks(Ranks):
     """Ranks that each have sequences of their own."""
 
     ATTENTION: ClassVar[Literal["heads", "tokens"]] = "tokens"
-
-    @staticmethod
-    def _follower() -> type[Follower]:
-        return EngineFollower
+    FOLLOWER: ClassVar[type[Follower]] = EngineFollower
 
 
 @dataclass
@@ -149,8 +148,8 @@ class DataParallelEngine(Member):
         self.validate(prompt_ids, params)
         if self.full(params.answers):
             raise QueueFull("too many requests are waiting; try again soon")
-        name = request_id or f"request-{next(self._names)}"
-        if name in self._requests or name in self._away:
+        name = request_id or self._open.new_id()
+        if name in self._open or name in self._away:
             raise InvalidValue(f"request_id {name!r} is in use", param="request_id")
         rank = self._idlest()
         if rank == 0:
@@ -212,5 +211,5 @@ class DataParallelEngine(Member):
 
     def _open_answers(self, rank: int) -> int:
         if rank == 0:
-            return sum(map(len, tuple(self._requests.values())))
+            return sum(1 for _ in self._open)
         return sum(away.answers for away in tuple(self._away.values()) if away.rank == rank)

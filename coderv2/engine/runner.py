@@ -1,4 +1,4 @@
-"""Chunks of sequences to one `Batch` to logits; and the memory that the cache may have."""
+"""Chunks of sequences to one `Batch` to logits, or to a recorded step."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -8,13 +8,17 @@ import torch
 from torch import Tensor
 
 from coderv2.engine.graphs import DecodeGraphs
-from coderv2.engine.machine import free_bytes
+from coderv2.engine.pages import Pages
 from coderv2.engine.ranks import Ranks, Weights
+from coderv2.engine.recording import Recorder, recorder_for
 from coderv2.engine.sampler import Said
 from coderv2.engine.scheduler import Chunk
+from coderv2.engine.settings import EngineSettings
+from coderv2.engine.steps import Steps
+from coderv2.log import logger
 from coderv2.model.batch import Batch
-from coderv2.model.cache import LatentCache, bytes_per_token
-from coderv2.model.config import ModelConfig
+from coderv2.model.cache import LatentCache
+from coderv2.model.transformer import Transformer
 from coderv2.model.weights import Named, update
 
 
@@ -50,8 +54,7 @@ class Runner:
         graphs: DecodeGraphs | None = None,
     ) -> None:
         self._ranks, self._graphs = ranks, graphs
-        self._model = model
-        self._cache = cache
+        self._model, self.cache = model, cache
         self._deterministic = deterministic
 
     def update(self, source: Weights) -> None:
@@ -86,13 +89,61 @@ class Runner:
             self._ranks.tell("step", *step, wanted)
         with self._lockstep():
             return self._model(
-                Batch.cached(self._cache, *step, wanted=wanted, deterministic=self._deterministic)
+                Batch.cached(self.cache, *step, wanted=wanted, deterministic=self._deterministic)
             )
 
     def _lockstep(self) -> AbstractContextManager[None]:
         return nullcontext() if self._ranks is None else self._ranks.lockstep()
 
 
-def affordable_tokens(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> int:
-    """Tokens whose latents fill a quarter of the memory that is free on `device` now."""
-    return free_bytes(device) // 4 // bytes_per_token(config, dtype)
+def make_runner(
+    model: Model,
+    settings: EngineSettings,
+    pages: Pages,
+    longest: int,
+    *,
+    ranks: Ranks | None = None,
+    recorder: Recorder | None = None,
+) -> Runner:
+    """With a cache of so many pages, and recorded steps for sequences of up to `longest` tokens where that goes."""
+    recorder = _recorder(model, settings, ranks, recorder)
+    make_cache, make_steps = (LatentCache, Steps) if ranks is None else (ranks.cache, ranks.steps)
+    # One page more, for the rows that fill up a recorded step.
+    spare = recorder is not None
+    dtype = settings.cache_dtype or model.cache_dtype
+    cache = make_cache(model.config, pages.count + spare, pages.page_size, dtype, model.device)
+    graphs = None
+    if recorder is not None:
+        most = settings.max_running
+        used = min(pages.needed(longest), pages.count)
+        graphs = DecodeGraphs(
+            make_steps(model, cache, most=most, pages=used, recorder=recorder),
+            most=most,
+            page_size=pages.page_size,
+            nobody=pages.count,
+            grow=lambda request, tokens: pages.grow(request.pages, tokens),
+        )
+    return Runner(model, cache, deterministic=settings.deterministic, ranks=ranks, graphs=graphs)
+
+
+def _recorder(
+    model: Model, settings: EngineSettings, ranks: Ranks | None, given: Recorder | None
+) -> Recorder | None:
+    """By default the device's; None, with the reason in the log, where steps cannot be recorded."""
+    recorder = given
+    if given is None:
+        recorder = recorder_for(model.device) if ranks is None else ranks.recorder()
+    if not settings.graphs or recorder is None:
+        return None
+    if reason := _unrecordable(model, settings):
+        logger.info("decode steps are not recorded as graphs: %s", reason)
+        return None
+    return recorder
+
+
+def _unrecordable(model: Model, settings: EngineSettings) -> str | None:
+    if settings.deterministic:
+        return "deterministic"
+    if isinstance(model, Transformer) and model.team.split.attention == "tokens":
+        return "every pass asks how many tokens each rank has"
+    return "experts in RAM" if isinstance(model, Transformer) and not model.recordable else None

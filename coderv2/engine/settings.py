@@ -5,8 +5,9 @@ from pathlib import Path
 
 import torch
 
-from coderv2.engine.runner import affordable_tokens
-from coderv2.errors import InvalidValue
+from coderv2.engine.machine import free_bytes
+from coderv2.errors import InvalidValue, Unsupported
+from coderv2.model.cache import bytes_per_token
 from coderv2.model.config import ModelConfig
 
 
@@ -77,6 +78,19 @@ _COUNTS = (
 )
 
 
+def check_ranks(settings: EngineSettings) -> None:
+    """Unsupported for what one of several ranks cannot do."""
+    if settings.deterministic:
+        raise Unsupported(
+            "deterministic: the order in which ranks add up depends on the company; use one rank",
+            param="deterministic",
+        )
+    if settings.cache_dir is not None:
+        raise Unsupported(
+            "cache_dir is filled by one rank only; leave it out with several", param="cache_dir"
+        )
+
+
 def page_count(
     config: ModelConfig, settings: EngineSettings, dtype: torch.dtype, device: torch.device
 ) -> int:
@@ -86,6 +100,11 @@ def page_count(
     context = settings.max_model_len or config.max_position_embeddings
     wanted = -(-context // settings.page_size) * settings.max_running
     return min(wanted, affordable_tokens(config, dtype, device) // settings.page_size)
+
+
+def affordable_tokens(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> int:
+    """Tokens whose latents fill a quarter of the memory that is free on `device` now."""
+    return free_bytes(device) // 4 // bytes_per_token(config, dtype)
 
 
 def longest_context(config: ModelConfig, settings: EngineSettings, cache_tokens: int) -> int:

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from coderv2.engine.deadlines import check_deadline
-from coderv2.engine.engine import Engine, EngineStats
+from coderv2.engine.engine import Engine
 from coderv2.engine.request import Delta, SamplingParams
+from coderv2.engine.stats import EngineStats
 from coderv2.errors import CoderV2Error, EngineStopped, QueueFull, ServiceError
 from coderv2.log import logger
 

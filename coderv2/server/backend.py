@@ -4,8 +4,8 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from coderv2.engine.engine import EngineStats
 from coderv2.engine.request import Delta, SamplingParams
+from coderv2.engine.stats import EngineStats
 from coderv2.errors import Unsupported
 from coderv2.model.config import ModelConfig
 from coderv2.server.defaults import SamplingDefaults

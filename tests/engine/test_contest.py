@@ -52,7 +52,7 @@ def test_an_abort_ends_the_contest() -> None:
     engine.abort(name)
     assert [(d.index, d.finish_reason) for d in run(engine)] == [(0, "abort"), (1, "abort")]
     assert not engine.has_work()
-    assert not engine._contests
+    assert not engine._open._contests
 
 
 def test_best_of_counts_in_the_queue_and_is_at_least_n() -> None:

@@ -168,7 +168,7 @@ def test_logits_that_are_not_finite_end_their_request_only() -> None:
     engine.submit([5, 6], GREEDY, request_id="good")
     engine.submit([5, 7], GREEDY, request_id="bad")
     engine.step()
-    bad = next(r for group in engine._requests.values() for r in group if r.id == "bad")
+    bad = next(r for r in engine._open if r.id == "bad")
     engine._cache.latent_LPSC[:, bad.pages[0]] = float("nan")
     ends = {}
     while engine.has_work():

@@ -16,7 +16,8 @@ from gguf import GGMLQuantizationType as Type
 
 from coderv2 import LLM, SamplingParams
 from coderv2.engine.engine import Engine, EngineSettings
-from coderv2.engine.ranks import MirroredSteps, Ranks
+from coderv2.engine.mirrored import MirroredSteps
+from coderv2.engine.ranks import Ranks
 from coderv2.errors import BadCheckpoint, EngineStopped, InvalidValue, Unsupported
 from coderv2.model.convert import pack_folder
 from coderv2.model.loading import open_tokenizer
@@ -84,7 +85,7 @@ def test_every_rank_repeats_recorded_steps(
 def test_a_recorded_step_that_fails_on_the_first_rank_ends_the_engine(
     tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("coderv2.engine.ranks.REASON_SECONDS", 0.1)
+    monkeypatch.setattr("coderv2.engine.rank_processes.REASON_SECONDS", 0.1)
     ranks = Ranks(tiny_checkpoint, Split(size=2), dtype=torch.float32, recorder=prompt_recording)
     settings = EngineSettings(cache_tokens=512)
     engine = Engine(ranks.model, open_tokenizer(tiny_checkpoint), settings, ranks=ranks)

@@ -166,7 +166,7 @@ def test_copied_keys_are_turned_and_latents_are_not() -> None:
     served.step()
     (request,) = served._scheduler.running
     assert request.shifted is not None
-    cache = served._runner._cache
+    cache = served._runner.cache
     donor = served._scheduler._take_over.__self__._donors[request.salt][0]  # type: ignore[attr-defined]
     old_slots = cache.slots(torch.tensor(served._pages.find(donor.digests)))
     new_slots = cache.slots(torch.tensor(request.pages))

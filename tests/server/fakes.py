@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
-from coderv2.engine.engine import EngineStats
 from coderv2.engine.request import Delta, SamplingParams, TokenLogprob
+from coderv2.engine.stats import EngineStats
 from coderv2.server.app import create_app, simple_app
 from coderv2.server.backend import Backend
 from coderv2.server.caller import Accounts

@@ -6,9 +6,9 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
-from coderv2.engine.engine import EngineStats
 from coderv2.engine.params import SamplingParams
 from coderv2.engine.request import Delta
+from coderv2.engine.stats import EngineStats
 from coderv2.errors import ContextTooLong, InvalidValue, QueueFull, ServiceError
 from coderv2.log import logger
 from coderv2.server.backend import CountedDelta
