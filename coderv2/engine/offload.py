@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -56,13 +57,25 @@ class Wish:
 
     def sizes(self, config: ModelConfig) -> Sizes:
         """Bytes of the weights, once they lie where they belong."""
-        return Sizes.of(config, self.wide(config), self.kind, self._stored_expert(config))
+        far, fp8_rows = self._stored_expert(config), self._fp8_rows(config)
+        return Sizes.of(config, self.wide(config), self.kind, far, fp8_rows)
 
     def _stored_expert(self, config: ModelConfig) -> int | None:
         """Bytes of one expert that stays as it lies in its file, quants on the average; None if it is packed anew."""
-        if stays_packed(self.path, self.dtype, self.kind):
-            return packed_bytes(config, "fp8") if quantisation(config) else _stored_bytes(self.path, config)
-        return None
+        if is_gguf(self.path) or is_packed(self.path):
+            return _stored_bytes(self.path, config)
+        return packed_bytes(config, "fp8") if self._keeps_fp8(config) else None
+
+    def _keeps_fp8(self, config: ModelConfig) -> bool:
+        quants = is_gguf(self.path) or is_packed(self.path)
+        return not quants and bool(quantisation(config)) and stays_packed(self.path, self.dtype, self.kind)
+
+    def _fp8_rows(self, config: ModelConfig) -> int | None:
+        """As `FolderSource`, of experts that stay FP8 on the device too."""
+        if not self._keeps_fp8(config):
+            return None
+        with ExitStack() as stack:
+            return weights.FolderSource(self.path, stack).fp8_rows()
 
     def counts(self, config: ModelConfig) -> Usage | None:
         """Of experts, where somebody counted. BadData when the file is something else."""
@@ -153,7 +166,7 @@ def for_device(
     free = free_bytes(torch.device(device))
     budget = free if gpu_memory is None else min(memory_bytes(gpu_memory), free)
     made = decide(wish, settings, budget, free_bytes(torch.device("cpu")))
-    quants = wish.dtype is None and (is_gguf(wish.path) or is_packed(wish.path))
+    quants = wish.dtype is None and stays_packed(wish.path, wish.dtype, wish.kind)
     return made if asked or quants or not made.placement.whole else None
 
 

@@ -256,16 +256,32 @@ def _decode_plain(data: Tensor, format: Format, O: int) -> Tensor:
 
 
 def _decode_fp8(data: Tensor, O: int, I: int) -> Tensor:
+    codes_OI, scales_OS = _fp8_parts(data, O, I)
+    return codes_OI.float() * scales_OS.repeat_interleave(FP8_SPAN, 1)[:, : codes_OI.shape[1]]
+
+
+def _fp8_parts(data: Tensor, O: int, I: int) -> tuple[Tensor, Tensor]:
+    """Codes and scales of one matrix's bytes, whole blocks and groups of them."""
     B, columns = -(-O // ROWS), -(-I // GROUP) * GROUP
-    blocks_Bx, at, parts = data.view(B, -1), 0, []
+    blocks_Bx, at, codes, scales = data.view(B, -1), 0, [], []
     for first in range(0, columns, FP8_SPAN):
         width = min(FP8_SPAN, columns - first)
-        scale_B16 = blocks_Bx[:, at : at + 64].contiguous().view(torch.float32)
-        bytes_Bx = blocks_Bx[:, at + 64 : at + 64 + ROWS * width].contiguous().view(torch.float8_e4m3fn)
-        values = bytes_Bx.float().view(B, width // 4, ROWS, 4).transpose(1, 2).flatten(2)
-        parts.append(values * scale_B16[..., None])
+        scales.append(blocks_Bx[:, at : at + 64].contiguous().view(torch.float32))
+        bytes_Bx = blocks_Bx[:, at + 64 : at + 64 + ROWS * width]
+        codes.append(bytes_Bx.unflatten(1, (width // 4, ROWS, 4)).transpose(1, 2).flatten(2))
         at += 64 + ROWS * width
-    return torch.cat(parts, -1).flatten(0, 1)
+    codes_OI = torch.cat(codes, -1).flatten(0, 1).view(torch.float8_e4m3fn)
+    return codes_OI, torch.stack(scales, -1).flatten(0, 1)
+
+
+def unpack_fp8(weight: Weight) -> tuple[Tensor, Tensor]:
+    """The reverse of `pack_fp8`, codes as e4m3."""
+    *stack, O, I = weight.shape
+    parts = [_fp8_parts(data, O, I) for data in weight.data.reshape(-1, weight.data.shape[-1])]
+    # Bytes, since PyTorch stacks no fp8 of some versions.
+    codes = torch.stack([one.view(torch.uint8)[:O, :I] for one, _ in parts]).view(torch.float8_e4m3fn)
+    scales = torch.stack([one[:O] for _, one in parts])
+    return codes.view(*stack, O, I), scales.view(*stack, O, -1)
 
 
 def _encode_f32(x_OI: Tensor) -> Tensor:

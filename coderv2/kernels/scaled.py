@@ -3,10 +3,10 @@
 The CPU's kernel order (`formats`) cuts a matrix into lanes of vector registers; a GPU loads tiles of plain rows. Two
 kinds: fp8 (e4m3) times a scale for each block of a matrix, and int4 times a scale plus a least number for each group of
 columns. fp8 weights multiply activations that are rounded to fp8 too (W8A8): to a scale measured for each row and 128
-columns, or to one that the checkpoint brings.
+columns, or to one that the checkpoint brings. Codes of a checkpoint whose activations stay as they are, are `fp8_wide`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -16,6 +16,9 @@ from torch import Tensor
 from coderv2.errors import InvalidValue
 
 Kind = Literal["fp8", "int4"]
+"""What weights can be rounded to."""
+Form = Literal["fp8", "fp8_wide", "int4"]
+"""How they lie, and what becomes of activations: fp8 alone rounds these."""
 FP8 = torch.float8_e4m3fn
 LARGEST = 448.0
 """Of e4m3."""
@@ -29,7 +32,7 @@ GROUP = 64
 class Scaled:
     """A matrix [O, I], or a stack of them [E, O, I]."""
 
-    kind: Kind
+    kind: Form
     codes: Tensor
     """fp8 [..., O, I], or uint8 [..., O, I/2] with the even column in the low half."""
     scales: Tensor
@@ -49,6 +52,10 @@ class Scaled:
         """The matrices of a stack."""
         pairs = zip(self.codes.unbind(), self.scales.unbind(), strict=True)
         return [Scaled(self.kind, codes, scales, self.span, self.input_scale) for codes, scales in pairs]
+
+    def to(self, device: torch.device) -> "Scaled":
+        """The same there."""
+        return replace(self, codes=self.codes.to(device), scales=self.scales.to(device))
 
     def copy_(self, other: "Scaled") -> None:
         """The numbers of another of the same form, in place."""
@@ -74,6 +81,11 @@ def to_fp8(weight: Tensor, *, whole: bool = False, input_scale: float | None = N
     return Scaled("fp8", codes, scales, span, fixed)
 
 
+def as_stored(codes: Tensor, scales: Tensor, rows: int) -> Scaled:
+    """FP8 of a checkpoint: codes [..., O, I], scales of each row and 128 columns, [..., O, S]; `rows` share theirs."""
+    return Scaled("fp8_wide", codes, scales[..., ::rows, :].contiguous(), (rows, BLOCK))
+
+
 def to_int4(weight: Tensor, group: int = GROUP) -> Scaled:
     """Rounds to the nearest of 16 steps between each group's least and largest number."""
     if weight.shape[-1] % group:
@@ -91,7 +103,7 @@ def to_int4(weight: Tensor, group: int = GROUP) -> Scaled:
 def restore(weight: Scaled) -> Tensor:
     """The numbers as float32."""
     O, I = weight.shape[-2:]
-    if weight.kind == "fp8":
+    if weight.kind != "int4":
         spread = weight.scales.repeat_interleave(weight.span[0], -2)[..., :O, :]
         return weight.codes.float() * spread.repeat_interleave(weight.span[1], -1)[..., :I]
     codes = torch.stack((weight.codes & 15, weight.codes >> 4), -1).flatten(-2)

@@ -6,6 +6,7 @@ Scales of activations are for engines that compute in FP8: here activations stay
 """
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -95,6 +96,13 @@ class Checkpoint:
         if raw.numel() == O and raw.dim() <= 2 and raw.shape[0] == O:
             return raw.reshape(O, 1).expand(O, spans).contiguous()
         return self._by_block(scale_name, raw, O, I)
+
+    def rows_alike(self, name: str) -> int:
+        """Rows of an FP8 tensor that share scales from its first row on: 128, or 1 where some of these may differ."""
+        shape = self.entry(self._scale_name(name)).shape
+        by_row = len(shape) <= 2 and shape[:1] == self.entry(name).shape[:1]
+        alike = math.prod(shape) == 1 or (not by_row and self._block[0] % FP8_SPAN == 0)
+        return FP8_SPAN if alike else 1
 
     def _by_block(self, scale_name: str, raw: Tensor, O: int, I: int) -> Tensor:
         rows, columns = self._block

@@ -90,8 +90,10 @@ def _open_divided(
         return divide(model, Divider(placement, device, dtype or torch.bfloat16, scaled))
     with ExitStack() as stack:
         source = open_source(path, stack)
-        divider = Divider(placement, device, dtype or source.dtype, scaled)
-        return fill(source, divider, packed=stays_packed(path, dtype, scaled), progress=progress)
+        packed = stays_packed(path, dtype, scaled)
+        rows = source.fp8_rows() if packed and isinstance(source, weights.FolderSource) else None
+        divider = Divider(placement, device, dtype or source.dtype, scaled, rows)
+        return fill(source, divider, packed=packed, progress=progress)
 
 
 def _check_quants(

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from coderv2.kernels.formats import Weight
-from coderv2.kernels.packing import pack, unpack
-from coderv2.kernels.scaled import Kind
+from coderv2.kernels.packing import pack, unpack, unpack_fp8
+from coderv2.kernels.scaled import Kind, Scaled, as_stored
 from coderv2.model.attention import LatentAttention
 from coderv2.model.config import ModelConfig
 from coderv2.model.moe import Experts, ExpertsInRam
@@ -33,9 +33,16 @@ class Divider:
     """Puts the parameters of one model where its placement wants them; they come from RAM."""
 
     def __init__(
-        self, placement: Placement, device: torch.device, dtype: torch.dtype, kind: Kind | None = None
+        self,
+        placement: Placement,
+        device: torch.device,
+        dtype: torch.dtype,
+        kind: Kind | None = None,
+        fp8_rows: int | None = None,
     ) -> None:
+        """With `fp8_rows` experts are FP8 and stay so on the device, so many rows sharing scales."""
         self._placement, self._device, self._kind = placement, device, kind
+        self._fp8_rows = fp8_rows
         self.dtype = dtype
         """Of activations, and of what is not rounded to a `kind`."""
 
@@ -44,9 +51,14 @@ class Divider:
         if isinstance(module, Experts) and self._placement.far(layer_of(ours)):
             self._divide(module, name, layer_of(ours), value)
         else:
-            self._to_device(module, name, unpack(value) if isinstance(value, Weight) else value)
+            self._to_device(module, name, value)
 
-    def _to_device(self, module: nn.Module, name: str, tensor: Tensor) -> None:
+    def _to_device(self, module: nn.Module, name: str, value: Tensor | Weight) -> None:
+        if isinstance(value, Weight) and self._fp8_rows is not None:
+            module._parameters.pop(name, None)
+            setattr(module, name, _as_stored(value, self._fp8_rows).to(self._device))
+            return
+        tensor = unpack(value) if isinstance(value, Weight) else value
         there = tensor.to(self.dtype).to(self._device)
         vars(module).pop(name, None)
         if self._kind is None or not there.numel():
@@ -60,15 +72,18 @@ class Divider:
         far = tuple(range(self._placement.E)) if whole else self._placement.far(layer)
         if experts.in_ram is None:
             experts.in_ram = ExpertsInRam(near, value.shape[0], self._device, all_here=whole)
+        mine: Tensor | Weight
         if isinstance(value, Weight):
-            mine, packed = (
-                unpack(_some(value, near)) if near else torch.empty(0, *value.shape[1:]),
-                _some(value, far),
-            )
+            mine = _some(value, near) if near else torch.empty(0, *value.shape[1:])
+            packed = _some(value, far)
         else:
             mine, packed = value[list(near)], pack(value[list(far)], far_format(value.dtype, self._kind))
         set_weight(experts.in_ram, name, packed)
         self._to_device(experts, name, mine)
+
+
+def _as_stored(weight: Weight, rows: int) -> Scaled:
+    return as_stored(*unpack_fp8(weight), rows)
 
 
 def move(experts: Experts, expert: int, place: int) -> Iterator[None]:
@@ -79,15 +94,25 @@ def move(experts: Experts, expert: int, place: int) -> Iterator[None]:
     ram = experts.in_ram
     assert ram is not None
     assert ram.all_here
-    brought: dict[str, list[Tensor]] = {}
+    brought: list[tuple[Tensor, list[Tensor]]] = []
     for name in _MATRICES:
-        brought[name], stack_EOI = [], getattr(experts, name)
+        stack = getattr(experts, name)
+        tensors = _tensors(stack)
+        pieces: list[tuple[Tensor, ...]] = []
         for rows_1OI in _pieces(_some(getattr(ram, name), [expert])):
-            brought[name].append(unpack(rows_1OI)[0].to(stack_EOI.dtype).to(stack_EOI.device))
+            piece = _as_stored(rows_1OI, stack.span[0]) if isinstance(stack, Scaled) else unpack(rows_1OI)
+            pairs = zip(_tensors(piece), tensors, strict=True)
+            pieces.append(tuple(part[0].to(there.dtype).to(there.device) for part, there in pairs))
             yield
-    for name, parts in brought.items():
-        getattr(experts, name)[place] = torch.cat(parts)
+        brought += zip(tensors, map(list, zip(*pieces, strict=True)), strict=True)
+    for tensor, parts in brought:
+        tensor[place] = torch.cat(parts)
     ram.seat(expert, place)
+
+
+def _tensors(stack: Tensor | Scaled) -> tuple[Tensor, ...]:
+    """What a stack is made of, row after row; codes as bytes."""
+    return (stack.codes.view(torch.uint8), stack.scales) if isinstance(stack, Scaled) else (stack,)
 
 
 def _pieces(weight: Weight) -> Iterator[Weight]:

@@ -13,7 +13,7 @@ import torch
 
 from coderv2.errors import InvalidValue
 from coderv2.kernels.formats import FORMATS
-from coderv2.kernels.scaled import Kind
+from coderv2.kernels.scaled import BLOCK, Kind
 from coderv2.model.config import ModelConfig
 from coderv2.model.moe import Experts
 from coderv2.model.pack import exact_format, slots
@@ -43,9 +43,17 @@ class Sizes:
 
     @classmethod
     def of(
-        cls, config: ModelConfig, dtype: torch.dtype, kind: Kind | None, far: int | None = None
+        cls,
+        config: ModelConfig,
+        dtype: torch.dtype,
+        kind: Kind | None,
+        far: int | None = None,
+        fp8_rows: int | None = None,
     ) -> "Sizes":
-        """Counted on a model without memory. `far` is known where experts lie packed already."""
+        """Counted on a model without memory. `far` is known where experts lie packed already.
+
+        With `fp8_rows` they stay FP8 on the device, so many rows sharing scales.
+        """
         counts: dict[str, int] = dict.fromkeys(("fixed", "shared", "embedding", "near", "multiplied"), 0)
         for module, name, ours, shape in slots(meta_model(config)):
             tensor = torch.empty(shape, dtype=dtype, device="meta")
@@ -59,12 +67,21 @@ class Sizes:
         counts["near"] //= layers * config.n_routed_experts
         counts["shared"] //= layers
         numbers = 3 * config.hidden_size * config.moe_intermediate_size
+        if fp8_rows is not None:
+            counts["near"] = _fp8_bytes(config, fp8_rows)
         return cls(**counts, far=far or packed_bytes(config, far_format(dtype, kind)), numbers=numbers)
 
 
 def far_format(dtype: torch.dtype, kind: Kind | None) -> str:
     """How experts lie in RAM, in the CPU kernels' order: as exact as `dtype`, or in as few bits as on the device."""
     return kind or exact_format("experts", dtype)
+
+
+def _fp8_bytes(config: ModelConfig, rows: int) -> int:
+    """Of one routed expert in FP8 on the device: codes, and float32 scales for `rows` rows and 128 columns each."""
+    D, F = config.hidden_size, config.moe_intermediate_size
+    scales = sum(-(-O // rows) * -(-I // BLOCK) for O, I in ((F, D), (F, D), (D, F)))
+    return 3 * D * F + 4 * scales
 
 
 def packed_bytes(config: ModelConfig, format: str) -> int:

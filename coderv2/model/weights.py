@@ -145,6 +145,15 @@ class FolderSource:
         self.fill(module, name, ours, wide)
         place(module, name, module.get_parameter(name).detach(), exact_format(ours, wide))
 
+    def fp8_rows(self) -> int | None:
+        """Rows of a routed expert that share scales, the same in all of them: 128 or 1; None unless all are FP8."""
+        parameters = meta_model(self.config).named_parameters()
+        stacks = (_parts(ours, meta) for ours, meta in parameters if ".experts." in ours)
+        names = [name for parts in stacks for name, _ in parts]
+        if not names or not all(map(self._checkpoint.is_fp8, names)):
+            return None
+        return min(map(self._checkpoint.rows_alike, names))
+
     def _codes_and_scales(self, ours: str, shape: torch.Size) -> tuple[Tensor, Tensor]:
         codes, scales = torch.empty(shape, dtype=torch.bfloat16), []
         for published, part in _parts(ours, codes):

@@ -12,10 +12,13 @@ from coderv2.engine.offload import Wish, decide, for_device, memory_bytes
 from coderv2.engine.request import SamplingParams
 from coderv2.errors import BadData, InvalidValue, Unsupported
 from coderv2.model import usage
+from coderv2.model.convert import quantise_folder
 from coderv2.model.loading import open_config, open_model, open_tokenizer
 from coderv2.model.placement import chosen
 from tests.engine.fakes import answer, run
 from tests.engine.test_graphs import Recording
+from tests.model.fp8_files import fp8_folder
+from tests.model.gguf_files import needs_kernels
 
 SETTINGS = EngineSettings(max_model_len=64, max_running=2, max_batch_tokens=64)
 GREEDY = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
@@ -173,3 +176,35 @@ def test_the_plan_is_told_in_one_line(tiny_checkpoint: Path) -> None:
     line = offload.told(decide(wish, SETTINGS, _must(wish), PLENTY))
     assert "0 of 32 routed experts" in line
     assert "\n" not in line
+
+
+@needs_kernels
+@pytest.mark.parametrize(("weights", "bits"), [("int4", 4), ("int8", 8)])
+def test_quants_of_a_packed_folder_are_counted_as_they_lie(
+    weights: str, bits: int, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    quantise_folder(tiny_checkpoint, tmp_path, weights, None)
+    sizes = Wish(tmp_path).sizes(open_config(tmp_path))
+    # Scales, rows filled up to whole blocks, and a vocabulary in more bits weigh much in so small a model.
+    assert bits / 8 < sizes.far / sizes.numbers < bits / 8 + 1
+
+
+@pytest.mark.parametrize("room", ["half", "all"])
+def test_experts_of_an_fp8_checkpoint_take_half_the_device(
+    room: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan reckons with codes; where all experts fit so, they are opened so, and not in bfloat16."""
+    fp8_folder(tmp_path / "fp8", "block")
+    wish = Wish(tmp_path / "fp8")
+    config = open_config(wish.path)
+    each = wish.sizes(config).near
+    assert each < 0.51 * Wish(wish.path, torch.bfloat16).sizes(config).near
+    free = _must(wish) + (4 if room == "half" else 8) * each + each // 2
+    monkeypatch.setattr(offload, "free_bytes", lambda device: free if device.type == "cuda" else PLENTY)
+    made = for_device(wish, SETTINGS, "cuda", None, several=False)
+    assert made is not None
+    assert made.placement.whole == (room == "all")
+    assert made.placement.count > 0
+    model = offload.open_planned(wish, made, "cpu")
+    assert model.recordable == (room == "all")
+    assert {stack.kind for stack in model.layers[1].mlp.experts.weights()} == {"fp8_wide"}

@@ -13,6 +13,7 @@ from torch import Tensor
 from coderv2.engine.offload import Wish
 from coderv2.errors import BadCheckpoint, Unsupported
 from coderv2.kernels.packing import unpack
+from coderv2.kernels.scaled import Scaled, restore
 from coderv2.model import weights
 from coderv2.model.batch import Batch
 from coderv2.model.checkpoint import SINGLE
@@ -20,76 +21,13 @@ from coderv2.model.loading import open_config, open_model
 from coderv2.model.offload import move
 from coderv2.model.parallel import Split, Team
 from coderv2.model.placement import Placement, chosen
+from tests.model.fp8_files import LAYOUTS, fp8_folder
 from tests.parity import relative_error, sample_ids
-from tests.tiny import tiny_config, tiny_model
-
-# Heads of 128 and widths that blocks of 128 do not divide.
-CONFIG: dict[str, Any] = {
-    "hidden_size": 160, "qk_nope_head_dim": 128, "v_head_dim": 128, "kv_lora_rank": 192, "moe_intermediate_size": 144,
-    "num_attention_heads": 2, "torch_dtype": "bfloat16", "num_hidden_layers": 2, "n_routed_experts": 8,
-}  # fmt: skip
-LAYOUTS: dict[str, dict[str, Any]] = {
-    "block": {
-        "quant_method": "fp8",
-        "fmt": "e4m3",
-        "weight_block_size": [128, 128],
-        "activation_scheme": "dynamic",
-    },
-    "tensor": {"quant_method": "fp8", "activation_scheme": "static"},
-    "row": {"quant_method": "compressed-tensors", "format": "float-quantized"},
-}
-WIDE = ("embed_tokens", "lm_head", "norm", "mlp.gate.")
-
-
-def _quantised(x_OI: Tensor, layout: str) -> tuple[Tensor, Tensor]:
-    """Codes, and scales as that layout has them."""
-    O, I = x_OI.shape
-    if layout == "tensor":
-        scale = x_OI.abs().max() / 448
-        return (x_OI / scale).to(torch.float8_e4m3fn), scale.reshape(1)
-    if layout == "row":
-        scale = x_OI.abs().amax(1, keepdim=True) / 448
-        return (x_OI / scale).to(torch.float8_e4m3fn), scale
-    padded = torch.nn.functional.pad(x_OI, (0, -I % 128, 0, -O % 128))
-    blocks = padded.unflatten(0, (-1, 128)).unflatten(2, (-1, 128))
-    scale = blocks.abs().amax((1, 3)) / 448
-    wide = scale.repeat_interleave(128, 0)[:O].repeat_interleave(128, 1)[:, :I]
-    return (x_OI / wide).to(torch.float8_e4m3fn), scale
-
-
-def _fp8_folder(folder: Path, layout: str) -> dict[str, Tensor]:
-    """A checkpoint in that layout; what its numbers are."""
-    folder.mkdir()
-    weights.save(tiny_model(tiny_config(**CONFIG)).bfloat16(), folder)
-    exact, stored = {}, {}
-    for name, tensor in load_file(folder / SINGLE).items():
-        if any(word in name for word in WIDE):
-            exact[name] = stored[name] = tensor
-            continue
-        codes, scale = _quantised(tensor.float(), layout)
-        stem = name.removesuffix("weight")
-        stored[name] = codes
-        stored[stem + ("weight_scale_inv" if layout == "block" else "weight_scale")] = scale
-        if layout == "tensor":
-            stored[stem + "input_scale"] = torch.tensor([0.5])
-        O, I = codes.shape
-        wide = (
-            scale.repeat_interleave(128, 0)[:O].repeat_interleave(128, 1)[:, :I]
-            if layout == "block"
-            else scale
-        )
-        exact[name] = codes.float() * wide
-    save_file(stored, folder / SINGLE)
-    config = json.loads((folder / "config.json").read_text("utf-8"))
-    (folder / "config.json").write_text(
-        json.dumps(config | {"quantization_config": LAYOUTS[layout]}), "utf-8"
-    )
-    return exact
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_written_out_the_numbers_are_codes_times_scales(layout: str, tmp_path: Path) -> None:
-    exact = _fp8_folder(tmp_path / "fp8", layout)
+    exact = fp8_folder(tmp_path / "fp8", layout)
     model = weights.load(tmp_path / "fp8", dtype=torch.float32)
     for name, tensor in weights.published_tensors(model):
         assert torch.equal(tensor, exact[name].float()), name
@@ -98,7 +36,7 @@ def test_written_out_the_numbers_are_codes_times_scales(layout: str, tmp_path: P
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_each_rank_has_its_part_of_codes_times_scales(layout: str, tmp_path: Path) -> None:
-    exact = _fp8_folder(tmp_path / "fp8", layout)
+    exact = fp8_folder(tmp_path / "fp8", layout)
     for rank in range(2):
         split = Split(rank, 2)
         model = weights.load(tmp_path / "fp8", dtype=torch.float32, team=Team(split))
@@ -113,7 +51,7 @@ def test_each_rank_has_its_part_of_codes_times_scales(layout: str, tmp_path: Pat
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_run_on_the_cpu_the_codes_stay_codes(layout: str, tmp_path: Path) -> None:
-    exact = _fp8_folder(tmp_path / "fp8", layout)
+    exact = fp8_folder(tmp_path / "fp8", layout)
     model = weights.load(tmp_path / "fp8", packed=True)
     attention, experts = model.layers[1].self_attn, model.layers[1].mlp.experts
     assert (
@@ -131,7 +69,7 @@ def test_run_on_the_cpu_the_codes_stay_codes(layout: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_packed_and_plain_give_the_same_logits(layout: str, tmp_path: Path) -> None:
-    _fp8_folder(tmp_path / "fp8", layout)
+    fp8_folder(tmp_path / "fp8", layout)
     batch = Batch.packed([sample_ids(40)])
     with torch.inference_mode():
         plain = weights.load(tmp_path / "fp8", dtype=torch.float32)(batch)
@@ -142,8 +80,8 @@ def test_packed_and_plain_give_the_same_logits(layout: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("count", [0, 3, 7])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_experts_in_ram_keep_their_codes(layout: str, count: int, tmp_path: Path) -> None:
-    """Beside a device the codes stay codes, byte for byte as they were planned; on it they are written out."""
-    exact = _fp8_folder(tmp_path / "fp8", layout)
+    """Both on a device and beside it the codes stay codes, byte for byte as they were planned."""
+    exact = fp8_folder(tmp_path / "fp8", layout)
     plain = weights.load(tmp_path / "fp8", dtype=torch.float32)
     placement = chosen(plain.config, count)
     split = open_model(tmp_path / "fp8", placement=placement)
@@ -153,23 +91,48 @@ def test_experts_in_ram_keep_their_codes(layout: str, count: int, tmp_path: Path
     for name in ("gate_proj", "up_proj", "down_proj"):
         stack = torch.stack([exact[f"model.layers.1.mlp.experts.{e}.{name}.weight"] for e in range(8)])
         assert torch.equal(unpack(getattr(experts.in_ram, name)), stack[far])
-        assert torch.equal(getattr(experts, name), stack[near].bfloat16())
-    each = Wish(tmp_path / "fp8").sizes(open_config(tmp_path / "fp8")).far
-    assert sum(weight.data.nbytes for weight in split.weights()) == len(far) * each
+        assert torch.equal(_numbers(getattr(experts, name)), stack[near])
+    sizes = Wish(tmp_path / "fp8").sizes(open_config(tmp_path / "fp8"))
+    assert sum(weight.data.nbytes for weight in split.weights()) == len(far) * sizes.far
+    assert sum(stack.nbytes for stack in experts.weights()) == len(near) * sizes.near
     batch = Batch.packed([sample_ids(40)])
     with torch.inference_mode():
         assert relative_error(split(batch), plain(batch)) < 0.02
 
 
-def test_codes_move_to_the_device_as_they_would_have_been_loaded_there(tmp_path: Path) -> None:
-    _fp8_folder(tmp_path / "fp8", "block")
+def _numbers(stack: Tensor | Scaled) -> Tensor:
+    return restore(stack) if isinstance(stack, Scaled) else stack
+
+
+def test_a_checkpoint_of_both_kinds_of_experts_is_written_out_on_the_device(tmp_path: Path) -> None:
+    exact = fp8_folder(tmp_path / "fp8", "block")
+    one = "model.layers.1.mlp.experts.7.up_proj.weight"
+
+    def widen(tensors: dict[str, Tensor]) -> None:
+        tensors[one] = exact[one].bfloat16()
+        del tensors[one + "_scale_inv"]
+
+    _changed(tmp_path / "fp8", widen)
+    split = open_model(tmp_path / "fp8", placement=Placement({1: (0, 7)}, 8))
+    for stack in split.layers[1].mlp.experts.weights():
+        assert isinstance(stack, Tensor)
+        assert stack.dtype == torch.bfloat16
+    assert Wish(tmp_path / "fp8").sizes(open_config(tmp_path / "fp8")).near == 2 * 3 * 160 * 144
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_codes_move_to_the_device_as_they_would_have_been_loaded_there(layout: str, tmp_path: Path) -> None:
+    fp8_folder(tmp_path / "fp8", layout)
     moved, there = (
         open_model(tmp_path / "fp8", placement=Placement({1: near}, 8, all_in_ram=True)).layers[1].mlp.experts
         for near in ((0, 1, 2), (0, 6, 2))
     )
     deque(move(moved, 6, 1))
     for name in ("gate_proj", "up_proj", "down_proj"):
-        assert torch.equal(getattr(moved, name), getattr(there, name))
+        assert torch.equal(
+            getattr(moved, name).codes.view(torch.uint8), getattr(there, name).codes.view(torch.uint8)
+        )
+        assert torch.equal(getattr(moved, name).scales, getattr(there, name).scales)
     assert torch.equal(moved.in_ram.near_E, there.in_ram.near_E)
     assert torch.equal(moved.in_ram.far_E, there.in_ram.far_E)
 
@@ -195,7 +158,7 @@ DOWN = "model.layers.1.mlp.experts.3.down_proj."
     ],
 )
 def test_scales_that_do_not_fit_are_named(change: Any, message: str, tmp_path: Path) -> None:
-    _fp8_folder(tmp_path / "fp8", "block")
+    fp8_folder(tmp_path / "fp8", "block")
     _changed(tmp_path / "fp8", change)
     for packed in (False, True):
         with pytest.raises(BadCheckpoint, match=message):
@@ -206,7 +169,7 @@ def test_scales_that_do_not_fit_are_named(change: Any, message: str, tmp_path: P
     "found", [{"quant_method": "gptq", "bits": 4}, {"quant_method": "fp8", "weight_block_size": [64, 64]}]
 )
 def test_other_quantisations_are_refused_by_name(found: dict[str, Any], tmp_path: Path) -> None:
-    _fp8_folder(tmp_path / "fp8", "block")
+    fp8_folder(tmp_path / "fp8", "block")
     path = tmp_path / "fp8" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {"quantization_config": found}), "utf-8")
     with pytest.raises(Unsupported, match=r"gptq|64"):

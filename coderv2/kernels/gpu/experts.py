@@ -15,7 +15,7 @@ from torch import Tensor
 
 from coderv2.kernels import reference
 from coderv2.kernels.gpu import pairs, tiles
-from coderv2.kernels.gpu.linear import KINDS, operand, scale_stride
+from coderv2.kernels.gpu.linear import KINDS, codes, operand, scale_stride
 from coderv2.kernels.gpu.sorting import sort_pairs
 from coderv2.kernels.scaled import Scaled
 
@@ -167,16 +167,16 @@ def _multiply(
 
 
 def _parts(matrix: Matrix) -> tuple[Tensor, Tensor]:
-    return (matrix, matrix) if isinstance(matrix, Tensor) else (matrix.codes, matrix.scales)
+    return (matrix, matrix) if isinstance(matrix, Tensor) else (codes(matrix), matrix.scales)
 
 
 def _strides(matrix: Matrix) -> tuple[int, int, int, int]:
     """From one expert to the next and from row to row: of codes, then of scales."""
-    codes, scales = _parts(matrix)
-    stacked = codes.dim() == 3
+    numbers, scales = _parts(matrix)
+    stacked = numbers.dim() == 3
     return (
-        codes.stride(0) if stacked else 0,
-        codes.stride(-2),
+        numbers.stride(0) if stacked else 0,
+        numbers.stride(-2),
         scales.stride(0) if stacked else 0,
         scale_stride(matrix),
     )

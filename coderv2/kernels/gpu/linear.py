@@ -12,10 +12,10 @@ from torch import Tensor
 from coderv2.kernels.gpu import tiles
 from coderv2.kernels.scaled import BLOCK, LARGEST, Scaled
 
-PLAIN, FP8, INT4 = 0, 1, 2
-KINDS = {"plain": PLAIN, "fp8": FP8, "int4": INT4}
+PLAIN, FP8, INT4, FP8_WIDE = 0, 1, 2, 3
+KINDS = {"plain": PLAIN, "fp8": FP8, "int4": INT4, "fp8_wide": FP8_WIDE}
 _LARGEST = tl.constexpr(LARGEST)
-_FP8, _INT4 = tl.constexpr(FP8), tl.constexpr(INT4)
+_PLAIN, _FP8, _INT4, _FP8_WIDE = (tl.constexpr(kind) for kind in (PLAIN, FP8, INT4, FP8_WIDE))
 
 
 def linear(x_TD: Tensor, weight: Tensor | Scaled) -> Tensor:
@@ -29,7 +29,7 @@ def linear(x_TD: Tensor, weight: Tensor | Scaled) -> Tensor:
     out_TO = x_TD.new_empty(T, O)
     parts_STO = torch.empty(splits, T, O, device=x_TD.device) if splits > 1 else out_TO[None]
     _linear[(triton.cdiv(O, tile.outs), triton.cdiv(T, tile.rows), splits)](
-        rows, row_scales, row_scales.shape[-1], weight.codes, weight.scales, parts_STO,
+        rows, row_scales, row_scales.shape[-1], codes(weight), weight.scales, parts_STO,
         T, O, I, weight.codes.stride(-2), scale_stride(weight),
         KIND=KINDS[weight.kind], ROWS=weight.span[0], COLUMNS=weight.span[1], SPLITS=splits,
         BT=tile.rows, BO=tile.outs, BI=tile.depth, num_warps=tile.warps, num_stages=tile.stages,
@@ -48,7 +48,12 @@ def scale_stride(weight: Tensor | Scaled) -> int:
     """Numbers between the scales of one row, or row of blocks, and the next."""
     if isinstance(weight, Tensor):
         return 0
-    return int(weight.scales.stride(-2 if weight.kind == "fp8" else -3))
+    return int(weight.scales.stride(-3 if weight.kind == "int4" else -2))
+
+
+def codes(weight: Scaled) -> Tensor:
+    """As the kernel reads them: fp8 of old cards, whose compilers do not know it, as bytes."""
+    return weight.codes.view(torch.uint8) if weight.kind == "fp8_wide" else weight.codes
 
 
 def operand(x_TD: Tensor, weight: Tensor | Scaled) -> tuple[Tensor, Tensor]:
@@ -103,7 +108,16 @@ def weight_tile(
         i = first + tl.arange(0, BI)
         live = live_o[None, :] & (i < end)[:, None]
         tile = tl.load(codes + o[None, :] * stride + i[:, None], mask=live, other=0.0)
+        if KIND == _FP8_WIDE:
+            tile = _widened(tile).to(dtype)
     return tile
+
+
+@triton.jit
+def _widened(codes):
+    """Bytes of e4m3 as 1/256 of what they mean: float16 has the same parts, and an exponent with 8 more below 0."""
+    bits = (codes & 0x80).to(tl.uint16) << 8 | (codes & 0x7F).to(tl.uint16) << 7
+    return bits.to(tl.float16, bitcast=True)
 
 
 @triton.jit
@@ -117,33 +131,39 @@ def row_scale(scales, G, t, live_t, first, KIND: tl.constexpr):
 
 @triton.jit
 def _scaled(
-    part, row_sum, x_scale, scales, stride, block, o, live_o, first, KIND: tl.constexpr, COLUMNS: tl.constexpr
-):
+    part, row_sum, x_scale, scales, stride, block, o, live_o, first,
+    KIND: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
     """What `part`, a product with codes, means; everything is [BT, BO], or fits it."""
-    if KIND == _FP8:
-        # One number for the whole tile: its rows lie in one block.
-        return part * x_scale * tl.load(scales + block * stride + first // COLUMNS)
+    if KIND == _PLAIN:
+        return part
     if KIND == _INT4:
         place = scales + o * stride + 2 * (first // COLUMNS)
         return part * tl.load(place, mask=live_o, other=0.0) + row_sum * tl.load(
             place + 1, mask=live_o, other=0.0
         )
-    return part
+    if KIND == _FP8_WIDE:
+        part *= 256
+    if ROWS == 1:
+        return part * x_scale * tl.load(scales + o * stride + first // COLUMNS, mask=live_o, other=0.0)
+    # One number for the whole tile: its rows lie in one block.
+    return part * x_scale * tl.load(scales + block * stride + first // COLUMNS)
 
 
 @triton.jit
 def accumulate(
     total, x, x_scale, codes, stride, scales, scale_stride, block, o, live_o, first, end,
-    KIND: tl.constexpr, COLUMNS: tl.constexpr, BI: tl.constexpr,
+    KIND: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BI: tl.constexpr,
 ):  # fmt: skip
     """`total` [BT, BO] plus one step of the product of x [BT, BI] with the weight's columns from `first` on.
 
-    The weight's rows are `o`; of fp8 all lie in the `block`-th of rows that share scales.
+    The weight's rows are `o`; of fp8 all lie in the `block`-th of ROWS rows that share scales, unless each has its own.
     """
     part = _product(x, weight_tile(codes, stride, o, live_o, first, end, x.dtype, KIND, BI))
     row_sum = tl.sum(x.to(tl.float32), 1)[:, None] if KIND == _INT4 else 0.0
     return total + _scaled(
-        part, row_sum, x_scale[:, None], scales, scale_stride, block, o[None, :], live_o[None, :], first, KIND, COLUMNS
+        part, row_sum, x_scale[:, None], scales, scale_stride, block, o[None, :], live_o[None, :], first,
+        KIND, ROWS, COLUMNS,
     )  # fmt: skip
 
 
@@ -174,7 +194,7 @@ def _linear(
         rows = tl.load(x + t[:, None] * I + i[None, :], mask=live_t[:, None] & (i < I)[None, :], other=0.0)
         total = accumulate(
             total, rows, row_scale(x_scales, G, t, live_t, first, KIND), codes, stride, scales, scale_stride,
-            block, o_wide, live_o, first, I, KIND, COLUMNS, BI,
+            block, o_wide, live_o, first, I, KIND, ROWS, COLUMNS, BI,
         )  # fmt: skip
     place = parts + (part * T + t[:, None]) * O + o[None, :]
     tl.store(place, total.to(parts.dtype.element_ty), mask=live_t[:, None] & live_o[None, :])

@@ -74,12 +74,12 @@ def multiply(
         x_scale = row_scale(x_scales, G, row, live_t, first - begin, KIND)
         total = accumulate(
             total, rows, x_scale, a, stride, a_scales, scale_stride, block, o, live_o, first, end,
-            KIND, COLUMNS, BI,
+            KIND, ROWS, COLUMNS, BI,
         )  # fmt: skip
         if GATED:
             other = accumulate(
                 other, rows, x_scale, b, stride, b_scales, scale_stride, block, o, live_o, first, end,
-                KIND, COLUMNS, BI,
+                KIND, ROWS, COLUMNS, BI,
             )  # fmt: skip
     result = total / (1 + tl.exp(-total)) * other if GATED else total
     live = live_t[:, None] & (column < out_stride)[None, :]

@@ -92,7 +92,7 @@ def bucket(rows: int) -> int:
 
 
 def tile(op: str, kind: str, rows: int, O: int, I: int, device: torch.device, itemsize: int = 2) -> Tile:
-    """For a product of `rows` rows with a weight [O, I] of a `kind`: plain, fp8 or int4.
+    """For a product of `rows` rows with a weight [O, I] of a `kind`: plain, fp8, fp8_wide or int4.
 
     `itemsize` is the activations'; tables are made for bfloat16, and their tiles may be too large for float32.
     """
@@ -126,18 +126,20 @@ DEFAULTS = (
 """Unmeasured, from few rows to many; the last fits everywhere."""
 
 
-WIDEST_INT4 = 128 * 64
+_THROUGH_REGISTERS = ("int4", "fp8_wide")
+"""Kinds whose codes take registers on their way to numbers: the widest tile spills."""
+WIDEST = 128 * 64
 
-DEPTHS = {"plain": (64, 128), "fp8": (BLOCK,), "int4": (GROUP,)}
+DEPTHS = {"plain": (64, 128), "fp8": (BLOCK,), "fp8_wide": (BLOCK,), "int4": (GROUP,)}
 """Of a step: where there are scales, they hold for as many columns."""
 
 
 def fitting(tiles: tuple[Tile, ...], rows: int, kind: str, shared: int, itemsize: int = 2) -> Tile:
     """The largest tile that `rows` fill and that `shared` bytes hold, its registers too."""
-    able = [t for t in tiles if t.bytes(1 if kind == "fp8" else itemsize) <= shared]
-    if kind == "int4":  # whose codes take registers on their way to numbers: the widest tile spills
-        able = [t for t in able if t.rows * t.outs <= WIDEST_INT4]
-    filled = [t for t in able if t.rows <= max(bucket(rows), 16)]
-    chosen = max(filled, key=lambda t: (t.rows, t.outs))
     depths = DEPTHS[kind]
-    return chosen if chosen.depth in depths else replace(chosen, depth=depths[0], stages=2)
+    deep = [t if t.depth in depths else replace(t, depth=depths[0], stages=2) for t in tiles]
+    able = [t for t in deep if t.bytes(1 if kind == "fp8" else itemsize) <= shared]
+    if kind in _THROUGH_REGISTERS:
+        able = [t for t in able if t.rows * t.outs <= WIDEST]
+    filled = [t for t in able if t.rows <= max(bucket(rows), 16)]
+    return max(filled, key=lambda t: (t.rows, t.outs))

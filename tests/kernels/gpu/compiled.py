@@ -1,6 +1,7 @@
 """Compiles the kernels for a GPU that is not there, in the released models' shapes; one line of JSON for each.
 
-`left` is what a block's shared memory has to spare, `stack` what of a thread's registers lies in memory, in bytes.
+`left` is what a block's shared memory has to spare, `stack` what of a thread's registers lies in memory, both in
+bytes; `loads` are a thread's instructions that read the device's memory.
 `python -m tests.kernels.gpu.compiled 90 lite bfloat16 bfloat16`: compute capability, sizes, activations, cache.
 """
 
@@ -11,7 +12,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import triton
@@ -21,7 +22,7 @@ from triton.runtime.jit import JITFunction
 
 from coderv2.kernels.gpu import experts, linear, mla, small, tiles
 from coderv2.kernels.routing import Routing
-from coderv2.kernels.scaled import BLOCK, FP8, GROUP, Scaled
+from coderv2.kernels.scaled import BLOCK, FP8, GROUP, Form, Scaled
 
 SHARED = {80: 163 << 10, 86: 99 << 10, 89: 99 << 10, 90: 227 << 10}
 """Bytes of shared memory that a block can have."""
@@ -68,9 +69,20 @@ def _compiling(kernel: Any, _grid: object) -> Any:
     def compile_only(*arguments: Any, **constants: Any) -> None:
         made = kernel.run(*arguments, grid=None, warmup=True, **constants)
         left = tiles.card(torch.device("cpu")).shared - made.metadata.shared
-        print(json.dumps({"kernel": kernel.__name__, "left": left, "stack": _stack(made.asm["cubin"])}))
+        loads = len(re.findall(r"ld\.global", made.asm["ptx"]))
+        stack = _stack(made.asm["cubin"])
+        print(
+            json.dumps(
+                {"kernel": kernel.__name__, "left": left, "stack": stack, "loads": loads} | _form(constants)
+            )
+        )
 
     return compile_only
+
+
+def _form(constants: dict[str, Any]) -> dict[str, Any]:
+    """By which parameters one kernel is several."""
+    return {name: constants[name] for name in ("KIND", "GATED", "BT", "BO", "BI") if name in constants}
 
 
 def _stack(code: bytes) -> int:
@@ -107,7 +119,7 @@ def attention(sizes: Sizes, dtype: torch.dtype, cache: torch.dtype) -> None:
     small.route(some(T, sizes.D), some(sizes.E, sizes.D), how)
 
 
-def products(sizes: Sizes, dtype: torch.dtype, kind: str) -> None:
+def products(sizes: Sizes, dtype: torch.dtype, kind: Form | Literal["plain"]) -> None:
     """Experts and plain products, from one token to many."""
     D, F = sizes.D, sizes.F
 
@@ -115,9 +127,9 @@ def products(sizes: Sizes, dtype: torch.dtype, kind: str) -> None:
         *stack, O, I = shape
         if kind == "plain":
             return torch.empty(*shape, dtype=dtype)
-        if kind == "fp8":
+        if kind != "int4":
             scales = torch.empty(*stack, triton.cdiv(O, BLOCK), triton.cdiv(I, BLOCK))
-            return Scaled("fp8", torch.empty(*shape, dtype=FP8), scales, (BLOCK, BLOCK))
+            return Scaled(kind, torch.empty(*shape, dtype=FP8), scales, (BLOCK, BLOCK))
         codes = torch.empty(*stack, O, I // 2, dtype=torch.uint8)
         return Scaled("int4", codes, torch.empty(*stack, O, I // GROUP, 2, dtype=torch.half), (1, GROUP))
 
@@ -135,8 +147,13 @@ def main(capability: int, sizes: str, dtype: str, cache: str) -> None:
     JITFunction.__getitem__ = _compiling
     tiles.card = lambda _: tiles.Card("absent", 132, SHARED[capability])
     attention(SIZES[sizes], getattr(torch, dtype), getattr(torch, cache))
-    for kind in ("plain", "int4", *(["fp8"] if capability >= 89 else [])):
+    kinds: list[Form | Literal["plain"]] = ["plain", "int4", "fp8_wide", *_fp8(capability)]
+    for kind in kinds:
         products(SIZES[sizes], getattr(torch, dtype), kind)
+
+
+def _fp8(capability: int) -> list[Form]:
+    return ["fp8"] if capability >= 89 else []
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """The mixture of experts, few tokens and many, in every kind of weight, beside the reference."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -65,8 +67,18 @@ def _fixed(weight: Tensor) -> Scaled:
     return scaled.to_fp8(weight, whole=True, input_scale=0.02)
 
 
+def _kept(weight: Tensor) -> Scaled:
+    return replace(_fp8(weight), kind="fp8_wide")
+
+
+def _kept_by_row(weight: Tensor) -> Scaled:
+    found = _fp8(weight)
+    by_row = found.scales.repeat_interleave(128, -2)[..., : weight.shape[-2], :]
+    return scaled.as_stored(found.codes, by_row, 1)
+
+
 @pytest.mark.parametrize("tokens", [2, experts.FEW + 9])
-@pytest.mark.parametrize("kind", [_fp8, _fixed, scaled.to_int4])
+@pytest.mark.parametrize("kind", [_fp8, _fixed, _kept, _kept_by_row, scaled.to_int4])
 def test_weights_in_fewer_bits(tokens: int, kind: object) -> None:
     plain_routed, plain_shared = _stacks(3, 192, 128, 2)
     routed, shared = (tuple(kind(m) for m in stack) for stack in (plain_routed, plain_shared))  # type: ignore[operator]

@@ -31,6 +31,35 @@ def test_fp8(rows: int, kind: str) -> None:
     close(linear.linear(x_TD, weight), rounded @ scaled.restore(weight).T, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("rows", [1, 5, 40])
+@pytest.mark.parametrize("shared", [1, 128])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_codes_of_a_checkpoint_multiply_activations_as_they_are(
+    rows: int, shared: int, dtype: torch.dtype
+) -> None:
+    codes = numbers(150, 300, seed=1).to(scaled.FP8)
+    scales_OS = numbers(150, 3, seed=2).abs().clamp(min=0.1)
+    scales_OS = scales_OS[::shared].repeat_interleave(shared, 0)[:150]
+    weight = scaled.as_stored(codes, scales_OS, shared)
+    x_TD = numbers(rows, 300, dtype=dtype)
+    wanted_TO = (x_TD.float() @ scaled.restore(weight).T).to(dtype)
+    tolerance = {"rtol": 1e-3, "atol": 1e-3} if dtype == torch.float32 else {"rtol": 2**-6, "atol": 0.2}
+    close(linear.linear(x_TD, weight), wanted_TO, **tolerance)
+
+
+def test_every_code_means_what_it_means_to_pytorch() -> None:
+    """Zeros, the smallest below the normal ones, and the largest; not a number is none of them."""
+    bytes_N = torch.tensor([n for n in range(256) if n & 0x7F != 0x7F], dtype=torch.uint8)
+    codes = torch.zeros(len(bytes_N), 128, dtype=torch.uint8)
+    codes[:, 5] = bytes_N
+    weight = scaled.as_stored(
+        codes.view(scaled.FP8).to(DEVICE), torch.ones(len(codes), 1, device=DEVICE), 128
+    )
+    x_TD = torch.zeros(1, 128, device=DEVICE)
+    x_TD[:, 5] = 1
+    assert torch.equal(linear.linear(x_TD, weight)[0].cpu(), bytes_N.view(scaled.FP8).float())
+
+
 @given(st.integers(1, 40), st.integers(1, 70), st.integers(1, 5))
 @settings(max_examples=8)
 def test_int4(rows: int, outs: int, groups: int) -> None:

@@ -17,7 +17,8 @@ from coderv2.model.loading import open_model
 from coderv2.model.placement import chosen
 from coderv2.model.scale import place_scaled
 from coderv2.model.transformer import Transformer
-from coderv2.model.weights import save
+from coderv2.model.weights import load, save
+from tests.model.fp8_files import LAYOUTS, fp8_folder
 from tests.tiny import tiny_config, tiny_model
 
 
@@ -87,6 +88,19 @@ def test_few_bits_on_the_gpu_go_with_as_few_in_ram(kind: Kind, tmp_path: Path) -
         _logits(model, GpuOps, torch.float32) for model in (tiny_model(config).to(DEVICE), split)
     )
     assert 0 < (found - wanted).norm() < 0.3 * wanted.norm()
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("count", [3, 8])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_experts_of_an_fp8_checkpoint_stay_so_in_both_places(layout: str, count: int, tmp_path: Path) -> None:
+    widths = {"hidden_size": 160, "moe_intermediate_size": 144, "num_hidden_layers": 2}
+    fp8_folder(tmp_path / "fp8", layout, **widths, n_routed_experts=8, torch_dtype="bfloat16")
+    plain = load(tmp_path / "fp8", dtype=torch.float32)
+    split = open_model(tmp_path / "fp8", device=DEVICE, placement=chosen(plain.config, count))
+    assert isinstance(split.layers[1].mlp.experts.gate_proj, Scaled)
+    wanted, found = _logits(plain, Ops, torch.float32), _logits(split, GpuOps, torch.bfloat16)
+    assert 0 < (found - wanted).norm() < 0.02 * wanted.norm()
 
 
 def test_who_computes() -> None:
