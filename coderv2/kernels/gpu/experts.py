@@ -15,7 +15,7 @@ from torch import Tensor
 
 from coderv2.kernels import reference
 from coderv2.kernels.gpu import pairs, tiles
-from coderv2.kernels.gpu.linear import KINDS, codes, operand, scale_stride
+from coderv2.kernels.gpu.linear import KINDS, codes, operand, scale_stride, scales_of
 from coderv2.kernels.gpu.sorting import sort_pairs
 from coderv2.kernels.scaled import Scaled
 
@@ -167,7 +167,7 @@ def _multiply(
 
 
 def _parts(matrix: Matrix) -> tuple[Tensor, Tensor]:
-    return (matrix, matrix) if isinstance(matrix, Tensor) else (codes(matrix), matrix.scales)
+    return (matrix, matrix) if isinstance(matrix, Tensor) else (codes(matrix), scales_of(matrix))
 
 
 def _strides(matrix: Matrix) -> tuple[int, int, int, int]:

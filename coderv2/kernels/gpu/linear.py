@@ -29,7 +29,7 @@ def linear(x_TD: Tensor, weight: Tensor | Scaled) -> Tensor:
     out_TO = x_TD.new_empty(T, O)
     parts_STO = torch.empty(splits, T, O, device=x_TD.device) if splits > 1 else out_TO[None]
     _linear[(triton.cdiv(O, tile.outs), triton.cdiv(T, tile.rows), splits)](
-        rows, row_scales, row_scales.shape[-1], codes(weight), weight.scales, parts_STO,
+        rows, row_scales, row_scales.shape[-1], codes(weight), scales_of(weight), parts_STO,
         T, O, I, weight.codes.stride(-2), scale_stride(weight),
         KIND=KINDS[weight.kind], ROWS=weight.span[0], COLUMNS=weight.span[1], SPLITS=splits,
         BT=tile.rows, BO=tile.outs, BI=tile.depth, num_warps=tile.warps, num_stages=tile.stages,
@@ -48,7 +48,12 @@ def scale_stride(weight: Tensor | Scaled) -> int:
     """Numbers between the scales of one row, or row of blocks, and the next."""
     if isinstance(weight, Tensor):
         return 0
-    return int(weight.scales.stride(-3 if weight.kind == "int4" else -2))
+    return int(scales_of(weight).stride(-2))
+
+
+def scales_of(weight: Scaled) -> Tensor:
+    """As the kernel reads them: of int4 both float16 of a group as one number."""
+    return weight.scales.view(torch.int32)[..., 0] if weight.kind == "int4" else weight.scales
 
 
 def codes(weight: Scaled) -> Tensor:
@@ -130,6 +135,14 @@ def row_scale(scales, G, t, live_t, first, KIND: tl.constexpr):
 
 
 @triton.jit
+def _scale_and_least(pairs, stride, o, live_o, group):
+    """Both float16 of a group of int4, loaded as one number."""
+    pair = tl.load(pairs + o * stride + group, mask=live_o, other=0)
+    halves = (pair & 0xFFFF).to(tl.uint16), (pair >> 16).to(tl.uint16)
+    return halves[0].to(tl.float16, bitcast=True), halves[1].to(tl.float16, bitcast=True)
+
+
+@triton.jit
 def _scaled(
     part, row_sum, x_scale, scales, stride, block, o, live_o, first,
     KIND: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
@@ -138,14 +151,13 @@ def _scaled(
     if KIND == _PLAIN:
         return part
     if KIND == _INT4:
-        place = scales + o * stride + 2 * (first // COLUMNS)
-        return part * tl.load(place, mask=live_o, other=0.0) + row_sum * tl.load(
-            place + 1, mask=live_o, other=0.0
-        )
+        scale, low = _scale_and_least(scales, stride, o, live_o, first // COLUMNS)
+        return part * scale[None, :] + row_sum * low[None, :]
     if KIND == _FP8_WIDE:
         part *= 256
     if ROWS == 1:
-        return part * x_scale * tl.load(scales + o * stride + first // COLUMNS, mask=live_o, other=0.0)
+        row = tl.load(scales + o * stride + first // COLUMNS, mask=live_o, other=0.0)
+        return part * x_scale * row[None, :]
     # One number for the whole tile: its rows lie in one block.
     return part * x_scale * tl.load(scales + block * stride + first // COLUMNS)
 
@@ -160,9 +172,9 @@ def accumulate(
     The weight's rows are `o`; of fp8 all lie in the `block`-th of ROWS rows that share scales, unless each has its own.
     """
     part = _product(x, weight_tile(codes, stride, o, live_o, first, end, x.dtype, KIND, BI))
-    row_sum = tl.sum(x.to(tl.float32), 1)[:, None] if KIND == _INT4 else 0.0
+    row_sum = tl.sum(tl.trans(x).to(tl.float32), 0)[:, None] if KIND == _INT4 else 0.0
     return total + _scaled(
-        part, row_sum, x_scale[:, None], scales, scale_stride, block, o[None, :], live_o[None, :], first,
+        part, row_sum, x_scale[:, None], scales, scale_stride, block, o, live_o, first,
         KIND, ROWS, COLUMNS,
     )  # fmt: skip
 

@@ -227,9 +227,9 @@ def mla_prefill(
 
 def _prefill_tile(itemsize: int, card: tiles.Card) -> tuple[int, int]:
     """Queries of a program, keys in one step. 128 and 64 take 128 KiB in bfloat16 with two steps in flight."""
-    if card.shared <= tiles.SMALL_MEMORY or itemsize > 2:
-        return 64, 32
-    return 128, 64
+    if itemsize > 2:
+        return 32, 32  # whole heads of float32 lie in registers
+    return (64, 32) if card.shared <= tiles.SMALL_MEMORY else (128, 64)
 
 
 @triton.jit

@@ -131,14 +131,19 @@ _THROUGH_REGISTERS = ("int4", "fp8_wide")
 WIDEST = 128 * 64
 
 DEPTHS = {"plain": (64, 128), "fp8": (BLOCK,), "fp8_wide": (BLOCK,), "int4": (GROUP,)}
-"""Of a step: where there are scales, they hold for as many columns."""
+"""Of a step: where there are scales, they hold for as many columns, or a multiple of them."""
+
+
+DEPTH_OF_FLOAT32 = 16
+"""Float32 is multiplied without matrix units: a thread holds its rows and columns of the whole step in registers."""
 
 
 def fitting(tiles: tuple[Tile, ...], rows: int, kind: str, shared: int, itemsize: int = 2) -> Tile:
     """The largest tile that `rows` fill and that `shared` bytes hold, its registers too."""
-    depths = DEPTHS[kind]
+    itemsize = 1 if kind == "fp8" else itemsize
+    depths = DEPTHS[kind] if itemsize <= 2 else (DEPTH_OF_FLOAT32,)
     deep = [t if t.depth in depths else replace(t, depth=depths[0], stages=2) for t in tiles]
-    able = [t for t in deep if t.bytes(1 if kind == "fp8" else itemsize) <= shared]
+    able = [t for t in deep if t.bytes(itemsize) <= shared]
     if kind in _THROUGH_REGISTERS:
         able = [t for t in able if t.rows * t.outs <= WIDEST]
     filled = [t for t in able if t.rows <= max(bucket(rows), 16)]
