@@ -15,7 +15,6 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from coderv2.engine.engine import Engine
@@ -43,13 +42,17 @@ class Member(Engine):
 
     def _advance(self, chunks: Sequence[Chunk]) -> list[Delta]:
         if not chunks:
-            with self._lockstep(), torch.inference_mode():
-                self._part.assist()
+            with self._lockstep():
+                self._runner.assist(self._part)
         return super()._advance(chunks)
 
     def _forward(self, chunks: Sequence[Chunk]) -> tuple[Tensor, Said | None]:
         with self._lockstep():
             return super()._forward(chunks)
+
+    def forget(self) -> None:
+        """Lets recorded steps go."""
+        self._runner.forget()
 
     def _lockstep(self) -> AbstractContextManager[None]:
         """Around a pass: one that fails here leaves the others waiting, so it ends everything."""
@@ -69,7 +72,9 @@ class EngineFollower(Follower):
 
     def make_engine(self, tokenizer: Tokenizer, settings: EngineSettings) -> None:
         """As large as the first rank's."""
-        self._engine = Member(self._model, tokenizer, settings)
+        recorder = self._opening.recorder(self._model.device)
+        self._engine = Member(self._model, tokenizer, settings, recorder=recorder)
+        self._forget = self._engine.forget
 
     def submit(self, prompt_ids: Sequence[int], params: SamplingParams, options: dict[str, Any]) -> None:
         """As `Engine`."""
@@ -121,8 +126,11 @@ class DataParallelEngine(Member):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """As `Engine`; every rank takes as much memory for its cache as the first."""
-        super().__init__(ranks.model, tokenizer, settings or EngineSettings(), clock=clock)
+        super().__init__(
+            ranks.model, tokenizer, settings or EngineSettings(), clock=clock, recorder=ranks.recorder()
+        )
         self.ranks: EngineRanks = ranks
+        ranks.forget = self.forget
         tokens = self._pages.count * self.settings.page_size
         ranks.tell(
             "make_engine",

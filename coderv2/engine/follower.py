@@ -35,6 +35,8 @@ class Follower:
         self._model = opening.open(rank)
         self._next: Transformer | None = None
         self._steps: Steps | None = None
+        self._forget: Callable[[], object] = lambda: None
+        """Lets go of what was recorded."""
 
     def prepare(self, folder: Path) -> None:
         """Reads new weights and says whether they are sound."""
@@ -76,6 +78,7 @@ class Follower:
         recorder = self._opening.recorder(self._model.device)
         assert recorder is not None, "the first rank records steps, but this device cannot"
         self._steps = Steps(self._model, self._cache, most=most, pages=pages, recorder=recorder)
+        self._forget = self._steps.forget
 
     def start(self, given: Given) -> None:
         """A recorded step; what it says, and when, is the first rank's business."""
@@ -84,8 +87,7 @@ class Follower:
 
     def leave(self) -> None:
         """Lets recorded steps go, for which a group of NCCL's would wait."""
-        if self._steps is not None:
-            self._steps.forget()
+        self._forget()
 
     def step(self, *step: Any) -> None:
         """One forward pass; its logits are the first rank's business."""

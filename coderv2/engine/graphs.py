@@ -127,6 +127,11 @@ class DecodeGraphs:
         """Forgets a step that was started ahead: the weights, or who runs, are no longer what they were."""
         self._ahead = None
 
+    def forget(self) -> None:
+        """Lets all that was recorded go."""
+        self.drop()
+        self._steps.forget()
+
     def _follow(self, flight: Flight, places: Sequence[int], chunks: Sequence[Chunk]) -> Flight | None:
         """The step after `flight` of the same sequences, started now; None where that cannot be."""
         # A prompt's token is not followed by what the step says, and its logits may be wanted.
@@ -136,7 +141,7 @@ class DecodeGraphs:
         going = [(place, row) for place, row in rows if row.request.answer_count + 1 < row.request.limit]
         if not going:
             return None
-        if not self._steps.known(self._padded(len(going)), _draws([row for _, row in going])):
+        if not self._steps.known(*self._form([row for _, row in going])):
             return None
         if not all(self._grow(row.request, row.context + 2) for _, row in going):
             return None
@@ -145,20 +150,22 @@ class DecodeGraphs:
     def _start(self, rows: list[Row]) -> Flight:
         return Flight(rows, self._steps.start(self._given(rows)))
 
-    def _padded(self, count: int) -> int:
-        return self._sizes[bisect_left(self._sizes, count)]
+    def _form(self, rows: Sequence[Row]) -> tuple[int, Draws]:
+        """Which recorded step takes these: its sequences, and the most that one asks of its draw."""
+        return self._sizes[bisect_left(self._sizes, len(rows))], _draws(rows)
 
     def _given(self, rows: Sequence[Row]) -> Given:
         """Rows and what fills them up as arrays; the pages of the longest table."""
-        size, spare = self._page_size, self._padded(len(rows)) - len(rows)
+        B, draws = self._form(rows)
+        size, spare = self._page_size, B - len(rows)
         filler = (0, 0, self._nobody * size, 1, GIVEN)
-        used = max(len(row.pages) for row in rows)
+        used = max((len(row.pages) for row in rows), default=1)
         filled = [[*row.pages, *[self._nobody] * (used - len(row.pages))] for row in rows]
         return Given(
             np.array([*(row.numbers(size) for row in rows), *[filler] * spare], np.int64).T,
             np.array([*(row.rule for row in rows), *[GREEDY] * spare], np.float64).T,
             np.array(filled + [[self._nobody] * used] * spare, np.int32),
-            _draws(rows),
+            draws,
         )
 
 

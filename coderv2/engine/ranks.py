@@ -56,7 +56,8 @@ class Ranks(RankProcesses):
             raise Unsupported(f"these ranks cut attention by {self.ATTENTION}, not by {split.attention}")
         split = replace(split, grain=grain(folder))
         _check(open_config(folder), split, device)
-        self._steps: MirroredSteps | None = None
+        self.forget: Callable[[], object] = lambda: None
+        """Lets go of what was recorded."""
         self._opening = Opening(folder, split, dtype, device, scaled, _free_port(), recorder)
         super().__init__(self._opening, self.FOLLOWER, on_failure)
         try:
@@ -120,13 +121,13 @@ class Ranks(RankProcesses):
     ) -> MirroredSteps:
         """Decode steps that every rank records and repeats, over the caches that are there."""
         self.tell("make_steps", most, pages)
-        self._steps = MirroredSteps(self, model, cache, most=most, pages=pages, recorder=recorder)
-        return self._steps
+        steps = MirroredSteps(self, model, cache, most=most, pages=pages, recorder=recorder)
+        self.forget = steps.forget
+        return steps
 
     def stop(self) -> None:
         """Ends the others; again: nothing happens."""
-        if self._steps is not None:
-            self._steps.forget()  # NCCL waits for graphs that hold its sums before it lets a group go
+        self.forget()  # NCCL waits for graphs that hold its sums before it lets a group go
         super().stop()
 
 

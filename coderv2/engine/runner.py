@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from coderv2.engine.even import EvenGraphs
 from coderv2.engine.graphs import DecodeGraphs
 from coderv2.engine.pages import Pages
 from coderv2.engine.ranks import Ranks, Weights
@@ -18,6 +20,7 @@ from coderv2.engine.steps import Steps
 from coderv2.log import logger
 from coderv2.model.batch import Batch
 from coderv2.model.cache import LatentCache
+from coderv2.model.parallel import Team
 from coderv2.model.transformer import Transformer
 from coderv2.model.weights import Named, update
 
@@ -77,6 +80,19 @@ class Runner:
         return self.run(chunks), None
 
     @torch.inference_mode()
+    def assist(self, model: Transformer) -> None:
+        """A pass beside ranks with sequences of their own, without any here; `model` is this rank's."""
+        if self._graphs is not None and self._graphs.takes(()):
+            self._graphs.run(())
+        else:
+            model.assist()
+
+    def forget(self) -> None:
+        """Lets recorded steps go."""
+        if self._graphs is not None:
+            self._graphs.forget()
+
+    @torch.inference_mode()
     def run(self, chunks: Sequence[Chunk]) -> Tensor:
         """Logits after the last `rows` tokens of each chunk, [R, W]; the chunks' tokens are then in the cache."""
         step = (
@@ -107,23 +123,36 @@ def make_runner(
 ) -> Runner:
     """With a cache of so many pages, and recorded steps for sequences of up to `longest` tokens where that goes."""
     recorder = _recorder(model, settings, ranks, recorder)
-    make_cache, make_steps = (LatentCache, Steps) if ranks is None else (ranks.cache, ranks.steps)
     # One page more, for the rows that fill up a recorded step.
     spare = recorder is not None
     dtype = settings.cache_dtype or model.cache_dtype
+    make_cache = LatentCache if ranks is None else ranks.cache
     cache = make_cache(model.config, pages.count + spare, pages.page_size, dtype, model.device)
-    graphs = None
-    if recorder is not None:
-        most = settings.max_running
-        used = min(pages.needed(longest), pages.count)
-        graphs = DecodeGraphs(
-            make_steps(model, cache, most=most, pages=used, recorder=recorder),
-            most=most,
-            page_size=pages.page_size,
-            nobody=pages.count,
-            grow=lambda request, tokens: pages.grow(request.pages, tokens),
-        )
+    graphs = None if recorder is None else _graphs(model, cache, settings, pages, longest, ranks, recorder)
     return Runner(model, cache, deterministic=settings.deterministic, ranks=ranks, graphs=graphs)
+
+
+def _graphs(
+    model: Model,
+    cache: LatentCache,
+    settings: EngineSettings,
+    pages: Pages,
+    longest: int,
+    ranks: Ranks | None,
+    recorder: Recorder,
+) -> DecodeGraphs:
+    team = model.team if isinstance(model, Transformer) else Team()
+    even = team.split.attention == "tokens"
+    kind = partial(EvenGraphs, heard=team.heard) if even else DecodeGraphs
+    make_steps = partial(Steps, ranks=team.split.size if even else 1) if ranks is None else ranks.steps
+    most, used = settings.max_running, min(pages.needed(longest), pages.count)
+    return kind(
+        make_steps(model, cache, most=most, pages=used, recorder=recorder),
+        most=most,
+        page_size=pages.page_size,
+        nobody=pages.count,
+        grow=lambda request, tokens: pages.grow(request.pages, tokens),
+    )
 
 
 def _recorder(
@@ -144,6 +173,4 @@ def _recorder(
 def _unrecordable(model: Model, settings: EngineSettings) -> str | None:
     if settings.deterministic:
         return "deterministic"
-    if isinstance(model, Transformer) and model.team.split.attention == "tokens":
-        return "every pass asks how many tokens each rank has"
     return "experts in RAM" if isinstance(model, Transformer) and not model.recordable else None

@@ -93,12 +93,19 @@ class Buffers:
 
 
 class Step:
-    """A decode step of B sequences over buffers."""
+    """A decode step of B sequences over buffers, and as many on every other rank."""
 
     def __init__(
-        self, model: Model, cache: LatentCache, buffers: Buffers, B: int, draws: Draws = Draws.NOTHING
+        self,
+        model: Model,
+        cache: LatentCache,
+        buffers: Buffers,
+        B: int,
+        draws: Draws = Draws.NOTHING,
+        ranks: int = 1,
     ) -> None:
         self._model, self._cache, self._B, self._draws = model, cache, B, draws
+        self._counts = (B,) * ranks
         self._numbers_5B, self._rules_5B = buffers.numbers_5B[:, :B], buffers.rules_5B[:, :B]
         self._table_BP, self._said_2B = buffers.table_BP[:B], buffers.said_2B
         self._starts_B1 = torch.arange(B + 1, dtype=torch.int32, device=model.device)
@@ -129,6 +136,7 @@ class Step:
             cache=self._cache,
             page_tables=self._table_BP.unbind(),
             slots_T=slot_B,
+            counts=self._counts,
         )
         spans = batch.ops.spans_over(self._starts_B1, length_B.int(), self._table_BP, 1)
         return batch.over(spans)
@@ -150,10 +158,18 @@ class Steps:
     """The steps of one device, each recorded when it is first wanted."""
 
     def __init__(
-        self, model: Model, cache: LatentCache, *, most: int, pages: int, recorder: Recorder
+        self,
+        model: Model,
+        cache: LatentCache,
+        *,
+        most: int,
+        pages: int,
+        recorder: Recorder,
+        ranks: int = 1,
     ) -> None:
-        """For up to `most` sequences of up to `pages` pages."""
+        """For up to `most` sequences of up to `pages` pages; `ranks` that have sequences of their own step together."""
         self._model, self._cache, self._record, self._pages = model, cache, recorder, pages
+        self._rank_count = ranks
         self._device = Buffers.empty(most, pages, model.device)
         pinned = model.device.type == "cuda"
         # Two: while the copy of one step's is still to be made, the next one's are written.
@@ -194,7 +210,8 @@ class Steps:
 
     def _step(self, B: int, draws: Draws) -> Recorded:
         if not self.known(B, draws):
-            self._recorded[B, draws] = self._record(Step(self._model, self._cache, self._device, B, draws))
+            step = Step(self._model, self._cache, self._device, B, draws, self._rank_count)
+            self._recorded[B, draws] = self._record(step)
         return self._recorded[B, draws]
 
 

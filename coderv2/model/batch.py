@@ -57,6 +57,8 @@ class Batch:
     """Every row's bits depend on its own sequence only; with a cache."""
     computed_by: type[Ops] | None = field(default=None, compare=False)
     """Ops in place of the usual ones, for example some that take notes; None: whoever is best where the tokens lie."""
+    counts: tuple[int, ...] | None = None
+    """Tokens of every rank in this pass, where all have agreed on them; None: they are asked, if each has its own."""
     spans: dict[str, Any] | None = None
     """All sequences as `mla_decode` takes them, where they are there already: a captured graph has its own."""
 

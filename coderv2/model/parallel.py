@@ -146,11 +146,15 @@ class Team:
         """How many tokens each rank has in this pass; asked once a pass."""
         if self.split.attention == "heads":
             return (tokens,)
+        return tuple(count for (count,) in self.heard(tokens))
+
+    def heard(self, *numbers: int) -> list[tuple[int, ...]]:
+        """As many numbers of every rank, in order of the ranks."""
         device = "cuda" if dist.get_backend(self._group) == "nccl" else "cpu"
-        mine = torch.tensor([tokens], device=device)
+        mine = torch.tensor(numbers, device=device)
         every = [torch.empty_like(mine) for _ in range(self.split.size)]
         dist.all_gather(every, mine, group=self._group)
-        return tuple(int(count) for count in every)
+        return [tuple(theirs) for theirs in torch.stack(every).tolist()]
 
     def everyone(self, x_TD: Tensor, counts: Sequence[int]) -> Tensor:
         """The rows of all ranks, in order of the ranks."""

@@ -165,7 +165,7 @@ class Transformer(nn.Module):
         spans = batch.spans
         if spans is None and narrow is not None:
             spans = batch.ops.spans(narrow.starts, narrow.lengths, narrow.page_tables)
-        counts = self.team.counts(batch.token_ids_T.shape[0])
+        counts = batch.counts or self.team.counts(batch.token_ids_T.shape[0])
         return AttentionPlan(
             batch.ops,
             cos_TR2,

@@ -205,3 +205,16 @@ def answer(deltas: Sequence[Delta], request_id: str, index: int = 0) -> list[int
 def text(deltas: Sequence[Delta], request_id: str, index: int = 0) -> str:
     """The text of one answer."""
     return "".join(d.text for d in deltas if (d.request_id, d.index) == (request_id, index))
+
+
+class WarmRecording(Recording):
+    """Runs a step once while recording it, as a GPU does: ranks that record at different times would wait for ever."""
+
+    def __call__(self, step: Callable[[], Any]) -> Callable[[], Any]:
+        step()
+        return super().__call__(step)
+
+
+def warm_recording(device: torch.device) -> WarmRecording:
+    """What every rank of a test records with."""
+    return WarmRecording(PromptStream())

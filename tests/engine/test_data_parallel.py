@@ -17,11 +17,12 @@ import torch.distributed as dist
 from coderv2 import LLM, SamplingParams
 from coderv2.engine.data_parallel import DataParallelEngine, EngineRanks
 from coderv2.engine.engine import EngineSettings
+from coderv2.engine.even import EvenGraphs
 from coderv2.errors import EngineStopped, InvalidValue, QueueFull, Unsupported
 from coderv2.model.loading import open_tokenizer
 from coderv2.model.parallel import Split
 from coderv2.model.weights import load, published_tensors, save
-from tests.engine.fakes import answer, run
+from tests.engine.fakes import answer, run, warm_recording
 from tests.tiny import tiny_model
 
 GREEDY = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
@@ -34,7 +35,8 @@ def _one_thread_each(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _engine(folder: Path, **settings: Any) -> DataParallelEngine:
-    ranks = EngineRanks(folder, Split(size=2, attention="tokens"), dtype=torch.float32)
+    split = Split(size=2, attention="tokens")
+    ranks = EngineRanks(folder, split, dtype=torch.float32, recorder=warm_recording)
     limits = EngineSettings(**{"cache_tokens": 512, **settings})
     return DataParallelEngine(ranks, open_tokenizer(folder), limits)
 
@@ -88,6 +90,42 @@ def _alike(mine: LLM, theirs: LLM, asked: list[SamplingParams]) -> None:
     assert [o.cumulative_logprob for r in found for o in r.outputs] == pytest.approx(
         [o.cumulative_logprob for r in wanted for o in r.outputs], abs=1e-4
     )
+
+
+@pytest.mark.slow
+def test_ranks_repeat_recorded_steps_as_large_as_the_fullest_needs(
+    engine: DataParallelEngine, tiny_checkpoint: Path
+) -> None:
+    """One rank decodes three sequences and draws, the other one or none; prompts between them are plain passes."""
+    plain = replace(GREEDY, draft_tokens=0)
+    drawn = replace(plain, temperature=0.9, seed=3, max_tokens=20)
+    asked = [
+        plain,
+        drawn,
+        plain,
+        replace(drawn, top_p=0.8),
+        replace(plain, max_tokens=3),
+        replace(plain, logprobs=2),
+    ]
+    alone = LLM(tiny_checkpoint, cache_tokens=512)
+    wanted = [
+        alone.generate([[5 + n, 9, 11]], params, use_tqdm=False)[0].outputs[0].token_ids
+        for n, params in enumerate(asked)
+    ]
+    steps = engine._runner._graphs
+    assert isinstance(steps, EvenGraphs)
+    forms: list[tuple[int, int]] = []
+    run_one = steps.run
+    steps.run = lambda chunks: (forms.append((len(chunks), steps._agreed[0])), run_one(chunks))[1]  # type: ignore[method-assign]
+    names = [engine.submit([5 + n, 9, 11], params) for n, params in enumerate(asked[:2])]
+    deltas = [delta for _ in range(4) for delta in engine.step()]
+    names += [engine.submit([7 + n, 9, 11], params) for n, params in enumerate(asked[2:])]
+    deltas += run(engine)
+    engine.check()
+    assert [answer(deltas, name) for name in names] == wanted
+    assert len(forms) >= 15
+    assert any(mine < rows for mine, rows in forms)
+    assert engine.stats().pages_used == 0
 
 
 @pytest.mark.slow
