@@ -4,7 +4,10 @@
 
 About 75 minutes on two CPU cores; on a GPU when there is one. A killed run goes on where it stopped when the
 same command is given again. The finished checkpoint, with its ledger and card, is `OUT/model`; the copy that
-ships lies in `coderv2/bundled`.
+ships lies in `coderv2/bundled`. Benchmarks take hours and data of their own, so they come afterwards:
+
+    coderv2 eval all -m runs/bundled/model --out runs/bundled/benchmarks
+    python -m recipes.bundled --out runs/bundled --card
 
 Training frees and takes the same large tensors at every step. Where the C library gives each of them back to the
 system, as on Linux, these settings keep them, which was a third faster where the shipped model was made:
@@ -227,7 +230,7 @@ def package(model: Transformer, out: Path) -> Path:
 
 
 def measure(out: Path) -> None:
-    """Measures `out/model`, keeps the figures in `out/measured.json` and writes the card beside the weights."""
+    """Measures `out/model` and keeps the figures in `out/measured.json`."""
     folder = out / "model"
     llm = LLM(folder)
     model, tokenizer = weights.load(folder), llm.get_tokenizer()
@@ -255,7 +258,12 @@ def measure(out: Path) -> None:
         **recall.answered(llm),
     }
     write_json(out / "measured.json", figures)
-    card.write(folder / "MODEL_CARD.md", figures)
+
+
+def write_card(out: Path) -> None:
+    """The card beside the weights: what `measure` found, and the scores in `out/benchmarks` once there are some."""
+    figures = json.loads((out / "measured.json").read_text(encoding="utf-8"))
+    card.write(out / "model" / "MODEL_CARD.md", figures)
 
 
 def device() -> str:
@@ -322,12 +330,23 @@ def write_json(path: Path, value: object) -> None:
 @click.option("--sft-minutes", default=8.0, show_default=True, help="Of the instruction phase.")
 @click.option("--holes-minutes", default=14.0, show_default=True, help="Of the last phase, on holes.")
 @click.option(
+    "--card", "card_only", is_flag=True, help="Writes the card anew, with the benchmarks; trains nothing."
+)
+@click.option(
     "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Such as optim.lr=3e-4 (pretraining)."
 )
 def main(
-    out: Path, minutes: float, sft_minutes: float, holes_minutes: float, settings: tuple[str, ...]
+    out: Path,
+    minutes: float,
+    sft_minutes: float,
+    holes_minutes: float,
+    card_only: bool,
+    settings: tuple[str, ...],
 ) -> None:
     to_stderr()
+    if card_only:
+        write_card(out)
+        return
     torch.set_num_threads(paths.threads())
     if not (out / "documents" / "shard.json").exists():
         data(out)
@@ -336,6 +355,7 @@ def main(
     holes(model, out, holes_minutes)
     package(model, out)
     measure(out)
+    write_card(out)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,8 @@ def benchmarks(run: Path) -> str:
     """The scores of `coderv2 eval all -m MODEL --out RUN`, as a table, and what could not be run."""
     if not (run / suite.SUMMARY).exists():
         return (
-            f"No benchmarks were run on these weights (`coderv2 eval all -m {run.parent}/model --out {run}`)."
+            f"No benchmarks were run on these weights (`coderv2 eval all -m {run.parent}/model --out {run}`, "
+            f"then `python -m recipes.bundled --out {run.parent} --card`)."
         )
     summary = suite.read(run)
     done = {name: figures for name, figures in summary.items() if figures["value"] is not None}

@@ -8,6 +8,8 @@ from click.testing import CliRunner
 
 from coderv2.data import exercises
 from coderv2.data.document import Document
+from coderv2.evaluation import suite
+from coderv2.evaluation.tasks import TASKS
 from coderv2.model import weights
 from coderv2.model.transformer import Transformer
 from coderv2.text.tokenizer import Tokenizer
@@ -38,6 +40,12 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recall.exercises, "bank", lambda bank=exercises.bank: bank()[:2])
 
 
+_GSM8K = {
+    "title": "GSM8K", "metric": "accuracy", "prompt": "chat", "value": 0.125, "low": 0.05, "high": 0.3, "n": 40,
+    "truncated": 3,
+}  # fmt: skip
+
+
 @pytest.mark.usefixtures("small")
 def test_the_recipe_makes_a_measured_checkpoint_in_two_steps(tmp_path: Path) -> None:
     bundled.data(tmp_path)
@@ -46,9 +54,19 @@ def test_the_recipe_makes_a_measured_checkpoint_in_two_steps(tmp_path: Path) -> 
         phase(model, tmp_path, 1.0, ["steps=2", "row_tokens=512", "rows_per_step=1", "log_every=1"])
     folder = bundled.package(model, tmp_path)
     bundled.measure(tmp_path)
+    bundled.write_card(tmp_path)
     assert Tokenizer.from_folder(folder).vocab_size == 600
     assert weights.load(folder).config.vocab_size == 600
-    assert "bits per byte, click" in (folder / "MODEL_CARD.md").read_text()
+    before = (folder / "MODEL_CARD.md").read_text()
+    assert "bits per byte, click" in before
+    assert "No benchmarks were run" in before
+    suite.write(tmp_path / "benchmarks", {"gsm8k": _GSM8K, "mmlu": suite.not_run(TASKS["mmlu"], "no data")})
+    done = CliRunner().invoke(bundled.main, ["--out", str(tmp_path), "--card"])
+    assert done.exit_code == 0, done.output
+    after = (folder / "MODEL_CARD.md").read_text()
+    assert "| GSM8K | accuracy | chat | 12.5 | 5.0 to 30.0 | 40 | 3 |" in after
+    assert "for want of data, a tool or a judge: MMLU." in after
+    assert before.partition("Benchmarks (")[0] == after.partition("Benchmarks (")[0]
     used = {entry["source"]: entry["held_out"] for entry in json.loads((folder / "ledger.json").read_text())}
     assert used == {"numpy": False, "click": True, "exercises": False}
 

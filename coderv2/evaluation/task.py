@@ -6,7 +6,7 @@ fills in the rest.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -67,6 +67,9 @@ class Tools(Protocol):
 
     async def run(self, program: Program) -> Verdict:
         """One program in the sandbox. Raises ServiceError when the sandbox itself fails."""
+
+    async def run_once(self, key: str, make: Callable[[], Program]) -> Verdict:
+        """The same of a program that would say the same again: one run for all in this suite who ask by its key."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ class Toolbox:
         """`judge` None: nothing is run; a task that must run something fails."""
         self.judge = judge
         self.referee = referee
+        self._once: dict[str, asyncio.Task[Verdict]] = {}
         self._threads = ThreadPoolExecutor(judge.workers if judge else 1, thread_name_prefix="verdicts")
 
     def over(self, ask: _Asker) -> "BoundTools":
@@ -37,6 +38,17 @@ class Toolbox:
             # Never a wrong answer: it says nothing about the program.
             raise ServiceError(f"the sandbox failed: {verdict.detail}")
         return verdict
+
+    async def run_once(self, key: str, make: Callable[[], Program]) -> Verdict:
+        """See `Tools`. What failed is tried anew when it is asked for again."""
+        if key not in self._once:
+            self._once[key] = asyncio.create_task(self.run(make()))
+        try:
+            # Others may wait for it, whatever becomes of this one.
+            return await asyncio.shield(self._once[key])
+        except ServiceError:
+            self._once.pop(key, None)
+            raise
 
     async def refereed(self, ask: Chat) -> Reply:
         """What the judging model says."""
@@ -67,6 +79,10 @@ class BoundTools:
     async def run(self, program: Program) -> Verdict:
         """See `Tools`."""
         return await self.box.run(program)
+
+    async def run_once(self, key: str, make: Callable[[], Program]) -> Verdict:
+        """See `Tools`."""
+        return await self.box.run_once(key, make)
 
 
 def missing(language: str) -> str | None:

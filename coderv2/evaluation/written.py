@@ -10,7 +10,7 @@ from coderv2.evaluation.task import Score, Scored, Tools, verdict
 
 _TO_LINE_END = Decoding(max_tokens=64, stop=("\n",))
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_PUNCTUATION = str.maketrans("", "", string.punctuation + "‘’“”´")
 
 
 def plain(text: str) -> str:

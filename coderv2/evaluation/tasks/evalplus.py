@@ -1,8 +1,7 @@
 """HumanEval+ and MBPP+ (Liu et al. 2023): the same tasks with many more tests, old and new to be passed."""
 
-import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from coderv2.errors import ServiceError
 from coderv2.evaluation import plus
@@ -22,20 +21,25 @@ _INSTRUCTION = (
 
 @dataclass(frozen=True, kw_only=True)
 class HumanEvalPlus(HumanEval):
-    """Prompted as HumanEval; what is expected is what the data's own solution returns, found out once."""
-
-    truths: dict[str, "asyncio.Task[bytes]"] = field(default_factory=dict, repr=False, compare=False)
+    """Prompted as HumanEval; what is expected is what the data's own solution returns, found out once a run."""
 
     async def score(self, problem: Problem, exchange: Exchange, tools: Tools) -> Score:
         """1 when every old and new input gives what the reference gives."""
         code = self.code(problem, exchange)
         if code is None:
             return Score(0.0, "no code")
-        if problem.id not in self.truths:
-            self.truths[problem.id] = asyncio.create_task(_truth(problem, tools))
-        truth = await self.truths[problem.id]
+        truth = await self._truth(problem, tools)
         score = await judged(plus.program(problem.row, code, truth), tools)
         return Score(**{**vars(score), "program": code})
+
+    async def _truth(self, problem: Problem, tools: Tools) -> bytes:
+        key = f"{self.name}/{problem.id}"
+        verdict = await tools.run_once(key, lambda: plus.reference(problem.row))
+        if not verdict.passed:
+            raise ServiceError(
+                f"the reference solution of {problem.id} failed here ({verdict.reason}): {verdict.detail}"
+            )
+        return verdict.stdout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,15 +69,6 @@ class MbppPlus(HumanEvalPlus):
         """The data's own function."""
         code: str = problem.row["canonical_solution"]
         return fenced(code) if style == "chat" else code
-
-
-async def _truth(problem: Problem, tools: Tools) -> bytes:
-    verdict = await tools.run(plus.reference(problem.row))
-    if not verdict.passed:
-        raise ServiceError(
-            f"the reference solution of {problem.id} failed here ({verdict.reason}): {verdict.detail}"
-        )
-    return verdict.stdout
 
 
 TASKS = (

@@ -1,10 +1,10 @@
 """Needle in a haystack: one sentence, or one constant, hidden at some depth of a long context, and a question about it.
 
-The grid of the published figure: lengths up to 128K tokens, depths from 0 to 100 %. Its haystack was a set of essays
-under
-copyright; ours is made (`haystack`).
+The grid has the lengths and depths at the axes of the published figure: up to 128K tokens, 0 to 100 %. Its haystack
+was a set of essays under copyright; ours is made (`haystack`).
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -61,9 +61,11 @@ class Needle(Scored):
     async def score(self, problem: Problem, exchange: Exchange, tools: Tools) -> Score:
         """Of a base model's reply the first line counts."""
         text = exchange.reply.text
-        answer = (text if isinstance(exchange.ask, Chat) else first_line(text)).lower().replace(",", "")
-        wanted = (str(_VALUE),) if self.code else _KEYWORDS
-        share = sum(word in answer for word in wanted) / len(wanted)
+        answer = (text if isinstance(exchange.ask, Chat) else first_line(text)).lower()
+        if self.code:  # 48613, 48,613 or 48_613, and no part of a longer number
+            share = float(str(_VALUE) in re.findall(r"\d+", re.sub(r"(?<=\d)[,_](?=\d)", "", answer)))
+        else:
+            share = sum(word in answer for word in _KEYWORDS) / len(_KEYWORDS)
         return Score(share, verdict(share == 1, answer).reason, answer=answer)
 
     def canonical(self, problem: Problem, style: Style) -> str:

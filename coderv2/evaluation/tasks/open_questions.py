@@ -12,7 +12,7 @@ _SHOTS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class OpenQuestions(Written):
-    """The first five questions are the examples where the data has no part for that, and are not scored then."""
+    """The first five questions of the data are the examples, for it has no other part for that: they are not scored."""
 
     question: Callable[[Row], str]
     answers: str
@@ -22,7 +22,7 @@ class OpenQuestions(Written):
         """One for each row after the examples."""
         (source,) = self.sources
         rows = data.rows(source)
-        asked = [(f"{self.question(row).rstrip('?')}?", row[self.answers]) for row in rows]
+        asked = [(f"{self.question(row).rstrip('? ')}?", row[self.answers]) for row in rows]
         shots = "".join(f"{self.layout.format(question=q)} {answers[0]}\n\n" for q, answers in asked[:_SHOTS])
         for number, (question, answers) in enumerate(asked[_SHOTS:], _SHOTS):
             yield Problem(f"{self.name}/{number}", {"question": question, "answers": answers, "shots": shots})

@@ -127,6 +127,50 @@ def test_alignbench_reads_the_total_and_averages_two_halves(data: Data) -> None:
     assert (total.others["reasoning"], total.others["language"]) == (8.5, 5.0)
 
 
+def test_alignbench_names_the_dimensions_of_a_kind_and_is_warm_where_there_is_much_to_say() -> None:
+    task = TASKS["alignbench"]
+
+    def asked(kind: str, **row: str) -> tuple[float, str]:
+        problem = Problem("1", {"question": "问", "reference": "答", **row}, kind)
+        ask, tools = task.prompt(problem, "chat"), FakeTools([], ["{'综合得分': 3}"])
+        assert isinstance(ask, Chat)
+        asyncio.run(task.score(problem, Exchange(ask, Reply("回答")), tools))
+        return ask.decoding.temperature, tools.judged[0].messages[0].content
+
+    warm = {kind: asked(kind)[0] for kind in ("中文理解", "专业能力", "数学计算", "综合问答", "角色扮演")}
+    assert warm == {"中文理解": 0.1, "专业能力": 0.1, "数学计算": 0.1, "综合问答": 0.7, "角色扮演": 0.7}
+    assert "事实正确性、满足用户需求、逻辑连贯性、完备性。" in asked("数学计算")[1]
+    assert "清晰度、完备性。" in asked("基本任务", subcategory="信息抽取")[1]
+    assert "创造性、丰富度。" in asked("基本任务", subcategory="翻译")[1]
+
+
+@pytest.mark.parametrize(
+    ("said", "rating"),
+    [
+        ("“综合得分”：7", 7.0),
+        ("{'综合得分': 10}", 10.0),
+        ("{'综合得分': 0}", None),
+        ("综合得分: 85", None),
+        ("好", None),
+    ],
+)
+def test_alignbench_takes_ratings_from_1_to_10_alone(data: Data, said: str, rating: float | None) -> None:
+    found, _ = attempt("alignbench", data, ["2"], [said])
+    assert (found.score.value, found.score.reason) == (rating or 0.0, "rated" if rating else "no rating")
+
+
+def test_alignbench_bounds_the_mean_of_halves_not_that_of_kinds() -> None:
+    def item(n: int, kind: str, value: float) -> Item:
+        return Item(f"{kind}{n}", 0, kind, value, "rated")
+
+    kinds = {"数学计算": 9, "中文理解": 3, "文本写作": 3, "角色扮演": 3}
+    items = [item(n, kind, level + n % 2) for kind, level in kinds.items() for n in range(20)]
+    found = TASKS["alignbench"].figures(items)
+    assert found.value == pytest.approx(6.5)
+    assert 6.0 < found.low < 6.5 < found.high < 7.0
+    assert found.others == {"reasoning": 9.5, "language": 3.5, "without a rating": 0.0}
+
+
 def test_without_a_judge_the_task_says_what_it_needs(data: Data) -> None:
     box = Toolbox()
     exchange = Exchange(Chat.of("x"), Reply("y"))
