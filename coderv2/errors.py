@@ -11,6 +11,7 @@
     │   └── NoSandbox           nothing on this machine can hold strangers' programs; the message says what to install
     └── ServiceError            nothing the caller did; it may pass: a 5xx over HTTP
         ├── QueueFull           the engine's bounded queue is full
+        ├── NoAnswer            another server that was asked did not begin to answer in time
         ├── EngineStopped       the engine is shutting down, or died; the message says why
         └── SandboxFailed       a box could not be made for a program, or broke; says nothing about the program
 
@@ -71,6 +72,10 @@ class ServiceError(CoderV2Error):
 
 class QueueFull(ServiceError):
     """The engine's bounded queue is full."""
+
+
+class NoAnswer(ServiceError):
+    """Another server that was asked did not begin to answer in time."""
 
 
 class EngineStopped(ServiceError):

@@ -82,6 +82,15 @@ if TYPE_CHECKING:
     "--upstream-key", envvar="CODERV2_UPSTREAM_KEY", metavar="KEY", help="The key that upstreams want."
 )
 @click.option(
+    "--upstream-seconds",
+    type=click.FloatRange(0, min_open=True),
+    default=120.0,
+    show_default=True,
+    metavar="S",
+    help="With --upstream or --engine: a server that has not begun to answer after so long is passed over; where no "
+    "other does, the answer is 504.",
+)
+@click.option(
     "--engine",
     type=click.Choice(["coderv2", "sglang", "vllm"]),
     default="coderv2",
@@ -150,6 +159,7 @@ def serve(
     fim_model: str | None,
     upstream: tuple[str, ...],
     upstream_key: str | None,
+    upstream_seconds: float,
     engine: str,
     tensor_parallel: int,
     expert_parallel: int,
@@ -208,7 +218,7 @@ def serve(
     engines: Engines | Others = Engines(wanted, fim_model, name, settings, max_queue_seconds)
     if upstream or launch is not None:
         check_urls(upstream)
-        engines = Others(wanted, name, upstream, upstream_key, launch, max_model_len)
+        engines = Others(wanted, name, upstream, upstream_key, launch, max_model_len, upstream_seconds)
     door = Door(accounts=Accounts(None if keys is None else Keys.from_file(keys)))
     app = create_app(door, hosts=[host, *allow_host], origins=allow_origin)
     listen(
@@ -237,14 +247,16 @@ _HERE_ONLY = (
 def _check_here(started: str | None) -> None:
     """`started`: the engine, None for servers that run already."""
     context = click.get_current_context()
-    given = [
-        f"--{name.replace('_', '-')}"
-        for name in _HERE_ONLY
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-    ]
+    given = [f"--{name.replace('_', '-')}" for name in _HERE_ONLY if _is_given(name)]
+    if started == "coderv2" and _is_given("upstream_seconds"):
+        raise click.UsageError("--upstream-seconds goes with --upstream or --engine.", context)
     if given and started != "coderv2":
         why = f"{', '.join(given)}: only for what is computed here, not with --engine or --upstream."
         raise click.UsageError(why, context)
+
+
+def _is_given(name: str) -> bool:
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def _check_together(tensor: int, expert: int, theirs: bool, started: str | None, *, alone: bool) -> None:

@@ -85,6 +85,8 @@ class Others:
     key: str | None = None
     launch: "Launch | None" = None
     max_model_len: int | None = None
+    begin_seconds: float = 120.0
+    """What they may take to begin an answer."""
     _stops: list[Callable[[], None]] = field(default_factory=list)
 
     def load(self) -> "Models":
@@ -101,7 +103,8 @@ class Others:
         tokenizer, config = open_tokenizer(folder), ModelConfig.from_folder(folder)
         urls, seconds = [*self.urls, *self._launched()], STARTING_SECONDS if self.launch else 10.0
         context = config.max_position_embeddings
-        engine = Upstreams(urls, tokenizer, min(context, self.max_model_len or context), self.key)
+        longest = min(context, self.max_model_len or context)
+        engine = Upstreams(urls, tokenizer, longest, self.key, begin_seconds=self.begin_seconds)
         asyncio.run(wait_for_one(engine, seconds))
         backend = Backend(
             engine, tokenizer, SamplingDefaults.from_folder(folder), why_no_infill(tokenizer, config)

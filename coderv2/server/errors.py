@@ -18,6 +18,7 @@ from coderv2.errors import (
     ContextTooLong,
     EngineStopped,
     ModelNotFound,
+    NoAnswer,
     QueueFull,
     Unsupported,
     UserError,
@@ -79,7 +80,7 @@ class Refused(Exception):
         self.failure = Failure(status, type, code, message, param, headers or {})
 
 
-_ANTHROPIC_TYPES = {500: "api_error", 503: "overloaded_error"}
+_ANTHROPIC_TYPES = {500: "api_error", 503: "overloaded_error", 504: "timeout_error"}
 # The first class that fits counts; what is not here is ours: 500, and only the request id goes out.
 _TABLE: tuple[tuple[type[CoderV2Error], int, str, str], ...] = (
     (ContextTooLong, 400, _INVALID, "context_length_exceeded"),
@@ -87,6 +88,7 @@ _TABLE: tuple[tuple[type[CoderV2Error], int, str, str], ...] = (
     (ModelNotFound, 404, "not_found_error", "model_not_found"),
     (UserError, 400, _INVALID, "invalid_value"),
     (QueueFull, 503, "server_error", "overloaded"),
+    (NoAnswer, 504, "server_error", "upstream_timeout"),
 )
 _STATUSES = {
     400: (_INVALID, "invalid_json", "the body is not valid JSON"),

@@ -96,6 +96,7 @@ def test_a_model_that_cannot_infill_is_not_said_to() -> None:
     [
         (("--tensor-parallel", "2", "--expert-parallel", "4"), "are the same N, or one of them"),
         (("--data-parallel-attention",), "goes with --tensor-parallel or --expert-parallel"),
+        (("--upstream-seconds", "5"), "--upstream-seconds goes with --upstream or --engine"),
         (("--fim-model", "other", "--expert-parallel", "2"), "--fim-model does not go with"),
         (("--upstream", "http://127.0.0.1:1", "--tensor-parallel", "2"), "runs already"),
         (("--upstream", "http://127.0.0.1:1", "--expert-parallel", "2"), "for what is computed here"),

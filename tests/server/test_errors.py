@@ -22,6 +22,7 @@ CHAT = [{"role": "user", "content": "hi"}]
         (ContextTooLong("This model's …"), 400, "invalid_request_error", "context_length_exceeded", None),
         (tree.ModelNotFound("gone"), 404, "not_found_error", "model_not_found", None),
         (QueueFull("full"), 503, "server_error", "overloaded", None),
+        (tree.NoAnswer("late"), 504, "server_error", "upstream_timeout", None),
         (EngineStopped("died: secret"), 503, "server_error", "draining", None),
         (ServiceError("secret"), 500, "server_error", "internal_error", None),
         (ValueError("secret"), 500, "server_error", "internal_error", None),
@@ -37,7 +38,7 @@ def test_the_table(error: Exception, status: int, kind: str, code: str, param: s
 def test_every_class_of_the_tree_has_an_answer() -> None:
     classes = [k for k in vars(tree).values() if isinstance(k, type) and issubclass(k, tree.CoderV2Error)]
     for kind in classes:
-        expected = (400, 404) if issubclass(kind, tree.UserError) else (500, 503)
+        expected = (400, 404) if issubclass(kind, tree.UserError) else (500, 503, 504)
         assert failure(kind("text"), "req_1").status in expected
 
 

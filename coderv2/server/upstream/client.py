@@ -1,8 +1,10 @@
 """One other server: what it has, whether it lives, and the answers that it streams."""
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import Any
 
 import httpx
@@ -11,6 +13,8 @@ from coderv2.errors import InvalidValue, ServiceError
 from coderv2.server.upstream.flavour import Flavour, flavour
 
 CONNECT_SECONDS, SILENT_SECONDS = 5.0, 600.0
+BEGIN_SECONDS = 120.0
+"""What a server may take to begin its answer: its queue and the whole prompt lie in between."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds for which a server that failed is left alone, doubling."""
 
@@ -19,10 +23,22 @@ class Unreachable(Exception):
     """It did not begin to answer; another may."""
 
 
+class Late(Unreachable):
+    """It took the request, and did not begin to answer in time."""
+
+
 class Client:
     """One server."""
 
-    def __init__(self, url: str, key: str | None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        url: str,
+        key: str | None,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        begin_seconds: float = BEGIN_SECONDS,
+    ) -> None:
+        self._begin_seconds = begin_seconds
         self.url = url.rstrip("/").removesuffix("/v1")
         self.model = ""
         self.flavour: Flavour = flavour("")
@@ -70,8 +86,23 @@ class Client:
 
         Raises Unreachable before it began to answer, InvalidValue for a request that it refuses, ServiceError later.
         """
-        begun = False
         self.running += 1
+        try:
+            async with aclosing(self._streamed(body)) as events:
+                try:
+                    async with asyncio.timeout(self._begin_seconds):
+                        first = await anext(events, None)
+                except TimeoutError:
+                    raise Late(f"{self.url}: no answer began within {self._begin_seconds:g} s") from None
+                if first is not None:
+                    yield first
+                async for event in events:
+                    yield event
+        finally:
+            self.running -= 1
+
+    async def _streamed(self, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        begun = False
         try:
             async with self._http.stream("POST", f"{self.url}/v1/completions", json=body) as response:
                 await _check(response)
@@ -87,8 +118,6 @@ class Client:
             if begun:
                 raise ServiceError(f"{self.url}: {error!r}") from None
             raise Unreachable(f"{self.url}: {error!r}") from None
-        finally:
-            self.running -= 1
 
 
 async def _check(response: httpx.Response) -> None:

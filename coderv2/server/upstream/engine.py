@@ -9,11 +9,11 @@ from typing import Any
 from coderv2.engine.params import SamplingParams
 from coderv2.engine.request import Delta
 from coderv2.engine.stats import EngineStats
-from coderv2.errors import ContextTooLong, InvalidValue, QueueFull, ServiceError
+from coderv2.errors import ContextTooLong, InvalidValue, NoAnswer, QueueFull, ServiceError
 from coderv2.log import logger
 from coderv2.server.backend import CountedDelta
 from coderv2.server.upstream.affinity import Affinity
-from coderv2.server.upstream.client import Client, Unreachable
+from coderv2.server.upstream.client import BEGIN_SECONDS, Client, Late, Unreachable
 from coderv2.server.upstream.flavour import body
 from coderv2.text.tokenizer import Tokenizer
 
@@ -25,10 +25,20 @@ class Upstreams:
     """An `Engine` over other servers. Token counts are theirs where they tell them."""
 
     def __init__(
-        self, urls: Sequence[str], tokenizer: Tokenizer, max_model_len: int, key: str | None = None
+        self,
+        urls: Sequence[str],
+        tokenizer: Tokenizer,
+        max_model_len: int,
+        key: str | None = None,
+        *,
+        begin_seconds: float = BEGIN_SECONDS,
     ) -> None:
-        """`max_model_len` holds until the servers have told theirs; `key` is sent to all of them."""
-        self.clients = [Client(url, key) for url in urls]
+        """`max_model_len` holds until the servers have told theirs; `key` is sent to all of them.
+
+        One that has not begun to answer after `begin_seconds` is passed over.
+        """
+        self.clients = [Client(url, key, begin_seconds=begin_seconds) for url in urls]
+        self._begin_seconds = begin_seconds
         self._tokenizer = tokenizer
         self._max_model_len = max_model_len
         self._affinity = Affinity()
@@ -87,6 +97,7 @@ class Upstreams:
     async def _first_that_answers(
         self, prompt: list[int], params: SamplingParams, tenant: str
     ) -> AsyncGenerator[dict[str, Any], None]:
+        late = False
         for client in self._in_order(prompt, tenant):
             begun = False
             try:
@@ -103,6 +114,11 @@ class Upstreams:
             except Unreachable as error:
                 logger.warning("upstream: %s", error)
                 client.failed()
+                late = late or isinstance(error, Late)
+        if late:
+            raise NoAnswer(
+                f"no server behind this one began to answer within {self._begin_seconds:g} seconds"
+            )
         raise QueueFull("none of the servers behind this one answers; try again soon")
 
     def _in_order(self, prompt: list[int], tenant: str) -> Iterator[Client]:

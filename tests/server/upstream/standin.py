@@ -1,5 +1,6 @@
 """A stand-in for another server: its list of models and its stream of completions, as recorded from its kind."""
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -21,6 +22,8 @@ class StandIn:
         self.usage = usage
         self.status = 200
         self.breaks_after: int | None = None
+        self.hangs: float = 0.0
+        """Seconds before the first event."""
         self.bodies: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self.app = Starlette(
@@ -42,6 +45,7 @@ class StandIn:
         return StreamingResponse(self._events(), media_type="text/event-stream")
 
     async def _events(self) -> AsyncGenerator[str, None]:
+        await asyncio.sleep(self.hangs)
         for place, text in enumerate(self.texts):
             if place == self.breaks_after:
                 yield 'data: {"error": {"message": "out of memory"}}\n\n'

@@ -1,13 +1,14 @@
 """One other server: what it says it has, and when it is left alone."""
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
 
 from coderv2.errors import InvalidValue, ServiceError
 from coderv2.server.upstream import client
-from coderv2.server.upstream.client import Client, Unreachable
+from coderv2.server.upstream.client import Client, Late, Unreachable
 from tests.engine.fakes import Clock
 from tests.server.running import running
 from tests.server.upstream.standin import StandIn
@@ -65,6 +66,32 @@ def test_a_failure_before_the_first_text_lets_another_try() -> None:
             asyncio.run(_events(Client(url, None)))
     with pytest.raises(Unreachable):
         asyncio.run(_events(Client("http://127.0.0.1:9", None)))
+
+
+def test_one_that_takes_a_request_and_is_silent_is_late() -> None:
+    server = StandIn()
+    server.hangs = 30.0
+    with running(server.app) as url:
+        upstream = Client(url, None, begin_seconds=0.3)
+        began = time.monotonic()
+        with pytest.raises(Late, match=r"no answer began within 0\.3 s"):
+            asyncio.run(_events(upstream))
+        assert time.monotonic() - began < 10
+    assert upstream.running == 0
+
+
+def test_one_that_has_begun_may_take_its_time() -> None:
+    server = StandIn(texts=("a", "b", "c"))
+
+    async def slowly(upstream: Client) -> list[dict[str, Any]]:
+        found = []
+        async for event in upstream.events(BODY):
+            found.append(event)
+            await asyncio.sleep(0.3)
+        return found
+
+    with running(server.app) as url:
+        assert len(asyncio.run(slowly(Client(url, None, begin_seconds=0.5)))) == 5
 
 
 def test_a_stream_that_is_read_makes_it_trusted_again_and_is_counted_while_it_runs() -> None:

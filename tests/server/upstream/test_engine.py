@@ -9,7 +9,7 @@ import pytest
 
 from coderv2.engine.params import SamplingParams
 from coderv2.engine.request import Delta
-from coderv2.errors import ContextTooLong, InvalidValue, QueueFull, ServiceError
+from coderv2.errors import ContextTooLong, InvalidValue, NoAnswer, QueueFull, ServiceError
 from coderv2.server.app import create_app
 from coderv2.server.backend import Backend, tokens_of
 from coderv2.server.door import Door
@@ -71,6 +71,24 @@ def test_dead_servers_are_skipped_before_the_first_byte_and_left_alone(stack: Ex
         assert _deltas(upstreams)[-1].finish_reason == "stop"
     assert [client.alive for client in upstreams.clients] == [False, False, True]
     assert len(server.bodies) == 3
+
+
+def test_a_silent_server_is_passed_over_and_where_all_are_the_client_is_told_504(stack: ExitStack) -> None:
+    silent, well = StandIn(), StandIn()
+    silent.hangs = 30.0
+    urls = [stack.enter_context(running(server.app)) for server in (silent, well)]
+    both = Upstreams(urls, tiny_tokenizer(), 1000, begin_seconds=0.3)
+    assert _deltas(both)[-1].finish_reason == "stop"
+    assert [client.alive for client in both.clients] == [False, True]
+    alone = Upstreams([urls[0], NOBODY], tiny_tokenizer(), 1000, begin_seconds=0.3)
+    with pytest.raises(NoAnswer, match=r"began to answer within 0\.3 seconds"):
+        _deltas(alone)
+    app = create_app(Door(Models.of("m", Backend(alone, tiny_tokenizer()))))
+    for stream in (False, True):
+        reply = post(app, "/v1/completions", prompt="a", max_tokens=3, stream=stream)
+        assert (reply.status_code, reply.json()["error"]["code"]) == (504, "upstream_timeout")
+    reply = post(app, "/v1/messages", model="m", max_tokens=3, messages=[{"role": "user", "content": "a"}])
+    assert (reply.status_code, reply.json()["error"]["type"]) == (504, "timeout_error")
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
