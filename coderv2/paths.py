@@ -4,7 +4,7 @@
 |------------------|------|-----------------------------------------------------|----------------|
 | CODERV2_THREADS  | int  | threads for arithmetic, at least 1                  | all the cores  |
 | CODERV2_UPSTREAM_KEY | text | the key that `serve --upstream` sends (read by the command) | none |
-| CODERV2_ISA      | name | instruction set of the CPU kernels: avx512,         | the best that  |
+| CODERV2_ISA      | name | instruction set of the CPU kernels: amx, avx512,    | the best that  |
 |                  |      | avx2_vnni, avx2, neon, or none: PyTorch computes    | is there       |
 | CODERV2_DATA     | path | benchmark data for `coderv2 eval`                   | fetched into   |
 |                  |      |                                                     | ~/.cache       |

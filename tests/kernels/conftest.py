@@ -1,6 +1,5 @@
 """Every instruction set that this machine has, in one process."""
 
-import importlib
 from collections.abc import Iterator
 
 import pytest
@@ -15,7 +14,7 @@ CALLERS = (native, native_attention, ggml)
 def isa_or_none(request: pytest.FixtureRequest) -> Iterator[str]:
     """Tests of one module run by each instruction set in turn, and by PyTorch as where nothing was built."""
     isa: str = request.param
-    kernels = None if isa == "none" else importlib.import_module(f"coderv2.kernels.cpu._{isa}")
+    kernels = None if isa == "none" else cpu.opened(isa)
     with pytest.MonkeyPatch.context() as patch:
         for caller in CALLERS:
             patch.setattr(caller, "kernels", kernels)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -79,6 +80,7 @@ def test_the_command_line_says_it_in_one_line() -> None:
 @pytest.mark.parametrize(
     ("flags", "best"),
     [
+        (cpu.NEEDS["amx"] | cpu.NEEDS["avx2"], "amx"),
         (cpu.NEEDS["avx512"] | cpu.NEEDS["avx2"], "avx512"),
         ((cpu.NEEDS["avx512"] | cpu.NEEDS["avx2"]) - {"avx512_bf16"}, "avx2"),
         (cpu.NEEDS["avx2_vnni"], "avx2_vnni"),
@@ -112,3 +114,18 @@ def test_threads_are_those_of_the_variable() -> None:
     assert _python(code, CODERV2_THREADS="3", CODERV2_ISA=best).stdout == "3\n"
     done = _python(code, CODERV2_THREADS="many", CODERV2_ISA=best)
     assert "CODERV2_THREADS must be a whole number" in done.stderr
+
+
+def test_where_the_system_refuses_matrix_registers_avx512_computes_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    module = SimpleNamespace(set_threads=lambda count: None, use_tiles=lambda wanted: False)
+    monkeypatch.setattr(cpu, "_flags", lambda: cpu.NEEDS["amx"])
+    monkeypatch.setattr(cpu, "find_spec", lambda name: object())
+    monkeypatch.setattr(cpu, "importlib", SimpleNamespace(import_module=lambda name: module))
+    monkeypatch.delenv("CODERV2_ISA", raising=False)
+    assert cpu._kernels() is module
+    assert "avx512 in place of amx" in caplog.text
+    monkeypatch.setenv("CODERV2_ISA", "amx")
+    with pytest.raises(Unsupported, match="CODERV2_ISA=avx512"):
+        cpu._kernels()

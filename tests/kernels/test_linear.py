@@ -1,5 +1,7 @@
 """Products with packed weights: `reference` on the unpacked ones, for every format and instruction set."""
 
+import threading
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -103,6 +105,16 @@ def test_a_rows_bits_do_not_depend_on_the_rows_beside_it(isa: str, format: str, 
 @formats
 def test_no_rows_give_no_rows(isa_or_none: str, format: str) -> None:
     assert native.linear(torch.empty(0, 100), random_weight(format, 20, 100)).shape == (0, 20)
+
+
+def test_no_rows_at_a_threads_first_product(isa: str) -> None:
+    # A thread's memory is kept, so that only its first product finds no tile at all.
+    given: list[torch.Size] = []
+    weight = random_weight("f32", 20, 100)
+    first = threading.Thread(target=lambda: given.append(native.linear(torch.empty(0, 100), weight).shape))
+    first.start()
+    first.join()
+    assert given == [(0, 20)]
 
 
 def test_rows_in_another_type_or_order_are_the_same_rows(isa_or_none: str) -> None:

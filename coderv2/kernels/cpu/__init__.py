@@ -15,10 +15,12 @@ from coderv2 import paths
 from coderv2.errors import Unsupported
 from coderv2.log import logger
 
+_AVX512 = frozenset(
+    {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vbmi", "avx512_vnni", "avx512_bf16"}
+)
 NEEDS: dict[str, frozenset[str]] = {
-    "avx512": frozenset(
-        {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vbmi", "avx512_vnni", "avx512_bf16"}
-    ),
+    "amx": _AVX512 | {"amx_tile", "amx_int8"},
+    "avx512": _AVX512,
     "avx2_vnni": frozenset({"avx2", "fma", "f16c", "avx_vnni"}),
     "avx2": frozenset({"avx2", "fma", "f16c"}),
     "neon": frozenset({"asimd", "asimddp"}),
@@ -33,7 +35,12 @@ def available() -> list[str]:
 
 
 def _built() -> list[str]:
-    return [isa for isa in NEEDS if find_spec(f"{__name__}._{isa}")]
+    return [isa for isa in NEEDS if find_spec(_module(isa))]
+
+
+def _module(isa: str) -> str:
+    # Matrix registers are used or not within one module: most of it is the same.
+    return f"{__name__}._{'avx512' if isa == 'amx' else isa}"
 
 
 def _flags() -> frozenset[str]:
@@ -55,8 +62,24 @@ def _kernels() -> ModuleType | None:
         raise Unsupported(f"CODERV2_ISA is {forced!r}; here one of {', '.join([*usable, 'none'])}")
     if not usable:
         return None
-    module = importlib.import_module(f"{__name__}._{forced or usable[0]}")
+    try:
+        return opened(forced or usable[0])
+    except Unsupported as refused:
+        if forced is not None:
+            raise
+        logger.warning("%s in place of amx: %s", usable[1], refused)
+        return opened(usable[1])
+
+
+def opened(isa: str) -> ModuleType:
+    """The extension module, set to this instruction set. Raises Unsupported where the system refuses it."""
+    module = importlib.import_module(_module(isa))
     module.set_threads(paths.threads())
+    if module.use_tiles(isa == "amx") != (isa == "amx"):
+        raise Unsupported(
+            "amx: this system refuses matrix registers, or the compiler that built the kernels didn't know them; "
+            "CODERV2_ISA=avx512 computes without"
+        )
     return module
 
 
@@ -71,7 +94,9 @@ def keep_memory() -> None:
 
 def isa() -> str | None:
     """The instruction set in use."""
-    return kernels.__name__.rpartition("._")[2] if kernels else None
+    if kernels is None:
+        return None
+    return "amx" if kernels.uses_tiles() else kernels.__name__.rpartition("._")[2]
 
 
 @cache

@@ -20,5 +20,6 @@ NB_MODULE(MODULE, m) {
     coderv2::bind_layer(m);
     coderv2::bind_sample(m);
     coderv2::bind_small(m);
+    coderv2::bind_tiles(m);
     coderv2::bind_probe(m);
 }

@@ -30,6 +30,7 @@ void bind_route(nanobind::module_& m);
 void bind_layer(nanobind::module_& m);
 void bind_sample(nanobind::module_& m);
 void bind_small(nanobind::module_& m);
+void bind_tiles(nanobind::module_& m);
 void bind_probe(nanobind::module_& m);
 
 }  // namespace coderv2

@@ -68,7 +68,7 @@ private:
             network.hidden = floats;
             floats += network.rows * network.gate.rows;
             int64_t at = network.first;
-            for (int rows : tile_sizes(network.rows)) {
+            for (int rows : tile_sizes(network.rows, {network.gate.code, network.up.code, network.down.code})) {
                 pieces_.push_back({static_cast<int>(n), at, rows});
                 at += rows;
             }
@@ -138,7 +138,7 @@ private:
         parallel(static_cast<int64_t>(pieces_.size()), [&](int64_t i, int) {
             const Piece& piece = pieces_[i];
             const Network& network = networks[piece.network];
-            int32_t ids[TILE];
+            int32_t ids[TALL];
             for (int m = 0; m < piece.rows; ++m) {
                 const int64_t row = piece.first - network.first + m;
                 ids[m] = static_cast<int32_t>(row);

@@ -38,7 +38,7 @@ void linear(int code, uintptr_t data, int64_t E, int64_t O, int64_t I, uintptr_t
     float* out = at<float>(out_at);
     Scratch& s = scratch();
     const int64_t rows = T * E;
-    const auto sizes = tile_sizes(T);
+    const auto sizes = tile_sizes(T, {code});
     const int64_t tiles = static_cast<int64_t>(sizes.size());
     s.rows.resize(rows, I, all.format());
     if (static_cast<int64_t>(s.tiles.size()) < tiles * E) s.tiles.resize(tiles * E);

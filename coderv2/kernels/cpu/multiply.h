@@ -162,27 +162,37 @@ inline void dot(const Source* sources, const int8_t* a, Sums* dots, std::integer
     (step(std::integral_constant<int, FIRST + STEP>()), ...);
 }
 
-template <class Source, int B, int M, int HALF, int... I>
-inline void half_group(const Source* sources, const Tile& tile, int group, Floats* part, std::integer_sequence<int, I...>) {
-    constexpr int STEPS = 8 / Source::HALVES;
-    const int sums = (group * Source::HALVES + HALF) * M;
-    using Sums = Dots<Source::BITS, CHAINS<B * M>>;
-    Sums dots[B * M] = {Sums(Source::OFFSET ? tile.corrections[sums + I / B] : 0)...};
-    dot<HALF * STEPS, B, M>(sources, tile.numbers.data() + static_cast<int64_t>(group) * M * GROUP, dots,
-                                    std::make_integer_sequence<int, STEPS>());
+// Adds integer sums of half a group (or the whole), `sum(B * m + b)`, times its scale, and takes off its minimum.
+template <int HALF, int B, int M, class Source, class Sum>
+inline void add_scaled(const Source* sources, const Tile& tile, int group, Floats* part, const Sum& sum) {
     for (int b = 0; b < B; ++b) {
         const Floats scale = sources[b].scale(HALF);
         for (int m = 0; m < M; ++m) {
-            const Floats sum = to_floats(dots[B * m + b].sum());
+            const Floats whole = to_floats(sum(B * m + b));
             Floats& to = part[B * m + b];
-            if constexpr (Source::OWN_SCALE) to = fused(times(sum, scale), all(tile.scales[group * M + m]), to);
-            else to = fused(sum, scale, to);
+            if constexpr (Source::OWN_SCALE) to = fused(times(whole, scale), all(tile.scales[group * M + m]), to);
+            else to = fused(whole, scale, to);
         }
         if constexpr (Source::MINIMA) {
             const Floats minimum = sources[b].minimum(HALF);
             for (int m = 0; m < M; ++m)
-                part[B * m + b] = fused_minus(minimum, all(tile.sums[sums + m]), part[B * m + b]);
+                part[B * m + b] = fused_minus(minimum, all(tile.sums[(group * Source::HALVES + HALF) * M + m]), part[B * m + b]);
         }
+    }
+}
+
+template <class Source, int B, int M, int HALF, int... I>
+inline void half_group(const Source* sources, const Tile& tile, int group, Floats* part, std::integer_sequence<int, I...>) {
+    constexpr int STEPS = 8 / Source::HALVES;
+    const int sums = (group * Source::HALVES + HALF) * M;
+    if constexpr (requires { sources->template sum<HALF, M>(tile, group, 0); }) {  // they are made already, of one block
+        add_scaled<HALF, B, M>(sources, tile, group, part, [&](int m) { return sources->template sum<HALF, M>(tile, group, m); });
+    } else {
+        using Sums = Dots<Source::BITS, CHAINS<B * M>>;
+        Sums dots[B * M] = {Sums(Source::OFFSET ? tile.corrections[sums + I / B] : 0)...};
+        dot<HALF * STEPS, B, M>(sources, tile.numbers.data() + static_cast<int64_t>(group) * M * GROUP, dots,
+                                std::make_integer_sequence<int, STEPS>());
+        add_scaled<HALF, B, M>(sources, tile, group, part, [&](int i) { return dots[i].sum(); });
     }
 }
 
@@ -219,8 +229,9 @@ inline void start(const std::array<Source, B>& sources, int first, int end, cons
     }
 }
 
-// Adds a superblock's share, that of groups first … end, to the results of B blocks and the tile's M rows, [M][B][16].
-template <class Source, int B, int M>
+// Adds a superblock's share, that of groups first … end, to the results of B blocks and the tile's M rows, [M][BESIDE][16]:
+// B of BESIDE blocks that stand side by side.
+template <class Source, int B, int M, int BESIDE = B>
 [[gnu::always_inline]] inline void add_super(std::array<Source, B>& from, int first, int end, const Tile& tile, float* out,
                                            const Ahead& ahead) {
     constexpr auto rows = std::make_integer_sequence<int, B * M>();
@@ -236,9 +247,10 @@ template <class Source, int B, int M>
     // Not `from = sources`: reading as a whole what was just written in part has to wait until it is in memory.
     for (int b = 0; b < B; ++b) from[b].skip_groups(end - first);
     for (int i = 0; i < B * M; ++i) {
-        const Floats before = load(out + 16 * i);
-        if constexpr (Source::OWN_SCALE) store(out + 16 * i, plus(part[i], before));
-        else store(out + 16 * i, fused(part[i], all(tile.scales[first / (SUPER / GROUP) * M + i / B]), before));
+        float* to = out + 16 * (i / B * BESIDE + i % B);
+        const Floats before = load(to);
+        if constexpr (Source::OWN_SCALE) store(to, plus(part[i], before));
+        else store(to, fused(part[i], all(tile.scales[first / (SUPER / GROUP) * M + i / B]), before));
     }
 }
 
@@ -256,14 +268,21 @@ void multiply(const uint8_t* const* blocks, int groups, const Tile& tile, float*
     }
 }
 
+// Adds a superblock's share to a tile's results of some blocks, from the panels it was unpacked into.
+using AddPanels = void (*)(const uint8_t* panels, int first, int end, const Tile& tile, float* out);
+
+template <Code CODE, int M, int... B>
+void add_panels(const uint8_t* panels, int first, int end, const Tile& tile, float* out) {
+    std::array<Panel<CODE>, sizeof...(B)> open{Panel<CODE>(panels + B * PANEL_SUPER<CODE>)...};
+    add_super<Panel<CODE>, sizeof...(B), M>(open, first, end, tile, out, Ahead());
+}
+
 // The same of B blocks for many tiles, [rows][B][16]: a superblock's panels stay in the nearest cache while all rows pass.
-template <Code CODE, int... B, int... M>
-void multiply_many(const uint8_t* const* blocks, int groups, const Tile* tiles, int64_t count, float* out,
-                   std::integer_sequence<int, B...>, std::integer_sequence<int, M...>) {
+// `add` has what a tile takes, by its rows less one.
+template <Code CODE, int... B>
+void multiply_many(const AddPanels* add, const uint8_t* const* blocks, int groups, const Tile* tiles, int64_t count,
+                   float* out) {
     constexpr int PER = SUPER / GROUP, N = sizeof...(B);
-    using Panels = std::array<Panel<CODE>, N>;
-    using Add = void (*)(Panels&, int, int, const Tile&, float*, const Ahead&);
-    static constexpr Add ADD[] = {add_super<Panel<CODE>, N, M + 1>...};
     alignas(64) uint8_t panels[N][PANEL_SUPER<CODE>];
     std::array<Packed<CODE>, N> sources{Packed<CODE>(blocks[B])...};
     int64_t rows = 0;
@@ -276,8 +295,7 @@ void multiply_many(const uint8_t* const* blocks, int groups, const Tile* tiles, 
         const int64_t skip = end == groups ? (N - 1) * FORMATS[CODE].block_bytes(groups * GROUP) : 0;
         float* to = out;
         for (int64_t i = 0; i < count; to += 16 * N * tiles[i++].rows) {
-            Panels open{Panel<CODE>(panels[B])...};
-            ADD[tiles[i].rows - 1](open, first, end, tiles[i], to, Ahead());
+            add[tiles[i].rows - 1](panels[0], first, end, tiles[i], to);
             for (const auto& source : sources) source.prefetch_super(skip, i, count);
         }
     }

@@ -6,6 +6,7 @@
 #include "formats.h"
 #include "pool.h"
 #include "simd.h"
+#include "tiles.h"
 
 namespace coderv2 {
 namespace {
@@ -108,20 +109,60 @@ float int8(int64_t turns, std::integer_sequence<int, CHAIN...>) {
     return all;
 }
 
+#if defined(__AMX_INT8__)
+
+// Sixteen rows by sixteen by 64 columns at a time, four sums side by side.
+float int8_tiles(int64_t turns) {
+    alignas(64) int8_t numbers[TALL * 64];
+    std::memset(numbers, 3, sizeof numbers);
+    const TileShapes<16> shapes;
+    _tile_loadd(4, numbers, 64);
+    _tile_loadd(5, numbers, 64);
+    _tile_loadd(6, numbers, 64);
+    _tile_loadd(7, numbers, 64);
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (; turns > 0; --turns) {
+        _tile_dpbsud(0, 4, 6);
+        _tile_dpbsud(1, 4, 7);
+        _tile_dpbsud(2, 5, 6);
+        _tile_dpbsud(3, 5, 7);
+    }
+    alignas(64) int32_t sums[TALL * ROWS];
+    _tile_stored(0, sums, 64);
+    return static_cast<float>(sums[0]);
+}
+
+#endif
+
 enum Arithmetic { FP32, BF16_PAIRS, INT8_FOURS };
+
+// What one turn of a thread multiplies and adds, and the turns.
+struct Loop {
+    float (*run)(int64_t turns);
+    int64_t per_turn;
+};
+
+Loop loop_of(int kind) {
+    if (kind == FP32) return {fp32, 8 * 16 * CHAINS};
+    if (kind == BF16_PAIRS) return {bf16, 8 * 32 * CHAINS};
+#if defined(__AMX_INT8__)
+    if (uses_tiles()) return {int8_tiles, 4 * TALL * ROWS * 64};
+#endif
+    return {[](int64_t turns) { return int8(turns, std::make_integer_sequence<int, BLOCKS * TILE>()); },
+            8 * 64 * BLOCKS * TILE};
+}
 
 // Every thread multiplies for `turns` turns; how many multiply-adds that were, all threads together.
 int64_t multiply_adds(int kind, int64_t turns) {
+    const Loop loop = loop_of(kind);
     std::vector<float> results(threads());
-    parallel(threads(), [&](int64_t i, int) {
-        results[i] = kind == FP32         ? fp32(turns)
-                     : kind == BF16_PAIRS ? bf16(turns)
-                                          : int8(turns, std::make_integer_sequence<int, BLOCKS * TILE>());
-    });
+    parallel(threads(), [&](int64_t i, int) { results[i] = loop.run(turns); });
     volatile float kept = 0;
     for (float result : results) kept = kept + result;
-    const int64_t per_turn = kind == FP32 ? 8 * 16 * CHAINS : kind == BF16_PAIRS ? 8 * 32 * CHAINS : 8 * 64 * BLOCKS * TILE;
-    return per_turn * turns * threads();
+    return loop.per_turn * turns * threads();
 }
 
 }  // namespace

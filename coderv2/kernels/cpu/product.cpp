@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "multiply.h"
+#include "tall.h"
 
 namespace coderv2 {
 namespace {
@@ -31,15 +32,25 @@ void unpack_block(const uint8_t* block, int groups, float* out) {
     }
 }
 
-template <Code CODE, int... M, int... B>
-Kernels quantised(std::integer_sequence<int, M...> rows, std::integer_sequence<int, B...>) {
+// Kernels of B blocks side by side.
+template <Code CODE, int... B, int... M>
+void side_by_side(Kernels& kernels, std::integer_sequence<int, B...>, std::integer_sequence<int, M...>) {
+    constexpr int N = sizeof...(B);
+    ((kernels.few[N - 1][M] = multiply<CODE, N, M + 1>), ...);
+    kernels.many[N - 1] = [](auto... operands) {
+        static constexpr AddPanels ADD[] = {add_panels<CODE, M + 1, B...>...};
+        multiply_many<CODE, B...>(ADD, operands...);
+    };
+#if defined(__AMX_INT8__)
+    kernels.tall[N - 1] = multiply_tall<CODE, B...>;
+#endif
+}
+
+template <Code CODE, int... B>
+Kernels quantised(std::integer_sequence<int, B...>) {
     Kernels kernels;
     kernels.unpack = unpack_block<CODE>;
-    ((kernels.few[0][M] = multiply<CODE, 1, M + 1>), ...);
-    if constexpr (BLOCKS == 2) ((kernels.few[1][M] = multiply<CODE, 2, M + 1>), ...);
-    ((kernels.many[B] = [](const uint8_t* const* blocks, int groups, const Tile* tiles, int64_t count, float* out) {
-         multiply_many<CODE>(blocks, groups, tiles, count, out, std::make_integer_sequence<int, B + 1>(), decltype(rows)());
-     }), ...);
+    (side_by_side<CODE>(kernels, std::make_integer_sequence<int, B + 1>(), std::make_integer_sequence<int, TILE>()), ...);
     return kernels;
 }
 
@@ -53,10 +64,9 @@ Kernels plain(int code, std::integer_sequence<int, M...>) {
 
 template <int... CODE>
 std::array<Kernels, FORMATS.size()> all_kernels(std::integer_sequence<int, CODE...>) {
-    constexpr auto rows = std::make_integer_sequence<int, TILE>();
     std::array<Kernels, FORMATS.size()> table;
-    for (int code : {F32, BF16, FP8}) table[code] = plain(code, rows);
-    ((table[CODE + Q4_FLAT] = quantised<static_cast<Code>(CODE + Q4_FLAT)>(rows, std::make_integer_sequence<int, BLOCKS>())), ...);
+    for (int code : {F32, BF16, FP8}) table[code] = plain(code, std::make_integer_sequence<int, TILE>());
+    ((table[CODE + Q4_FLAT] = quantised<static_cast<Code>(CODE + Q4_FLAT)>(std::make_integer_sequence<int, BLOCKS>())), ...);
     return table;
 }
 
@@ -101,8 +111,10 @@ void unpack_row(const Matrix& matrix, int64_t b, int row, float* out) {
     for (int64_t i = 0; i < matrix.columns; ++i) out[i] = numbers[i * ROWS + row];
 }
 
-std::vector<int> tile_sizes(int64_t rows) {
-    const int64_t count = (rows + TILE - 1) / TILE;
+std::vector<int> tile_sizes(int64_t rows, std::initializer_list<int> codes) {
+    const bool tall = uses_tiles() && std::all_of(codes.begin(), codes.end(), [](int code) { return kernels_of(code).tall[0]; });
+    const int most = tall ? TALL : TILE;
+    const int64_t count = (rows + most - 1) / most;
     std::vector<int> sizes;
     for (int64_t i = 0; i < count; ++i) sizes.push_back(static_cast<int>(rows * (i + 1) / count - rows * i / count));
     return sizes;

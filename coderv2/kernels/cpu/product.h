@@ -3,11 +3,13 @@
 
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
 #include <vector>
 
 #include "formats.h"
 #include "rows.h"
 #include "simd.h"
+#include "tiles.h"
 
 namespace coderv2 {
 
@@ -34,6 +36,7 @@ using MultiplyMany = void (*)(const uint8_t* const* blocks, int groups, const Ti
 struct Kernels {
     Multiply few[BLOCKS][TILE] = {};  // by blocks and rows, less one; none but of one block: one at a time
     MultiplyMany many[BLOCKS] = {};  // by blocks, less one; none: `few` takes any tile
+    MultiplyMany tall[BLOCKS] = {};  // the same of tiles of more than TILE rows, with matrix registers; none: there are none
     void (*unpack)(const uint8_t* block, int groups, float* out) = nullptr;  // [columns][16]
 };
 
@@ -42,8 +45,9 @@ const Kernels& kernels_of(int code);
 // One row of a block as float32 numbers.
 void unpack_row(const Matrix& matrix, int64_t block, int row, float* out);
 
-// Rows cut into tiles of nearly equal size.
-std::vector<int> tile_sizes(int64_t rows);
+// Rows cut into tiles of nearly equal size, which weights of all these formats take: of up to TILE rows, or, with matrix
+// registers and more rows than that, TALL.
+std::vector<int> tile_sizes(int64_t rows, std::initializer_list<int> codes);
 
 // One matrix times some tiles, [rows][blocks][16]. A row's bits are the same whichever kernel computes them.
 class Product {
@@ -55,8 +59,9 @@ public:
     void times(int64_t block, int blocks, float* out) const {
         const uint8_t* at[BLOCKS];
         for (int b = 0; b < blocks; ++b) at[b] = matrix_.block(block + b);
-        const auto many = kernels_.many[blocks - 1];
-        if (count_ > UNPACKED_BEFORE && many) return many(at, matrix_.groups(), tiles_, count_, out);
+        const bool tall = count_ > 0 && tiles_[0].rows > TILE;
+        const auto many = tall ? kernels_.tall[blocks - 1] : kernels_.many[blocks - 1];
+        if (tall || (count_ > UNPACKED_BEFORE && many)) return many(at, matrix_.groups(), tiles_, count_, out);
         const bool single = count_ == 1 && tiles_[0].rows == 1;  // whose sums are fewest: it reads one block after another
         if (single || !kernels_.few[blocks - 1][0])
             for (int b = 0; b < blocks; ++b) one_block(at[b], out + 16 * b, 16 * blocks);

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "simd.h"
+#include "tiles.h"
 
 namespace coderv2 {
 namespace {
@@ -111,7 +112,7 @@ void Tile::gather(const Rows& from, const int32_t* ids, int count, const Format&
         }
         return;
     }
-    size(numbers, static_cast<size_t>(groups) * rows * GROUP);
+    size(numbers, static_cast<size_t>(groups) * rows * GROUP + TALL * GROUP);  // matrix registers read sixteen rows always
     size(scales, static_cast<size_t>(spans) * rows);
     for (int m = 0; m < rows; ++m) {
         const auto* row = from.quants(ids[m]);

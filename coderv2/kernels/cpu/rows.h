@@ -54,7 +54,7 @@ private:
     std::vector<float> scales_;
 };
 
-// Up to TILE rows side by side: all rows' numbers of one group (four columns, a pair, one) before the next.
+// Up to TILE rows (TALL for matrix registers) side by side: all rows' numbers of one group (four columns, a pair, one) before the next.
 struct Tile {
     int rows = 0;
     std::vector<int8_t> numbers;      // int8: [groups][rows][32]; bf16: [pairs][rows][2]; f32: [columns][rows]

@@ -59,6 +59,9 @@ inline Bytes shifted(Bytes x, int mask) {  // right when positive
 inline Bytes either(Bytes a, Bytes b) { return {_mm512_or_si512(a.v, b.v)}; }
 
 inline Ints no_ints() { return {_mm512_setzero_si512()}; }
+inline Ints all_ints(int32_t x) { return {_mm512_set1_epi32(x)}; }
+inline Ints load_ints(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
+inline Ints plus(Ints a, Ints b) { return {_mm512_add_epi32(a.v, b.v)}; }
 // Sixteen bytes at a and sixteen at b as pairs of 16-bit numbers.
 inline Bytes paired_bytes(const uint8_t* a, const uint8_t* b) {
     auto wide = [](const uint8_t* p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); };
