@@ -7,6 +7,8 @@ does here, where the first multiplies weights and values in bfloat16. Not among 
 llama-cpp-python (`make .venv/installed-llama-cpp`):
 
     python -m benchmarks.gguf_quality [PIECES OF 512 TOKENS [TYPE…]]
+
+PIECES may be FIRST:END, for text that a change was not tried on.
 """
 
 import sys
@@ -113,9 +115,10 @@ def compared(path: Path, texts: list[list[int]], plain: Path) -> dict[str, Any]:
     }
 
 
-def main(count: int, names: Sequence[str]) -> None:
-    """One line a type, on so many pieces of text."""
-    texts = prompts(Tokenizer.from_folder(bundled_model()), count)
+def main(pieces: str, names: Sequence[str]) -> None:
+    """One line a type, on these pieces of text."""
+    first, _, end = pieces.rpartition(":")
+    texts = prompts(Tokenizer.from_folder(bundled_model()), int(end))[int(first or 0) :]
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder, "bf16.gguf")
@@ -131,6 +134,7 @@ def main(count: int, names: Sequence[str]) -> None:
                     "file": name,
                     "written by": "us" if name in FILE_TYPES else "llama.cpp",
                     "MB": path.stat().st_size / 1e6,
+                    "pieces": pieces,
                     "tokens": sum(map(len, texts)),
                     **compared(path, texts, plain),
                 }
@@ -139,5 +143,5 @@ def main(count: int, names: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    count, *types = sys.argv[1:] or [str(TEXTS)]
-    main(int(count), types or [*FILE_TYPES, *READ_ONLY])
+    pieces, *types = sys.argv[1:] or [str(TEXTS)]
+    main(pieces, types or [*FILE_TYPES, *READ_ONLY])
