@@ -134,10 +134,13 @@ class _Server(uvicorn.Server):
         except Exception as error:  # whatever keeps a model from being loaded is for our caller
             self.failure = error
             self.should_exit = True
-        else:
-            settle()
-            self._door.models = models
-            self._on_ready()
+            return
+        if self._door.draining:  # told to end meanwhile: what has begun only now ends too
+            self._stop()
+            return
+        settle()
+        self._door.models = models
+        self._on_ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal drains, the second ends it."""

@@ -86,6 +86,26 @@ def test_a_signal_ends_it_cleanly(number: int) -> None:
     assert signal.getsignal(number) is before
 
 
+def test_a_server_told_to_end_while_it_loads_ends_what_has_begun_and_greets_nobody() -> None:
+    ended, running, greeted = threading.Event(), [], []
+
+    def load() -> Models:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert ended.wait(30)
+        running.append("an engine")
+        return Models.of("tiny", Backend(Worker(fake_engine(FakeModel())), tiny_tokenizer()))
+
+    door, bound = Door(), bind("127.0.0.1", 0)
+    serve(create_app(door), door, bound, load=load, stop=running.clear, on_ready=lambda: greeted.append(True))
+    bound.close()
+    ended.set()
+    for thread in threading.enumerate():
+        if thread.name == "coderv2-loading":
+            thread.join(30)
+    assert not running
+    assert not greeted
+
+
 def test_open_streams_get_a_grace_and_then_an_error_event(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listen, "GRACE_SECONDS", 0.3)
     lines: list[str] = []
