@@ -15,7 +15,7 @@ from torch import Tensor
 
 from coderv2.kernels import reference
 from coderv2.kernels.gpu import pairs, tiles
-from coderv2.kernels.gpu.linear import KINDS, codes, operand, scale_stride, scales_of
+from coderv2.kernels.gpu.linear import KINDS, Pairs, codes, operand, scale_stride, scales_of
 from coderv2.kernels.gpu.sorting import sort_pairs
 from coderv2.kernels.scaled import Scaled
 
@@ -131,7 +131,9 @@ def _multiply(
     gated: bool,
 ) -> None:
     """Every pair's row of `out`: the product with one matrix, or SiLU of the first times the second."""
-    rows, row_scales = operand(x, routed[0])
+    # What the first products leave out must not reach scales: it is whatever the memory held.
+    rounded = None if gated else Pairs(experts_TK.contiguous(), plan.S, plan.FS)
+    rows, row_scales = operand(x, routed[0], rounded)
     O, I = routed[0].shape[-2:]
     tile = tiles.tile(
         "experts", plan.kind, max(plan.T * plan.K // plan.E, 1), O, I, x.device, x.element_size()

@@ -3,6 +3,8 @@
 `weight_tile` and `accumulate` are one step along the sum for every kind of weight; the experts use them too.
 """
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 import triton
@@ -61,32 +63,55 @@ def codes(weight: Scaled) -> Tensor:
     return weight.codes.view(torch.uint8) if weight.kind == "fp8_wide" else weight.codes
 
 
-def operand(x_TD: Tensor, weight: Tensor | Scaled) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True)
+class Pairs:
+    """Rows that are a token's experts, one after another: K routed ones, then `slices` of the shared network."""
+
+    experts_TK: Tensor
+    """Negative: computed elsewhere; its row was never written."""
+    slices: int
+    width: int
+    """Numbers of a slice's row; what follows them was never written."""
+
+
+def operand(x_TD: Tensor, weight: Tensor | Scaled, pairs: Pairs | None = None) -> tuple[Tensor, Tensor]:
     """Activations as the kernel for `weight` reads them, and their scales: only fp8 has any."""
     x_TD = x_TD.contiguous()
     if isinstance(weight, Scaled) and weight.kind == "fp8":
-        return round_rows(x_TD, weight.input_scale)
+        return round_rows(x_TD, weight.input_scale, pairs)
     return x_TD, x_TD.new_empty(1, 1, dtype=torch.float32)
 
 
-def round_rows(x_TD: Tensor, input_scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Activations as e4m3 [T, D] and their scales [T, G]; see `scaled.round_rows`."""
+def round_rows(
+    x_TD: Tensor, input_scale: Tensor | None = None, pairs: Pairs | None = None
+) -> tuple[Tensor, Tensor]:
+    """Activations as e4m3 [T, D] and scales [T, G], as `scaled.round_rows`. What `pairs` left out counts as 0."""
     T, D = x_TD.shape
+    K = 0 if pairs is None else pairs.experts_TK.shape[1]
     groups = triton.cdiv(D, BLOCK)
     codes_TD = torch.empty(T, D, dtype=torch.float8_e4m3fn, device=x_TD.device)
     scales_TG = torch.empty(T, groups if input_scale is None else 1, device=x_TD.device)
     _round_rows[(T, groups)](
         x_TD, codes_TD, scales_TG, scales_TG if input_scale is None else input_scale, D, scales_TG.shape[1],
-        FIXED=input_scale is not None, BI=BLOCK, num_warps=1,
+        x_TD if pairs is None else pairs.experts_TK, K, K + pairs.slices if pairs else 1, pairs.width if pairs else D,
+        FIXED=input_scale is not None, PAIRS=pairs is not None, BI=BLOCK, num_warps=1,
     )  # fmt: skip
     return codes_TD, scales_TG
 
 
 @triton.jit
-def _round_rows(x, codes, scales, fixed, D, G, FIXED: tl.constexpr, BI: tl.constexpr):
+def _round_rows(
+    x, codes, scales, fixed, D, G, experts, K, rows, width,
+    FIXED: tl.constexpr, PAIRS: tl.constexpr, BI: tl.constexpr,
+):  # fmt: skip
     t, g = tl.program_id(0).to(tl.int64), tl.program_id(1)
     i = g * BI + tl.arange(0, BI)
-    values = tl.load(x + t * D + i, mask=i < D, other=0.0).to(tl.float32)
+    live = i < D
+    if PAIRS:
+        k = t % rows
+        expert = tl.load(experts + t // rows * K + k, mask=k < K, other=0)
+        live &= (expert >= 0) & ((k < K) | (i < width))
+    values = tl.load(x + t * D + i, mask=live, other=0.0).to(tl.float32)
     if FIXED:
         scale = tl.load(fixed)
         values = tl.minimum(tl.maximum(values / scale, -_LARGEST), _LARGEST)

@@ -20,6 +20,20 @@ def test_activations_are_rounded_as_the_plain_definition_does(static: bool) -> N
     assert torch.equal(codes.float(), wanted_codes.float())
 
 
+@pytest.mark.parametrize("fixed", [None, 0.01])
+def test_rows_of_experts_elsewhere_and_what_follows_a_slice_reach_no_scale(fixed: float | None) -> None:
+    scale = None if fixed is None else torch.tensor([fixed], device=DEVICE)
+    experts_TK = torch.tensor([[0, -1], [-1, 3]], device=DEVICE)
+    pairs = linear.Pairs(experts_TK, slices=1, width=130)
+    rows_PF = numbers(6, 200)
+    clean_PF, dirty_PF = rows_PF.clone(), rows_PF.clone()
+    for row, first in ((1, 0), (2, 130), (3, 0), (5, 130)):
+        clean_PF[row, first:], dirty_PF[row, first:] = 0, torch.inf
+    found, wanted = (linear.round_rows(dirty_PF, scale, pairs), linear.round_rows(clean_PF, scale))
+    assert torch.equal(found[0].view(torch.uint8), wanted[0].view(torch.uint8))
+    assert torch.equal(found[1], wanted[1])
+
+
 @pytest.mark.parametrize("rows", [1, 5, 40])
 @pytest.mark.parametrize("kind", ["blocks", "whole", "static"])
 def test_fp8(rows: int, kind: str) -> None:
