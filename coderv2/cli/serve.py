@@ -13,6 +13,7 @@ from click.core import ParameterSource
 from coderv2 import log
 from coderv2.cli import options
 from coderv2.cli.serving import Engines, Others
+from coderv2.server.upstream import BEGIN_SECONDS
 
 if TYPE_CHECKING:
     from coderv2.server.models import Models
@@ -84,7 +85,7 @@ if TYPE_CHECKING:
 @click.option(
     "--upstream-seconds",
     type=click.FloatRange(0, min_open=True),
-    default=120.0,
+    default=BEGIN_SECONDS,
     show_default=True,
     metavar="S",
     help="With --upstream or --engine: a server that has not begun to answer after so long is passed over; where no "

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from coderv2.cli import loading
 from coderv2.errors import EngineStopped
+from coderv2.server.upstream import BEGIN_SECONDS
 
 if TYPE_CHECKING:
     from coderv2.engine.ranks import Ranks
@@ -85,7 +86,7 @@ class Others:
     key: str | None = None
     launch: "Launch | None" = None
     max_model_len: int | None = None
-    begin_seconds: float = 120.0
+    begin_seconds: float = BEGIN_SECONDS
     """What they may take to begin an answer."""
     _stops: list[Callable[[], None]] = field(default_factory=list)
 

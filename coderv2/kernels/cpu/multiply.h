@@ -183,11 +183,11 @@ inline void add_scaled(const Source* sources, const Tile& tile, int group, Float
 
 template <class Source, int B, int M, int HALF, int... I>
 inline void half_group(const Source* sources, const Tile& tile, int group, Floats* part, std::integer_sequence<int, I...>) {
-    constexpr int STEPS = 8 / Source::HALVES;
-    const int sums = (group * Source::HALVES + HALF) * M;
     if constexpr (requires { sources->template sum<HALF, M>(tile, group, 0); }) {  // they are made already, of one block
         add_scaled<HALF, B, M>(sources, tile, group, part, [&](int m) { return sources->template sum<HALF, M>(tile, group, m); });
     } else {
+        constexpr int STEPS = 8 / Source::HALVES;
+        const int sums = (group * Source::HALVES + HALF) * M;
         using Sums = Dots<Source::BITS, CHAINS<B * M>>;
         Sums dots[B * M] = {Sums(Source::OFFSET ? tile.corrections[sums + I / B] : 0)...};
         dot<HALF * STEPS, B, M>(sources, tile.numbers.data() + static_cast<int64_t>(group) * M * GROUP, dots,

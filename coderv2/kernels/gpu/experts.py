@@ -131,8 +131,9 @@ def _multiply(
     gated: bool,
 ) -> None:
     """Every pair's row of `out`: the product with one matrix, or SiLU of the first times the second."""
+    experts_TK = experts_TK.contiguous()
     # What the first products leave out must not reach scales: it is whatever the memory held.
-    rounded = None if gated else Pairs(experts_TK.contiguous(), plan.S, plan.FS)
+    rounded = None if gated else Pairs(experts_TK, plan.S, plan.FS)
     rows, row_scales = operand(x, routed[0], rounded)
     O, I = routed[0].shape[-2:]
     tile = tiles.tile(
@@ -149,7 +150,6 @@ def _multiply(
         x.shape[1],
         out.shape[1],
     )
-    experts_TK = experts_TK.contiguous()
     if plan.T <= FEW:
         (order, owners), programs, BT = (
             (experts_TK, experts_TK),

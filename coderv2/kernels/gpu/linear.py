@@ -73,6 +73,12 @@ class Pairs:
     width: int
     """Numbers of a slice's row; what follows them was never written."""
 
+    @property
+    def sizes(self) -> tuple[Tensor, int, int, int]:
+        """Experts, K, rows of a token, width: as the kernel takes them."""
+        K = self.experts_TK.shape[1]
+        return self.experts_TK, K, K + self.slices, self.width
+
 
 def operand(x_TD: Tensor, weight: Tensor | Scaled, pairs: Pairs | None = None) -> tuple[Tensor, Tensor]:
     """Activations as the kernel for `weight` reads them, and their scales: only fp8 has any."""
@@ -87,14 +93,13 @@ def round_rows(
 ) -> tuple[Tensor, Tensor]:
     """Activations as e4m3 [T, D] and scales [T, G], as `scaled.round_rows`. What `pairs` left out counts as 0."""
     T, D = x_TD.shape
-    K = 0 if pairs is None else pairs.experts_TK.shape[1]
+    rows = (x_TD, 0, 1, D) if pairs is None else pairs.sizes
     groups = triton.cdiv(D, BLOCK)
     codes_TD = torch.empty(T, D, dtype=torch.float8_e4m3fn, device=x_TD.device)
     scales_TG = torch.empty(T, groups if input_scale is None else 1, device=x_TD.device)
     _round_rows[(T, groups)](
         x_TD, codes_TD, scales_TG, scales_TG if input_scale is None else input_scale, D, scales_TG.shape[1],
-        x_TD if pairs is None else pairs.experts_TK, K, K + pairs.slices if pairs else 1, pairs.width if pairs else D,
-        FIXED=input_scale is not None, PAIRS=pairs is not None, BI=BLOCK, num_warps=1,
+        *rows, FIXED=input_scale is not None, PAIRS=pairs is not None, BI=BLOCK, num_warps=1,
     )  # fmt: skip
     return codes_TD, scales_TG
 

@@ -10,11 +10,10 @@ from typing import Any
 import httpx
 
 from coderv2.errors import InvalidValue, ServiceError
+from coderv2.server.upstream import BEGIN_SECONDS
 from coderv2.server.upstream.flavour import Flavour, flavour
 
 CONNECT_SECONDS, SILENT_SECONDS = 5.0, 600.0
-BEGIN_SECONDS = 120.0
-"""What a server may take to begin its answer: its queue and the whole prompt lie in between."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds for which a server that failed is left alone, doubling."""
 

@@ -12,8 +12,9 @@ from coderv2.engine.stats import EngineStats
 from coderv2.errors import ContextTooLong, InvalidValue, NoAnswer, QueueFull, ServiceError
 from coderv2.log import logger
 from coderv2.server.backend import CountedDelta
+from coderv2.server.upstream import BEGIN_SECONDS
 from coderv2.server.upstream.affinity import Affinity
-from coderv2.server.upstream.client import BEGIN_SECONDS, Client, Late, Unreachable
+from coderv2.server.upstream.client import Client, Late, Unreachable
 from coderv2.server.upstream.flavour import body
 from coderv2.text.tokenizer import Tokenizer
 
