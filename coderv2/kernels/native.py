@@ -90,7 +90,7 @@ def embedding(token_ids_T: Tensor, weight: Weight) -> Tensor:
     if ids_T.numel() and not 0 <= int(ids_T.min()) <= int(ids_T.max()) < W:
         raise IndexError(f"token ids must be from 0 to {W - 1}")
     out_TD = torch.empty(len(ids_T), D)
-    kernels.unpack_rows(
+    kernels.embed(
         weight.format.code, weight.data.data_ptr(), W, D, ids_T.data_ptr(), len(ids_T), out_TD.data_ptr()
     )
     return out_TD

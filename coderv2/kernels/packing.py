@@ -82,9 +82,21 @@ def _check_range(tensor: Tensor, name: str, most: float) -> None:
 
 def unpack(weight: Weight) -> Tensor:
     """The numbers as float32, in the weight's shape."""
+    return unpack_plainly(weight) if kernels is None else _unpacked_natively(weight)
+
+
+def unpack_plainly(weight: Weight) -> Tensor:
+    """`unpack` in PyTorch."""
     O, I = weight.shape[-2:]
     matrices = [_decode(data, weight.format, O, I) for data in weight.data.reshape(-1, weight.data.shape[-1])]
     return torch.stack(matrices).view(weight.shape)
+
+
+def _unpacked_natively(weight: Weight) -> Tensor:
+    *stack, O, I = weight.shape
+    data, out = weight.data.contiguous(), torch.empty(weight.shape)
+    kernels.unpack(weight.format.code, data.data_ptr(), math.prod(stack), O, I, out.data_ptr())
+    return out
 
 
 def unpack_rows(weight: Weight, rows_N: Tensor) -> Tensor:

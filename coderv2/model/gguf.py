@@ -63,8 +63,9 @@ def load(
     with ExitStack() as stack:
         file = Gguf(path, stack)
         config = config_of(file)
-        _check(meta_model(config), file)
-        model = meta_model(config, team)
+        model = meta_model(config)
+        _check(model, file)
+        model = model if team is None else meta_model(config, team)
         if dtype is None:
             _tell_what_grows(file)
         total = sum(file.entry(name).size for name in file.names)

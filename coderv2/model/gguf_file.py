@@ -3,6 +3,7 @@
 import math
 import mmap
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,6 +26,7 @@ _SCALARS = {
     0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d",
 }  # fmt: skip
 _STRING, _ARRAY = 8, 9
+_LENGTH = struct.Struct("<Q")
 _PAGE = mmap.PAGESIZE
 
 
@@ -111,6 +113,8 @@ class GgufFile:
         count = self._count(f"values of {shown(key)}", least, _MOST_VALUES)
         if kind in _SCALARS:
             return list(struct.unpack(f"<{count}{_SCALARS[kind][1]}", self._take(count * least)))
+        if kind == _STRING:
+            return self._strings(count, shown(key))
         return [self._value(kind, key, depth) for _ in range(count)]
 
     def _tensor_info(self) -> tuple[str, int, tuple[int, ...], int]:
@@ -180,6 +184,21 @@ class GgufFile:
             return self._take(self._count(f"bytes of {what}", 1)).decode("utf-8")
         except UnicodeDecodeError as error:
             self._fail(f"{what} is not UTF-8: {error}")
+
+    def _strings(self, count: int, what: str) -> list[str]:
+        """As many of `_string`, in a tenth of the time: a vocabulary and its merges are two hundred thousand."""
+        strings: list[str] = []
+        end = self._at + self._room()
+        with suppress(UnicodeDecodeError):
+            while len(strings) < count and (begin := self._at + _LENGTH.size) <= end:
+                stop = begin + _LENGTH.unpack_from(self._map, self._at)[0]
+                if stop > end:
+                    break
+                strings.append(str(self._map[begin:stop], "utf-8"))
+                self._at = stop
+        if len(strings) < count:
+            self._string(what)  # fails, and says why
+        return strings
 
     def _name(self, what: str, longest: int) -> str:
         name = self._string(what)

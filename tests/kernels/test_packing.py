@@ -9,10 +9,19 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from coderv2.errors import InvalidValue
-from coderv2.kernels import ggml, packing
+from coderv2.kernels import ggml, native, packing
 from coderv2.kernels.cpu import kernels
 from coderv2.kernels.formats import FORMATS, GROUP, SUPER, Format, Weight
-from coderv2.kernels.packing import Parts, assemble, disassemble, pack, pack_fp8, pack_plainly, unpack
+from coderv2.kernels.packing import (
+    Parts,
+    assemble,
+    disassemble,
+    pack,
+    pack_fp8,
+    pack_plainly,
+    unpack,
+    unpack_plainly,
+)
 
 ROUNDED = ("f32", "bf16", "fp8", "int8", "int4")
 needs_kernels = pytest.mark.skipif(kernels is None, reason="the CPU kernels are not built")
@@ -177,16 +186,20 @@ def test_parts_come_back_as_they_were(format: Format, O: int, I: int, seed: int)
 @pytest.mark.parametrize("format", FORMATS.values(), ids=lambda f: f.name)
 @given(st.integers(1, 33), st.sampled_from([32, 64, 256, 288, 544]), st.integers(0, 1 << 30))
 @settings(max_examples=15, deadline=None)
-def test_the_kernels_unpack_rows_bit_for_bit(format: Format, O: int, I: int, seed: int) -> None:
+def test_the_kernels_unpack_bit_for_bit(format: Format, O: int, I: int, seed: int) -> None:
     if format in QUANTISED:
-        weight = Weight(format, (O, I), assemble(format, _random_parts(format, O, I, seed)))
+        matrices = [assemble(format, _random_parts(format, O, I, seed + e)) for e in range(3)]
+        weight = Weight(format, (3, O, I), torch.stack(matrices))
     else:
-        weight = pack(torch.randn(O, I, generator=torch.Generator().manual_seed(seed)), format.name)
-    ids = torch.randint(0, O, (7,), generator=torch.Generator().manual_seed(seed))
-    ours = torch.empty(7, I)
-    kernels.unpack_rows(format.code, weight.data.data_ptr(), O, I, ids.data_ptr(), 7, ours.data_ptr())
-    assert torch.equal(ours, unpack(weight)[ids])
-    assert torch.equal(packing.unpack_rows(weight, ids), unpack(weight)[ids])
+        weight = pack(torch.randn(3, O, I, generator=torch.Generator().manual_seed(seed)), format.name)
+    plain_EOI = unpack_plainly(weight)
+    assert torch.equal(unpack(weight), plain_EOI)
+    ids, one = (
+        torch.randint(0, O, (7,), generator=torch.Generator().manual_seed(seed)),
+        Weight(format, (O, I), weight.data[1]),
+    )
+    assert torch.equal(native.embedding(ids, one), plain_EOI[1, ids])
+    assert torch.equal(packing.unpack_rows(one, ids), plain_EOI[1, ids])
 
 
 @needs_kernels

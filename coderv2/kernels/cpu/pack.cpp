@@ -277,12 +277,22 @@ int pack_ggml_file(int type, int file, int64_t offset, int64_t E, int64_t O, int
     });
 }
 
-// Rows of one matrix as float32: by way of a product with the columns of an identity would be exact too, but slow.
-void unpack_rows(int code, uintptr_t data, int64_t O, int64_t I, uintptr_t ids, int64_t count, uintptr_t to) {
+// Chosen rows of one matrix as float32: by way of a product with the columns of an identity would be exact too, but slow.
+void embed(int code, uintptr_t data, int64_t O, int64_t I, uintptr_t ids, int64_t count, uintptr_t to) {
     const Matrix matrix{code, at<const uint8_t>(data), O, I};
     parallel(count, [&](int64_t i, int) {
         const int64_t row = at<const int64_t>(ids)[i];
-        unpack_row(matrix, row / ROWS, static_cast<int>(row % ROWS), at<float>(to) + i * I);
+        unpack_rows(matrix, row / ROWS, static_cast<int>(row % ROWS), 1, at<float>(to) + i * I);
+    });
+}
+
+// All rows of E matrices [O, I], one after another.
+void unpack(int code, uintptr_t data, int64_t E, int64_t O, int64_t I, uintptr_t to) {
+    const int64_t blocks = (O + ROWS - 1) / ROWS, bytes = blocks * FORMATS[code].block_bytes(I);
+    parallel(E * blocks, [&](int64_t task, int) {
+        const int64_t e = task / blocks, b = task % blocks, first = b * ROWS;
+        const Matrix matrix{code, at<const uint8_t>(data) + e * bytes, O, I};
+        unpack_rows(matrix, b, 0, static_cast<int>(std::min<int64_t>(ROWS, O - first)), at<float>(to) + (e * O + first) * I);
     });
 }
 
@@ -291,7 +301,8 @@ void unpack_rows(int code, uintptr_t data, int64_t O, int64_t I, uintptr_t ids, 
 void bind_pack(nanobind::module_& m) {
     m.def("pack_ggml", &pack_ggml, Unlocked());
     m.def("pack_ggml_file", &pack_ggml_file, Unlocked());
-    m.def("unpack_rows", &unpack_rows, Unlocked());
+    m.def("embed", &embed, Unlocked());
+    m.def("unpack", &unpack, Unlocked());
     m.def("ggml_types", [] {
         std::vector<std::tuple<int, int, int, int>> all;  // type, columns and bytes of a block, format
         for (const Source& source : SOURCES) all.emplace_back(source.type, source.columns, source.bytes, source.code);

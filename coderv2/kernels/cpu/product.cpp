@@ -98,17 +98,17 @@ float plain_number(const Matrix& matrix, const uint8_t* block, int row, int64_t 
 
 }  // namespace
 
-void unpack_row(const Matrix& matrix, int64_t b, int row, float* out) {
+void unpack_rows(const Matrix& matrix, int64_t b, int first, int count, float* out) {
     const Kernels& kernels = kernels_of(matrix.code);
     const uint8_t* block = matrix.block(b);
-    if (!kernels.unpack) {
-        for (int64_t i = 0; i < matrix.columns; ++i) out[i] = plain_number(matrix, block, row, i);
-        return;
-    }
     thread_local std::vector<float> numbers;
-    numbers.resize(static_cast<size_t>(matrix.groups()) * GROUP * ROWS);
-    kernels.unpack(block, matrix.groups(), numbers.data());
-    for (int64_t i = 0; i < matrix.columns; ++i) out[i] = numbers[i * ROWS + row];
+    if (kernels.unpack) {
+        numbers.resize(static_cast<size_t>(matrix.groups()) * GROUP * ROWS);
+        kernels.unpack(block, matrix.groups(), numbers.data());
+    }
+    for (int row = first; row < first + count; ++row)
+        for (int64_t i = 0; i < matrix.columns; ++i)
+            *out++ = kernels.unpack ? numbers[i * ROWS + row] : plain_number(matrix, block, row, i);
 }
 
 std::vector<int> tile_sizes(int64_t rows, std::initializer_list<int> codes) {

@@ -42,8 +42,8 @@ struct Kernels {
 
 const Kernels& kernels_of(int code);
 
-// One row of a block as float32 numbers.
-void unpack_row(const Matrix& matrix, int64_t block, int row, float* out);
+// Some rows of a block as float32 numbers, [count][columns].
+void unpack_rows(const Matrix& matrix, int64_t block, int first, int count, float* out);
 
 // Rows cut into tiles of nearly equal size, which weights of all these formats take: of up to TILE rows, or, with matrix
 // registers and more rows than that, TALL.
