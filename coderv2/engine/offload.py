@@ -17,11 +17,10 @@ from coderv2.kernels.scaled import Kind
 from coderv2.log import logger
 from coderv2.model import calibration, gguf, usage, weights
 from coderv2.model.cache import bytes_per_token
-from coderv2.model.checkpoint import quantisation
 from coderv2.model.config import ModelConfig
 from coderv2.model.loading import is_gguf, is_packed, open_config, open_model, open_tokenizer, stays_packed
 from coderv2.model.packed_file import NAME as PACKED_FILE
-from coderv2.model.placement import Demand, Plan, Sizes, chosen, packed_bytes, plan
+from coderv2.model.placement import Demand, Plan, Sizes, chosen, plan
 from coderv2.model.transformer import Transformer
 from coderv2.model.usage import Usage
 
@@ -57,25 +56,13 @@ class Wish:
 
     def sizes(self, config: ModelConfig) -> Sizes:
         """Bytes of the weights, once they lie where they belong."""
-        far, fp8_rows = self._stored_expert(config), self._fp8_rows(config)
-        return Sizes.of(config, self.wide(config), self.kind, far, fp8_rows)
-
-    def _stored_expert(self, config: ModelConfig) -> int | None:
-        """Bytes of one expert that stays as it lies in its file, quants on the average; None if it is packed anew."""
-        if is_gguf(self.path) or is_packed(self.path):
-            return _stored_bytes(self.path, config)
-        return packed_bytes(config, "fp8") if self._keeps_fp8(config) else None
-
-    def _keeps_fp8(self, config: ModelConfig) -> bool:
-        quants = is_gguf(self.path) or is_packed(self.path)
-        return not quants and bool(quantisation(config)) and stays_packed(self.path, self.dtype, self.kind)
-
-    def _fp8_rows(self, config: ModelConfig) -> int | None:
-        """As `FolderSource`, of experts that stay FP8 on the device too."""
-        if not self._keeps_fp8(config):
-            return None
+        wide, quants = self.wide(config), is_gguf(self.path) or is_packed(self.path)
+        if quants or not stays_packed(self.path, self.dtype, self.kind):
+            return Sizes.of(config, wide, self.kind, _stored_bytes(self.path, config) if quants else None)
         with ExitStack() as stack:
-            return weights.FolderSource(self.path, stack).fp8_rows()
+            return Sizes.of(
+                config, wide, self.kind, fp8_rows=weights.FolderSource(self.path, stack).fp8_rows()
+            )
 
     def counts(self, config: ModelConfig) -> Usage | None:
         """Of experts, where somebody counted. BadData when the file is something else."""

@@ -91,7 +91,7 @@ def _open_divided(
     with ExitStack() as stack:
         source = open_source(path, stack)
         packed = stays_packed(path, dtype, scaled)
-        rows = source.fp8_rows() if packed and isinstance(source, weights.FolderSource) else None
+        rows = source.fp8_rows() if packed and isinstance(source, weights.FolderSource) else {}
         divider = Divider(placement, device, dtype or source.dtype, scaled, rows)
         return fill(source, divider, packed=packed, progress=progress)
 

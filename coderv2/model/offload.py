@@ -1,6 +1,6 @@
 """Experts into their two places: a device's stack of the chosen ones, and the packed rest in RAM."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -38,25 +38,29 @@ class Divider:
         device: torch.device,
         dtype: torch.dtype,
         kind: Kind | None = None,
-        fp8_rows: int | None = None,
+        fp8_rows: Mapping[str, int] | None = None,
     ) -> None:
-        """With `fp8_rows` experts are FP8 and stay so on the device, so many rows sharing scales."""
+        """What is named in `fp8_rows` is FP8 and stays so on the device, so many rows sharing scales."""
         self._placement, self._device, self._kind = placement, device, kind
-        self._fp8_rows = fp8_rows
+        self._fp8_rows = fp8_rows or {}
         self.dtype = dtype
         """Of activations, and of what is not rounded to a `kind`."""
+
+    def stays(self, ours: str) -> bool:
+        """Whether a parameter keeps the FP8 numbers of its checkpoint."""
+        return ours in self._fp8_rows
 
     def put(self, module: nn.Module, name: str, ours: str, value: Tensor | Weight) -> None:
         """One parameter's values: a tensor, or routed experts that are packed already and stay so in RAM."""
         if isinstance(module, Experts) and self._placement.far(layer_of(ours)):
-            self._divide(module, name, layer_of(ours), value)
+            self._divide(module, name, ours, value)
         else:
-            self._to_device(module, name, value)
+            self._to_device(module, name, ours, value)
 
-    def _to_device(self, module: nn.Module, name: str, value: Tensor | Weight) -> None:
-        if isinstance(value, Weight) and self._fp8_rows is not None:
+    def _to_device(self, module: nn.Module, name: str, ours: str, value: Tensor | Weight) -> None:
+        if isinstance(value, Weight) and self.stays(ours):
             module._parameters.pop(name, None)
-            setattr(module, name, _as_stored(value, self._fp8_rows).to(self._device))
+            setattr(module, name, _as_stored(value, self._fp8_rows[ours]).to(self._device))
             return
         tensor = unpack(value) if isinstance(value, Weight) else value
         there = tensor.to(self.dtype).to(self._device)
@@ -67,8 +71,9 @@ class Divider:
         else:
             place_scaled(module, name, there, self._kind)
 
-    def _divide(self, experts: Experts, name: str, layer: int, value: Tensor | Weight) -> None:
-        near, whole = self._placement.near[layer], self._placement.all_in_ram
+    def _divide(self, experts: Experts, name: str, ours: str, value: Tensor | Weight) -> None:
+        layer, whole = layer_of(ours), self._placement.all_in_ram
+        near = self._placement.near[layer]
         far = tuple(range(self._placement.E)) if whole else self._placement.far(layer)
         if experts.in_ram is None:
             experts.in_ram = ExpertsInRam(near, value.shape[0], self._device, all_here=whole)
@@ -79,7 +84,7 @@ class Divider:
         else:
             mine, packed = value[list(near)], pack(value[list(far)], far_format(value.dtype, self._kind))
         set_weight(experts.in_ram, name, packed)
-        self._to_device(experts, name, mine)
+        self._to_device(experts, name, ours, mine)
 
 
 def _as_stored(weight: Weight, rows: int) -> Scaled:
@@ -155,11 +160,14 @@ class Source(Protocol):
 
 @torch.no_grad()
 def fill(source: Source, divider: Divider, *, packed: bool, progress: bool = False) -> Transformer:
-    """A source's weights in their two places; with `packed` experts come as they lie. Memory: one stack twice."""
+    """A source's weights in their two places; with `packed` experts come as they lie. Memory: one stack twice.
+
+    FP8 matrices that stay so come as they lie too.
+    """
     model = meta_model(source.config)
     bar = tqdm(slots(model), desc="loading", unit="tensor", disable=None if progress else True)
     for module, name, ours, _ in bar:
-        if packed and isinstance(module, Experts):
+        if (packed and isinstance(module, Experts)) or divider.stays(ours):
             source.fill_packed(module, name, ours)
         else:
             source.fill(module, name, ours, divider.dtype)

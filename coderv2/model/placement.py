@@ -48,28 +48,34 @@ class Sizes:
         dtype: torch.dtype,
         kind: Kind | None,
         far: int | None = None,
-        fp8_rows: int | None = None,
+        fp8_rows: Mapping[str, int] | None = None,
     ) -> "Sizes":
-        """Counted on a model without memory. `far` is known where experts lie packed already.
+        """Counted on a model without memory. `far` is known where experts lie as quants already.
 
-        With `fp8_rows` they stay FP8 on the device, so many rows sharing scales.
+        What is named in `fp8_rows` stays FP8, so many rows sharing scales.
         """
-        counts: dict[str, int] = dict.fromkeys(("fixed", "shared", "embedding", "near", "multiplied"), 0)
+        stay = fp8_rows or {}
+        counts = dict.fromkeys(("fixed", "shared", "embedding", "near", "far", "multiplied"), 0)
         for module, name, ours, shape in slots(meta_model(config)):
             tensor = torch.empty(shape, dtype=dtype, device="meta")
-            count = scale(tensor, kind, ours).nbytes if kind and scalable(name, tensor) else tensor.nbytes
+            if ours in stay:
+                count = _fp8_bytes(shape, stay[ours])
+            else:
+                count = scale(tensor, kind, ours).nbytes if kind and scalable(name, tensor) else tensor.nbytes
+            if isinstance(module, Experts):
+                packed = FORMATS["fp8" if ours in stay else far_format(dtype, kind)]
+                counts["far"] += shape[0] * packed.bytes(*shape[1:])
             counts["near" if isinstance(module, Experts) else "fixed"] += count
             counts["shared"] += count if ".shared_experts." in ours else 0
             known = isinstance(module, Experts) or name in ("embed_tokens", "lm_head")
             counts["multiplied"] += 0 if known else tensor.numel()
             counts["embedding"] += count if name == "embed_tokens" else 0
         layers = max(1, len(layers_of_experts(config)))
-        counts["near"] //= layers * config.n_routed_experts
+        for place in ("near", "far"):
+            counts[place] //= layers * config.n_routed_experts
         counts["shared"] //= layers
-        numbers = 3 * config.hidden_size * config.moe_intermediate_size
-        if fp8_rows is not None:
-            counts["near"] = _fp8_bytes(config, fp8_rows)
-        return cls(**counts, far=far or packed_bytes(config, far_format(dtype, kind)), numbers=numbers)
+        counts["far"] = far or counts["far"]
+        return cls(**counts, numbers=3 * config.hidden_size * config.moe_intermediate_size)
 
 
 def far_format(dtype: torch.dtype, kind: Kind | None) -> str:
@@ -77,17 +83,10 @@ def far_format(dtype: torch.dtype, kind: Kind | None) -> str:
     return kind or exact_format("experts", dtype)
 
 
-def _fp8_bytes(config: ModelConfig, rows: int) -> int:
-    """Of one routed expert in FP8 on the device: codes, and float32 scales for `rows` rows and 128 columns each."""
-    D, F = config.hidden_size, config.moe_intermediate_size
-    scales = sum(-(-O // rows) * -(-I // BLOCK) for O, I in ((F, D), (F, D), (D, F)))
-    return 3 * D * F + 4 * scales
-
-
-def packed_bytes(config: ModelConfig, format: str) -> int:
-    """Of one routed expert in the CPU kernels' order."""
-    D, F = config.hidden_size, config.moe_intermediate_size
-    return 2 * FORMATS[format].bytes(F, D) + FORMATS[format].bytes(D, F)
+def _fp8_bytes(shape: tuple[int, ...], rows: int) -> int:
+    """Of a matrix or a stack in FP8 on the device: codes, and float32 scales for `rows` rows and 128 columns each."""
+    *stack, O, I = shape
+    return math.prod(stack) * (O * I + 4 * -(-O // rows) * -(-I // BLOCK))
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from coderv2.model.checkpoint import INDEX, SINGLE, Checkpoint, quantisation, wi
 from coderv2.model.config import ModelConfig
 from coderv2.model.pack import exact_format, place, place_fp8, repack, slots, unpacked
 from coderv2.model.parallel import Split, Team
-from coderv2.model.scale import place_scaled
+from coderv2.model.scale import place_scaled, scalable
 from coderv2.model.transformer import Transformer
 
 _CPU = torch.device("cpu")
@@ -145,14 +145,15 @@ class FolderSource:
         self.fill(module, name, ours, wide)
         place(module, name, module.get_parameter(name).detach(), exact_format(ours, wide))
 
-    def fp8_rows(self) -> int | None:
-        """Rows of a routed expert that share scales, the same in all of them: 128 or 1; None unless all are FP8."""
-        parameters = meta_model(self.config).named_parameters()
-        stacks = (_parts(ours, meta) for ours, meta in parameters if ".experts." in ours)
-        names = [name for parts in stacks for name, _ in parts]
-        if not names or not all(map(self._checkpoint.is_fp8, names)):
-            return None
-        return min(map(self._checkpoint.rows_alike, names))
+    def fp8_rows(self) -> dict[str, int]:
+        """Of matrices that a GPU multiplies as FP8 and that lie so, a stack whole: rows that share scales, 128 or 1."""
+        rows: dict[str, int] = {}
+        for _, name, ours, shape in slots(meta_model(self.config)):
+            meta = torch.empty(shape, device="meta")
+            published = [one for one, _ in _parts(ours, meta)]
+            if scalable(name, meta) and all(map(self._checkpoint.is_fp8, published)):
+                rows[ours] = min(map(self._checkpoint.rows_alike, published))
+        return rows
 
     def _codes_and_scales(self, ours: str, shape: torch.Size) -> tuple[Tensor, Tensor]:
         codes, scales = torch.empty(shape, dtype=torch.bfloat16), []

@@ -11,13 +11,15 @@ from coderv2.engine.llm import LLM
 from coderv2.engine.offload import Wish, decide, for_device, memory_bytes
 from coderv2.engine.request import SamplingParams
 from coderv2.errors import BadData, InvalidValue, Unsupported
+from coderv2.kernels.scaled import Scaled, restore
 from coderv2.model import usage
+from coderv2.model.batch import Batch
 from coderv2.model.convert import quantise_folder
 from coderv2.model.loading import open_config, open_model, open_tokenizer
 from coderv2.model.placement import chosen
 from tests.engine.fakes import answer, run
 from tests.engine.test_graphs import Recording
-from tests.model.fp8_files import fp8_folder
+from tests.model.fp8_files import LAYOUTS, fp8_folder
 from tests.model.gguf_files import needs_kernels
 
 SETTINGS = EngineSettings(max_model_len=64, max_running=2, max_batch_tokens=64)
@@ -190,7 +192,7 @@ def test_quants_of_a_packed_folder_are_counted_as_they_lie(
 
 
 @pytest.mark.parametrize("room", ["half", "all"])
-def test_experts_of_an_fp8_checkpoint_take_half_the_device(
+def test_an_fp8_checkpoint_takes_half_the_device(
     room: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A plan reckons with codes; where all experts fit so, they are opened so, and not in bfloat16."""
@@ -208,3 +210,32 @@ def test_experts_of_an_fp8_checkpoint_take_half_the_device(
     model = offload.open_planned(wish, made, "cpu")
     assert model.recordable == (room == "all")
     assert {stack.kind for stack in model.layers[1].mlp.experts.weights()} == {"fp8_wide"}
+
+
+@needs_kernels
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_an_fp8_checkpoint_stores_is_what_the_device_multiplies(layout: str, tmp_path: Path) -> None:
+    """Attention, dense layers and shared experts too: the same numbers, in a byte each."""
+    fp8_folder(tmp_path / "fp8", layout)
+    wish, placement = Wish(tmp_path / "fp8"), chosen(open_config(tmp_path / "fp8"), 8)
+    model = open_model(wish.path, placement=placement)
+    wide = open_model(wish.path, dtype=torch.float32, placement=placement)
+    exact = dict(wide.named_parameters())
+    stored = {
+        f"{stem}.{name}": value
+        for stem, module in model.named_modules()
+        for name, value in vars(module).items()
+        if isinstance(value, Scaled)
+    }
+    assert {name.rpartition(".")[2] for name in stored} == {
+        "q_proj", "kv_a_proj_with_mqa", "o_proj", "gate_proj", "up_proj", "down_proj",
+    }  # fmt: skip
+    assert {value.kind for value in stored.values()} == {"fp8_wide"}
+    for name, value in stored.items():
+        assert torch.equal(restore(value), exact[name]), name
+    fixed = sum(p.nbytes for p in model.parameters()) + sum(value.nbytes for value in stored.values())
+    sizes = wish.sizes(model.config)
+    assert fixed == sizes.fixed + 8 * sizes.near
+    batch = Batch.packed([list(range(20))])
+    error = (model(batch) - wide(batch)).norm() / wide(batch).norm()
+    assert 0 < error < 0.02  # of activations in bfloat16
