@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from coderv2.kernels.formats import GROUP
-from coderv2.kernels.packing import Parts, filled_groups, nearest_int4, two_level
+from coderv2.kernels.formats import FORMATS, GROUP
+from coderv2.kernels.layout import Parts, numbers
+from coderv2.kernels.rounding import filled_groups, nearest_int4, two_level
 
 LEVELS = 15
 _SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
@@ -57,7 +58,7 @@ def calibrated_int4(w_OI: Tensor, curvature: Curvature) -> Parts:
     m_OS, minima, offsets_OG = two_level(minimum_OG)
     quants_OI, error_O = _with_feedback(w_OI, steps_OG, offsets_OG, curvature)
     nearest = nearest_int4(w_OI)
-    nearest_error_O = curvature.error(nearest.int4_numbers()[:, : w_OI.shape[1]] - w_OI)
+    nearest_error_O = curvature.error(numbers(FORMATS["int4"], nearest)[:, : w_OI.shape[1]] - w_OI)
     return _rows_of(
         nearest, Parts(quants_OI, scales, minima, d_OS, m_OS), (error_O > nearest_error_O)[:, None]
     )

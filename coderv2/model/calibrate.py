@@ -13,12 +13,14 @@ from torch import Tensor
 
 from coderv2.kernels.calibrated import Curvature, calibrated_int4
 from coderv2.kernels.formats import FORMATS, Weight
-from coderv2.kernels.packing import Parts, assemble
+from coderv2.kernels.layout import Parts, assemble, numbers
 from coderv2.kernels.routing import choose
 from coderv2.model.config import ModelConfig
-from coderv2.model.moe import Experts, MixtureOfExperts, Mlp, routing
+from coderv2.model.moe import MATRICES, Experts, MixtureOfExperts, Mlp, routing
 from coderv2.model.observe import Notes
 from coderv2.model.transformer import Layer
+
+_INT4 = FORMATS["int4"]
 
 _MAPS = ("q_proj", "q_a_proj", "q_b_proj", "o_proj")
 _MOST_ROWS = 8192
@@ -64,11 +66,8 @@ def _dense(stem: str, mlp: Mlp, x_TD: Tensor) -> Iterator[tuple[str, Weight]]:
     few_TD = x_TD[:: -(-len(x_TD) // _MOST_ROWS)]
     triple = _triple(mlp)
     parts = calibrated_network(triple, few_TD, torch.ones(len(few_TD)))
-    for name, part, tensor in zip(_NAMES, parts, triple, strict=True):
+    for name, part, tensor in zip(MATRICES, parts, triple, strict=True):
         yield f"{stem}.{name}", _as_weight([part], tuple(tensor.shape))
-
-
-_NAMES = ("gate_proj", "up_proj", "down_proj")
 
 
 def _experts(
@@ -81,7 +80,7 @@ def _experts(
         rows = rows_for(scores_TE[:, e], (chosen_TK == e).any(-1), _LEAST_PER_COLUMN * x_TD.shape[1])
         weight_n = scores_TE[rows, e].square()
         by_expert.append(calibrated_network((stacks[0][e], stacks[1][e], stacks[2][e]), x_TD[rows], weight_n))
-    for name, parts, stack in zip(_NAMES, zip(*by_expert, strict=True), stacks, strict=True):
+    for name, parts, stack in zip(MATRICES, zip(*by_expert, strict=True), stacks, strict=True):
         yield f"mlp.experts.{name}", _as_weight(list(parts), tuple(stack.shape))
 
 
@@ -96,7 +95,7 @@ def calibrated_network(triple: Triple, x_nD: Tensor, weight_n: Tensor) -> tuple[
     gate_FD, up_FD, down_DF = (tensor.float() for tensor in triple)
     inputs = Curvature.of(_moment(x_nD, weight_n))
     gate, up = calibrated_int4(gate_FD, inputs), calibrated_int4(up_FD, inputs)
-    rounded = [parts.int4_numbers()[:, : x_nD.shape[1]] for parts in (gate, up)]
+    rounded = [numbers(_INT4, parts)[:, : x_nD.shape[1]] for parts in (gate, up)]
     hidden_nF = F.silu(x_nD @ rounded[0].T) * (x_nD @ rounded[1].T)
     return gate, up, calibrated_int4(down_DF, Curvature.of(_moment(hidden_nF, weight_n)))
 
@@ -109,10 +108,10 @@ def _moment(x_nI: Tensor, weight_n: Tensor) -> Tensor:
 
 
 def _triple(network: Mlp | Experts) -> Triple:
-    gate, up, down = (getattr(network, name).detach() for name in _NAMES)
+    gate, up, down = (getattr(network, name).detach() for name in MATRICES)
     return gate, up, down
 
 
 def _as_weight(parts: list[Parts], shape: tuple[int, ...]) -> Weight:
-    data = torch.stack([assemble(FORMATS["int4"], part) for part in parts])
-    return Weight(FORMATS["int4"], shape, data if len(shape) > 2 else data[0])
+    data = torch.stack([assemble(_INT4, part) for part in parts])
+    return Weight(_INT4, shape, data if len(shape) > 2 else data[0])

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from coderv2.errors import BadCheckpoint, Unsupported
-from coderv2.kernels.packing import FP8_SPAN
+from coderv2.kernels.layout import FP8_SPAN
 from coderv2.model.config import ModelConfig
 from coderv2.model.tensorfile import Entry, TensorFile
 

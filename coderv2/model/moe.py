@@ -15,6 +15,8 @@ from coderv2.model.config import ModelConfig
 from coderv2.model.parallel import Split
 
 Triple = tuple[Operand, Operand, Operand]
+MATRICES = ("gate_proj", "up_proj", "down_proj")
+"""Of every feed-forward, in this order."""
 
 
 class Mlp(nn.Module):

@@ -12,7 +12,7 @@ from coderv2.kernels.packing import pack, unpack, unpack_fp8
 from coderv2.kernels.scaled import Kind, Scaled, as_stored
 from coderv2.model.attention import LatentAttention
 from coderv2.model.config import ModelConfig
-from coderv2.model.moe import Experts, ExpertsInRam
+from coderv2.model.moe import MATRICES, Experts, ExpertsInRam
 from coderv2.model.pack import set_weight, slots, tensor_of
 from coderv2.model.placement import Placement, far_format
 from coderv2.model.scale import place_scaled
@@ -21,7 +21,6 @@ from coderv2.model.weights import meta_model
 
 PIECE = 256
 """Rows of a matrix that are unpacked at a time when an expert moves: half a million numbers of Lite's."""
-_MATRICES = ("gate_proj", "up_proj", "down_proj")
 
 
 def layer_of(ours: str) -> int:
@@ -100,7 +99,7 @@ def move(experts: Experts, expert: int, place: int) -> Iterator[None]:
     assert ram is not None
     assert ram.all_here
     brought: list[tuple[Tensor, list[Tensor]]] = []
-    for name in _MATRICES:
+    for name in MATRICES:
         stack = getattr(experts, name)
         tensors = _tensors(stack)
         pieces: list[tuple[Tensor, ...]] = []

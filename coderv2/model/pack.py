@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from coderv2.errors import Unsupported
 from coderv2.kernels.formats import Weight
-from coderv2.kernels.packing import FP8_SPAN, pack, pack_fp8, unpack
+from coderv2.kernels.layout import FP8_SPAN
+from coderv2.kernels.packing import pack, pack_fp8, unpack
 from coderv2.model.attention import LatentAttention
 from coderv2.model.transformer import Transformer
 

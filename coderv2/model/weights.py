@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import fields, replace
@@ -20,6 +21,7 @@ from coderv2.kernels.memory import settled
 from coderv2.kernels.scaled import Kind, Scaled
 from coderv2.model.checkpoint import INDEX, SINGLE, Checkpoint, quantisation, without_quantisation
 from coderv2.model.config import ModelConfig
+from coderv2.model.moe import MATRICES
 from coderv2.model.pack import exact_format, place, place_fp8, repack, slots, unpacked
 from coderv2.model.parallel import Split, Team
 from coderv2.model.scale import place_scaled, scalable
@@ -146,14 +148,20 @@ class FolderSource:
         place(module, name, module.get_parameter(name).detach(), exact_format(ours, wide))
 
     def fp8_rows(self) -> dict[str, int]:
-        """Of matrices that a GPU multiplies as FP8 and that lie so, a stack whole: rows that share scales, 128 or 1."""
-        rows: dict[str, int] = {}
+        """Of matrices that a GPU can multiply as the FP8 that they are: rows that share scales, 128 or 1.
+
+        A stack is so whole, and a feed-forward's three matrices together, or not at all.
+        """
+        groups: dict[str, dict[str, int]] = defaultdict(dict)
         for _, name, ours, shape in slots(meta_model(self.config)):
             meta = torch.empty(shape, device="meta")
-            published = [one for one, _ in _parts(ours, meta)]
-            if scalable(name, meta) and all(map(self._checkpoint.is_fp8, published)):
-                rows[ours] = min(map(self._checkpoint.rows_alike, published))
-        return rows
+            if scalable(name, meta):
+                group = ours.removesuffix(name) if name in MATRICES else ours
+                groups[group][ours] = min(self._rows_alike(one) for one, _ in _parts(ours, meta))
+        return {ours: least for rows in groups.values() if (least := min(rows.values())) for ours in rows}
+
+    def _rows_alike(self, published: str) -> int:
+        return self._checkpoint.rows_alike(published) if self._checkpoint.is_fp8(published) else 0
 
     def _codes_and_scales(self, ours: str, shape: torch.Size) -> tuple[Tensor, Tensor]:
         codes, scales = torch.empty(shape, dtype=torch.bfloat16), []

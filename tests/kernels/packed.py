@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from coderv2.kernels.formats import FORMATS, GROUP, SUPER, Format, Weight
-from coderv2.kernels.packing import Parts, assemble, pack
+from coderv2.kernels.layout import Parts, assemble
+from coderv2.kernels.packing import pack
 
 # Against `reference` on the unpacked weights: norm of the difference over norm of the result, for Gaussian rows. Narrow
 # weights set the bound: at 1,408 columns and more the error is half of it. f32 and fp8 multiply in float32; bf16 rounds

@@ -8,7 +8,11 @@ from torch import Tensor
 
 from coderv2.kernels.calibrated import Curvature, calibrated_int4, search_ranges
 from coderv2.kernels.formats import FORMATS, Weight
-from coderv2.kernels.packing import assemble, nearest_int4, unpack
+from coderv2.kernels.layout import assemble, numbers
+from coderv2.kernels.packing import unpack
+from coderv2.kernels.rounding import nearest_int4
+
+INT4 = FORMATS["int4"]
 
 
 def _inputs(rows: int, width: int, seed: int) -> Tensor:
@@ -24,7 +28,7 @@ def test_outputs_are_nearer_than_with_rounding_to_nearest(width: int) -> None:
     x_TI, fresh_TI = _inputs(2500, width, 2).split([2000, 500])
     curvature = Curvature.of(x_TI.T @ x_TI / len(x_TI))
     off = [
-        fresh_TI @ (parts.int4_numbers()[:, :width] - w_OI).T
+        fresh_TI @ (numbers(INT4, parts)[:, :width] - w_OI).T
         for parts in (calibrated_int4(w_OI, curvature), nearest_int4(w_OI))
     ]
     assert off[0].norm() < 0.75 * off[1].norm()
@@ -39,7 +43,7 @@ def test_no_row_is_worse_on_what_was_seen_however_little_that_was(
     x_TI = _inputs(seen, I, seed)
     curvature = Curvature.of(x_TI.T @ x_TI / seen)
     ours, nearest = (
-        curvature.error(parts.int4_numbers()[:, :I] - w_OI)
+        curvature.error(numbers(INT4, parts)[:, :I] - w_OI)
         for parts in (calibrated_int4(w_OI, curvature), nearest_int4(w_OI))
     )
     assert bool((ours <= nearest * (1 + 1e-4) + 1e-12).all())
@@ -48,8 +52,8 @@ def test_no_row_is_worse_on_what_was_seen_however_little_that_was(
 def test_inputs_that_are_always_zero_leave_rounding_to_nearest() -> None:
     w_OI = torch.randn(5, 64)
     parts = calibrated_int4(w_OI, Curvature.of(torch.zeros(64, 64)))
-    back = unpack(Weight(FORMATS["int4"], (5, 64), assemble(FORMATS["int4"], parts)))
-    assert (back - w_OI).norm() < 1.01 * (nearest_int4(w_OI).int4_numbers() - w_OI).norm()
+    back = unpack(Weight(INT4, (5, 64), assemble(INT4, parts)))
+    assert (back - w_OI).norm() < 1.01 * (numbers(INT4, nearest_int4(w_OI)) - w_OI).norm()
 
 
 def test_the_search_weighs_columns_by_their_importance() -> None:

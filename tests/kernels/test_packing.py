@@ -12,16 +12,8 @@ from coderv2.errors import InvalidValue
 from coderv2.kernels import ggml, native, packing
 from coderv2.kernels.cpu import kernels
 from coderv2.kernels.formats import FORMATS, GROUP, SUPER, Format, Weight
-from coderv2.kernels.packing import (
-    Parts,
-    assemble,
-    disassemble,
-    pack,
-    pack_fp8,
-    pack_plainly,
-    unpack,
-    unpack_plainly,
-)
+from coderv2.kernels.layout import Parts, assemble, disassemble
+from coderv2.kernels.packing import pack, pack_fp8, pack_plainly, unpack, unpack_plainly
 
 ROUNDED = ("f32", "bf16", "fp8", "int8", "int4")
 needs_kernels = pytest.mark.skipif(kernels is None, reason="the CPU kernels are not built")

@@ -7,7 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from coderv2.kernels.packing import nearest_int4, unpack
+from coderv2.kernels.formats import FORMATS
+from coderv2.kernels.layout import numbers
+from coderv2.kernels.packing import unpack
+from coderv2.kernels.rounding import nearest_int4
 from coderv2.model import usage, weights
 from coderv2.model.batch import Batch
 from coderv2.model.calibrate import calibrated_network, rows_for
@@ -130,7 +133,9 @@ def test_rarely_chosen_experts_gain_too_and_none_loses_more_than_a_tenth() -> No
         x_nD, share_n1 = x_TD[fresh][judge], scores_TE[fresh][judge, e, None]
         right_nD = _network(x_nD, *triple)
         for i, parts in enumerate((ours, [nearest_int4(w) for w in triple])):
-            rounded = [p.int4_numbers()[:, : w.shape[1]] for p, w in zip(parts, triple, strict=True)]
+            rounded = [
+                numbers(FORMATS["int4"], p)[:, : w.shape[1]] for p, w in zip(parts, triple, strict=True)
+            ]
             off[i, e] = float(((_network(x_nD, *rounded) - right_nD) * share_n1).square().sum())
     assert off[0].sum() < 0.7 * off[1].sum()
     assert bool((off[0] < 1.1 * off[1]).all()), (off[0] / off[1]).tolist()

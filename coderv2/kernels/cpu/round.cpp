@@ -1,4 +1,4 @@
-// Plain numbers into kernel order, rounded to nearest: bit for bit what coderv2/kernels/packing.py does in PyTorch.
+// Plain numbers into kernel order, rounded to nearest: bit for bit what coderv2/kernels/rounding.py does in PyTorch.
 #include <algorithm>
 #include <bit>
 #include <cmath>
