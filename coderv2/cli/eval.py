@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +89,10 @@ def eval() -> None:  # noqa: A001  the command's name
 @click.option(
     "--tokenizer", metavar="MODEL", help="The endpoint's tokenizer, where prompts are cut by tokens."
 )
+@click.option(
+    "--lengths", metavar="N,N,…", help="Of the needle's grid, tokens.  [default: 16, from 1K to 128K]"
+)
+@click.option("--depths", metavar="P,P,…", help="Of the needle's grid, percent.  [default: 0,10,…,100]")
 @click.option("--judge", metavar="URL", help="An endpoint whose model judges answers.")
 @click.option("--judge-model", metavar="NAME", help="That model's name there.")
 @click.option("--unprotected", is_flag=True, help="Run programs with your own rights where no sandbox works.")
@@ -112,6 +116,7 @@ def run(tasks: Sequence[str], data: Path | None, out: Path, **values: Any) -> No
 
     every = "all" in tasks
     chosen = list(registry.TASKS.values()) if every else registry.named(tuple(tasks))
+    chosen = _on_grid(chosen, lengths=values["lengths"], depths=values["depths"])
     names = ("limit", "samples", "temperature", "top_p", "max_tokens", "seed", "in_flight")
     settings = Settings(style=values["prompt"], **{name: values[name] for name in names})
     bench = _Bench(chosen, data, settings, values)
@@ -127,6 +132,28 @@ def run(tasks: Sequence[str], data: Path | None, out: Path, **values: Any) -> No
     click.echo(
         f"\nRecords and summary.json are in {out}; coderv2 eval report {out} makes a page of them.", err=True
     )
+
+
+def _on_grid(tasks: "Sequence[Task]", **axes: str | None) -> "list[Task]":
+    """The tasks, needles with the axes that are given (numbers, commas between them) instead of their own."""
+    from coderv2.evaluation import grid
+    from coderv2.evaluation.tasks.needle import Needle
+
+    given = {
+        name: getattr(grid, name)(_integers(text, name)) for name, text in axes.items() if text is not None
+    }
+    if given and not any(isinstance(task, Needle) for task in tasks):
+        raise InvalidValue(
+            "--lengths and --depths are of needle and needle-code, and neither is run", param="lengths"
+        )
+    return [replace(task, **given) if isinstance(task, Needle) else task for task in tasks]
+
+
+def _integers(text: str, name: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InvalidValue(f"--{name} {text}: numbers with commas between them", param=name) from None
 
 
 async def _closing(generators: "list[Generator | None]", work: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from coderv2.evaluation.grid import cells
 from coderv2.evaluation.published import FIGURE, FIGURE_TASKS, in_table_units
 from coderv2.evaluation.score import Item
 
@@ -34,9 +35,9 @@ def bars(summary: dict[str, dict[str, Any]]) -> bytes:
 
 def grid(items: Sequence[Item]) -> bytes:
     """`long_context.png` as PNG: length across, depth down, 1 to 10 by the share that was found."""
-    cells = {tuple(map(int, item.problem.split("/"))): item.value for item in items}
-    lengths, depths = sorted({cell[0] for cell in cells}), sorted({cell[1] for cell in cells})
-    scores_DL = np.array([[1 + 9 * cells.get((l, d), np.nan) for l in lengths] for d in depths])
+    found = {cell: np.mean(shares) for cell, shares in cells(items).items()}
+    lengths, depths = sorted({cell[0] for cell in found}), sorted({cell[1] for cell in found})
+    scores_DL = np.array([[1 + 9 * found.get((l, d), np.nan) for l in lengths] for d in depths])
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(scores_DL, cmap="RdYlGn", vmin=1, vmax=10, aspect="auto")

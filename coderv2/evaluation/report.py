@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coderv2.evaluation import plots, records, suite
+from coderv2.evaluation import grid, plots, records, suite
 from coderv2.evaluation.published import FULL, LITE, TABLES, Table, in_table_units
+from coderv2.evaluation.score import Item
 from coderv2.evaluation.storing import put
 from coderv2.evaluation.tasks import TASKS
 
@@ -30,13 +31,15 @@ def write(run: Path) -> list[Path]:
     """report.md, report.json and report.html beside the summary; returns them. Raises ServiceError for a full disk."""
     summary = suite.read(run)
     sections = list(_sections(summary))
-    pictures = _pictures(run, summary)
+    grids = _grids(run)
+    pictures = _pictures(summary, grids)
     made = {
         "report.md": markdown(sections, list(pictures)),
         "report.json": json.dumps(as_json(summary), indent=2, ensure_ascii=False) + "\n",
         "report.html": page(sections, pictures),
     }
-    files = {**{name: text.encode() for name, text in made.items()}, **pictures}
+    tables = {f"{name}.csv": grid.as_csv(items) for name, items in grids.items()}
+    files = {**{name: text.encode() for name, text in made.items()}, **pictures, **tables}
     for name, content in files.items():
         put(run / name, content)
     return [run / name for name in files]
@@ -151,12 +154,19 @@ def _reasons(reasons: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in reasons.items() if name != "passed")
 
 
-def _pictures(run: Path, summary: suite.Summary) -> dict[str, bytes]:
-    made = {"performance.png": plots.bars(summary)}
-    for name in ("needle", "needle-code"):
-        if (path := run / f"{name}.jsonl").exists():
-            made[f"{name}.png"] = plots.grid(list(map(records.item, records.read(path).samples)))
-    return made
+def _grids(run: Path) -> dict[str, list[Item]]:
+    """The samples of the needles that were run."""
+    paths = {name: run / f"{name}.jsonl" for name in ("needle", "needle-code")}
+    return {
+        name: list(map(records.item, records.read(path).samples))
+        for name, path in paths.items()
+        if path.exists()
+    }
+
+
+def _pictures(summary: suite.Summary, grids: Mapping[str, Sequence[Item]]) -> dict[str, bytes]:
+    drawn = {f"{name}.png": plots.grid(items) for name, items in grids.items()}
+    return {"performance.png": plots.bars(summary), **drawn}
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -38,6 +38,15 @@ def test_report_and_diff_of_two_runs(data: Path, tmp_path: Path, command: RunCom
     )
 
 
+def test_the_needles_grid_is_as_asked_and_its_report_has_a_table(tmp_path: Path, command: RunCommand) -> None:
+    words = ["eval", "needle", "--answers", "canonical", "--depths", "0,100", "--out", tmp_path]
+    assert "found 100.0 % ± 0.0 % (2 problems)" in command(*words, "--lengths", "1000").out
+    assert "(4 problems)" in command(*words, "--lengths", "2000,1000").out
+    command("eval", "report", tmp_path)
+    table = "length,depth,found,samples\n1000,0,1,1\n1000,100,1,1\n2000,0,1,1\n2000,100,1,1\n"
+    assert (tmp_path / "needle.csv").read_text() == table
+
+
 def test_a_file_of_answers_must_answer_every_problem(data: Path, tmp_path: Path, command: RunCommand) -> None:
     file = tmp_path / "answers.jsonl"
     file.write_text('{"task_id": "unknown", "reply": "4"}\n')
@@ -76,6 +85,9 @@ def test_list_names_every_task_and_what_it_needs(data: Path, tmp_path: Path, com
         (["gsm8k", "--answers", "empty", "--data", "/nowhere"], "no such folder"),
         (["gsm8k", "--answers", "empty", "--limit", "0"], "limit must be at least 1"),
         (["report", "/nowhere"], "holds no summary.json"),
+        (["needle", "--lengths", "1K"], "--lengths 1K: numbers with commas between them"),
+        (["needle", "--depths", "50,110"], "depths are from 0 to 100"),
+        (["gsm8k", "--depths", "50"], "are of needle and needle-code"),
     ],
 )
 def test_bad_input_is_one_clear_line(words: list[str], said: str, command: RunCommand) -> None:

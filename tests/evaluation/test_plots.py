@@ -41,3 +41,12 @@ def test_the_grid_is_green_where_found_red_where_not_and_blank_where_not_asked()
     assert 0.3 < share(half, red) < 0.4
     assert 0.3 < share(half, green) < 0.4
     assert share(three, green) < 0.8 * share(full, green)
+
+
+def test_of_several_samples_of_a_cell_the_mean_is_drawn() -> None:
+    """It was the last one."""
+    green = (0.0, 0.41, 0.22)
+    found, missed = Item("1000/0", 0, "", 1.0, ""), Item("1000/0", 1, "", 0.0, "")
+    first, last = (pixels(plots.grid(items)) for items in ([found, missed], [missed, found]))
+    assert np.array_equal(first, last)
+    assert share(first, green) < 0.1 < share(pixels(plots.grid([found])), green)

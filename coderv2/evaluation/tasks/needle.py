@@ -1,7 +1,7 @@
 """Needle in a haystack: one sentence, or one constant, hidden at some depth of a long context, and a question about it.
 
-The grid has the lengths and depths at the axes of the published figure: up to 128K tokens, 0 to 100 %. Its haystack
-was a set of essays under copyright; ours is made (`haystack`).
+The grid has 16 lengths up to 128K tokens and 11 depths, or those that are asked for. The published haystack was a set
+of essays under copyright; ours is made (`haystack`).
 """
 
 import re
@@ -12,12 +12,11 @@ from coderv2.errors import BadData
 from coderv2.evaluation import haystack
 from coderv2.evaluation.asking import Ask, Chat, Complete, Decoding, Exchange, Problem, Style
 from coderv2.evaluation.data import Data
+from coderv2.evaluation.grid import DEPTHS, LENGTHS
 from coderv2.evaluation.task import Score, Scored, Tools, verdict
 from coderv2.evaluation.written import first_line
 from coderv2.text.chat import Message
 
-LENGTHS = (1000, 13000, 26000, 39000, 51000, 64000, 77000, 89000, 102000, 115000, 128000)
-DEPTHS = tuple(range(0, 101, 10))
 _ROOM = 200  # tokens for the question and the answer
 _SYSTEM = "You answer questions about a document. Give no information from outside the document."
 _NEEDLE = (
@@ -35,6 +34,8 @@ class Needle(Scored):
     metric: str = "found"
     measured_by_tokens: bool = True
     code: bool = False
+    lengths: tuple[int, ...] = LENGTHS
+    depths: tuple[int, ...] = DEPTHS
 
     def problems(self, data: Data) -> Iterable[Problem]:
         """Length by length, so that prompts which start alike follow one another; those that the model cannot hold are
@@ -42,13 +43,16 @@ class Needle(Scored):
         if data.tokenizer is None:
             raise BadData(f"{self.name} measures by tokens: name the model's tokenizer with --tokenizer")
         make = haystack.modules if self.code else haystack.sentences
-        hay = haystack.Haystack(make(LENGTHS[-1] // 8), data.tokenizer)
-        longest = data.context or LENGTHS[-1]
-        for length in LENGTHS:
-            if length <= longest:
-                for depth in DEPTHS:
-                    row = {"length": length, "depth": depth, "hay": hay}
-                    yield Problem(f"{length}/{depth}", row, f"{length} tokens")
+        within = [length for length in self.lengths if data.context is None or length <= data.context]
+        if not within:
+            raise BadData(
+                f"{self.name}: the model holds {data.context} tokens, the grid begins at {self.lengths[0]}"
+            )
+        hay = haystack.Haystack(make(within[-1] // 8), data.tokenizer)
+        for length in within:
+            for depth in self.depths:
+                row = {"length": length, "depth": depth, "hay": hay}
+                yield Problem(f"{length}/{depth}", row, f"{length} tokens")
 
     def prompt(self, problem: Problem, style: Style) -> Ask:
         """Document, then question."""
