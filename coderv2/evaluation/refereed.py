@@ -9,8 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coderv2.evaluation.asking import Chat, Decoding
-from coderv2.evaluation.task import Scored, Tools
+from coderv2.evaluation.score import Item, Unmeasured
+from coderv2.evaluation.task import TOO_LONG, Scored, Tools
 from coderv2.text.chat import Message
+
+SILENT = ("no rating", "no verdict", TOO_LONG)
+"""Reasons of answers that no judge's reply says anything of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +29,14 @@ def judgement(system: str, text: str, *, max_tokens: int = 4096) -> Chat:
     """What the judging model is asked, greedily."""
     start = [Message("system", system)] if system else []
     return Chat((*start, Message("user", text)), Decoding(max_tokens))
+
+
+def judged(items: Sequence[Item]) -> list[Item]:
+    """Those of which the judge said something that counts. Raises Unmeasured where there are none."""
+    found = [item for item in items if item.reason not in SILENT]
+    if not found:
+        raise Unmeasured(f"none of {len(items)} answers has a rating or verdict of the judge's")
+    return found
 
 
 async def last_match(tools: Tools, ask: Chat, patterns: Sequence[str]) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from coderv2.evaluation.asking import Ask, Choose, Exchange, Generator, Place, P
 from coderv2.evaluation.data import Data
 from coderv2.evaluation.records import Record, Records, item
 from coderv2.evaluation.score import Figures
-from coderv2.evaluation.task import Attempt, Score, Task
+from coderv2.evaluation.task import TOO_LONG, Attempt, Score, Task
 from coderv2.evaluation.toolbox import Toolbox
 
 
@@ -121,7 +121,7 @@ class _Work:
             return await self.task.attempt(place, self.style, tools)
         except ContextTooLong as error:
             ask = self.task.prompt(place.problem, self.style)
-            score = Score(0.0, "prompt too long for the model", str(error))
+            score = Score(0.0, TOO_LONG, str(error))
             return Attempt(Exchange(ask, Reply("", "context")), score)
 
     async def _ask(self, ask: Ask, place: Place) -> Reply:

@@ -17,6 +17,10 @@ KS = (1, 5, 10, 25, 50, 100)
 _Z = 1.959964  # 95 %
 
 
+class Unmeasured(ValueError):
+    """Raised where samples make no number: none, which is not zero."""
+
+
 @dataclass(frozen=True)
 class Item:
     """One sample as far as the numbers go."""

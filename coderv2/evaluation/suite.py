@@ -9,6 +9,7 @@ from coderv2.errors import BadData
 from coderv2.evaluation.asking import Generator
 from coderv2.evaluation.data import Data
 from coderv2.evaluation.run import Settings, run
+from coderv2.evaluation.score import Unmeasured
 from coderv2.evaluation.storing import put
 from coderv2.evaluation.task import Task
 from coderv2.evaluation.toolbox import Toolbox
@@ -49,7 +50,11 @@ async def run_all(
         if task.name in missing:
             write(out, {task.name: not_run(task, missing[task.name])})
             continue
-        figures = await run(task, data, generator, out, settings, toolbox)
+        try:
+            figures = await run(task, data, generator, out, settings, toolbox)
+        except Unmeasured as error:
+            write(out, {task.name: not_run(task, f"{error}; the replies are in {out / task.name}.jsonl")})
+            continue
         style = settings.chosen_style(task)
         limited = settings.limit if figures.n == settings.limit else None
         facts = {"title": task.title, "model": generator.name, "prompt": style, "limit": limited}

@@ -15,6 +15,9 @@ from coderv2.evaluation.data import Data, Source
 from coderv2.evaluation.score import Figures, Item, mean
 from coderv2.sandbox.judge import Program, Verdict
 
+TOO_LONG = "prompt too long for the model"
+"""The reason of a problem that the model could not be asked."""
+
 
 @dataclass(frozen=True)
 class Score:

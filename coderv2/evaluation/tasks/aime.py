@@ -53,9 +53,10 @@ def majority(items: Sequence[Item]) -> float:
 
 
 def _elected(items: Sequence[Item]) -> float:
-    votes = Counter(item.kept["vote"] for item in items if item.kept["vote"])
+    voting = [item for item in items if item.kept.get("vote")]
+    votes = Counter(item.kept["vote"] for item in voting)
     winner = max(votes, key=votes.__getitem__) if votes else ""
-    return next((item.value for item in items if item.kept["vote"] == winner), 0.0)
+    return next((item.value for item in voting if item.kept["vote"] == winner), 0.0)
 
 
 TASKS = (

@@ -6,7 +6,7 @@ from statistics import fmean
 
 from coderv2.evaluation.asking import Ask, Chat, Decoding, Exchange, Problem, Style
 from coderv2.evaluation.data import Data, Source
-from coderv2.evaluation.refereed import Refereed, judgement, last_match
+from coderv2.evaluation.refereed import Refereed, judged, judgement, last_match
 from coderv2.evaluation.score import Figures, Item, bootstrap, mean
 from coderv2.evaluation.task import Score, Tools
 
@@ -81,10 +81,10 @@ class AlignBench(Refereed):
 
     def figures(self, items: Sequence[Item]) -> Figures:
         """The mean of the two halves, each over its kinds; the error by bootstrap within each kind."""
-        rated = [item for item in items if item.reason == "rated"]
-        figures = mean(rated or items, self.metric)
+        rated = judged(items)
+        figures = mean(rated, self.metric)
         kinds: dict[str, list[float]] = {kind: [] for kind in figures.groups}
-        for item in rated or items:
+        for item in rated:
             kinds[item.group].append(item.value)
         value, error, low, high = bootstrap(kinds, lambda drawn: fmean(_halves(drawn).values()))
         others = {**_halves(kinds), "without a rating": float(len(items) - len(rated))}

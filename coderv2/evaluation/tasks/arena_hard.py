@@ -7,7 +7,7 @@ from typing import Any
 
 from coderv2.evaluation.asking import Ask, Chat, Decoding, Exchange, Problem, Style
 from coderv2.evaluation.data import Data, Source
-from coderv2.evaluation.refereed import Refereed, judgement
+from coderv2.evaluation.refereed import Refereed, judged, judgement
 from coderv2.evaluation.score import Array, Figures, Item, bootstrap, mean
 from coderv2.evaluation.task import Score, Tools
 
@@ -65,11 +65,9 @@ class ArenaHard(Refereed):
     def figures(self, items: Sequence[Item]) -> Figures:
         """The predicted win rate, with its interval from resampled problems."""
         figures = mean(items, self.metric)
-        shares = [_share(item.kept["games"]) for item in items if item.kept["games"]]
-        if not shares:
-            return figures
+        shares = [_share(item.kept["games"]) for item in judged(items)]
         value, error, low, high = bootstrap({"games": shares}, lambda v: _rate(v["games"]))
-        dropped = sum(2 - len(item.kept["games"]) for item in items)
+        dropped = sum(2 - len(item.kept.get("games", ())) for item in items)
         others = {**figures.others, "games without a verdict": float(dropped)}
         return replace(figures, value=value, stderr=error, low=low, high=high, others=others)
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any
 
 from coderv2.evaluation.asking import Ask, Chat, Decoding, Exchange, Place, Problem, Style
 from coderv2.evaluation.data import Data, Source
-from coderv2.evaluation.refereed import Refereed, judgement, last_match
+from coderv2.evaluation.refereed import Refereed, judged, judgement, last_match
 from coderv2.evaluation.score import Figures, Item, mean
 from coderv2.evaluation.task import Attempt, Score, Tools
 from coderv2.text.chat import Message
@@ -68,12 +69,11 @@ class MtBench(Refereed):
 
     def figures(self, items: Sequence[Item]) -> Figures:
         """Over problems that were rated; the error bar is over problems, whose two turns hang together."""
-        rated = [item for item in items if item.kept["ratings"]]
-        figures = mean(rated or items, self.metric)
+        rated = judged(items)
+        figures = mean(rated, self.metric)
         ratings = [rating for item in rated for rating in item.kept["ratings"]]
-        unrated = float(2 * len(items) - len(ratings))
-        value = sum(ratings) / len(ratings) if ratings else figures.value
-        return replace(figures, value=value, others={**figures.others, "without a rating": unrated})
+        others = {**figures.others, "without a rating": float(2 * len(items) - len(ratings))}
+        return replace(figures, value=fmean(ratings), others=others)
 
     def _decoding(self, problem: Problem) -> Decoding:
         return Decoding(1024, temperature=_TEMPERATURES.get(problem.group, 0.0))

@@ -1,6 +1,7 @@
 """Answers that a model judges, against replies that a judge gave."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,8 @@ import pytest
 from coderv2.errors import Unsupported
 from coderv2.evaluation.asking import Chat, Exchange, Place, Problem, Reply
 from coderv2.evaluation.data import Data
-from coderv2.evaluation.score import Figures, Item
-from coderv2.evaluation.task import Attempt
+from coderv2.evaluation.score import Figures, Item, Unmeasured
+from coderv2.evaluation.task import TOO_LONG, Attempt, Score
 from coderv2.evaluation.tasks import TASKS
 from coderv2.evaluation.tasks.alpaca_eval import at_equal_length
 from coderv2.evaluation.toolbox import Toolbox
@@ -169,6 +170,27 @@ def test_alignbench_bounds_the_mean_of_halves_not_that_of_kinds() -> None:
     assert found.value == pytest.approx(6.5)
     assert 6.0 < found.low < 6.5 < found.high < 7.0
     assert found.others == {"reasoning": 9.5, "language": 3.5, "without a rating": 0.0}
+
+
+@pytest.mark.parametrize("name", ["mt-bench", "alignbench", "arena-hard", "alpaca-eval"])
+def test_where_no_answer_was_judged_there_is_no_number(name: str, data: Data) -> None:
+    """It was 0.0, or the number that a tie in each game makes."""
+    silent, _ = attempt(name, data, ["hello", "hello"], ["Hm."] * 4)
+    with pytest.raises(Unmeasured, match="none of 1 answers has a rating or verdict"):
+        figures(name, silent)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("mt-bench", RATED), ("alignbench", CHINESE), ("arena-hard", A_BETTER), ("alpaca-eval", "m")],
+)
+def test_a_problem_that_the_model_could_not_be_asked_leaves_the_others_measured(
+    name: str, said: str, data: Data
+) -> None:
+    """KeyError: nothing is kept of it."""
+    found, _ = attempt(name, data, ["hello", "hello"], [said] * 2)
+    mute = replace(found, score=Score(0.0, TOO_LONG))
+    assert figures(name, found, mute).samples == (2 if name in ("arena-hard", "alpaca-eval") else 1)
 
 
 def test_without_a_judge_the_task_says_what_it_needs(data: Data) -> None:
