@@ -105,7 +105,8 @@ class Split:
         """What this rank has along each axis of a published tensor, or of a parameter of ours: stacks come first."""
         stem = name.removesuffix(".weight").rpartition(".")[2]
         own, axis = [range(count) for count in shape], self._axis(name, stem)
-        if stem in _STACKS_OF_HEADS or (self.experts == "dealt" and ".experts." in name and len(shape) > 2):
+        heads = stem in _STACKS_OF_HEADS and self.attention == "heads"
+        if heads or (self.experts == "dealt" and ".experts." in name and len(shape) > 2):
             own[0] = self._equal(shape[0], name)
         elif axis is not None:
             place = len(shape) - 2 + axis

@@ -36,13 +36,22 @@ def _stored(model: Transformer) -> Iterator[tuple[str, Tensor]]:
                 yield f"{stem}.{name}".removeprefix("."), unpack(value)
 
 
-def _check_parts(path: Path, size: int, experts: Literal["cut", "dealt"], dtype: torch.dtype | None) -> None:
+def _check_parts(
+    path: Path,
+    size: int,
+    experts: Literal["cut", "dealt"],
+    dtype: torch.dtype | None,
+    attention: Literal["heads", "tokens"] = "heads",
+) -> None:
     whole = dict(_stored(open_model(path, dtype=dtype)))
     cut = 0
     for rank in range(size):
-        split = Split(rank, size, experts, grain=grain(path))
-        part = dict(_stored(open_model(path, dtype=dtype, team=Team(split))))
+        split = Split(rank, size, experts, attention, grain(path))
+        model = open_model(path, dtype=dtype, team=Team(split))
+        part = dict(_stored(model))
         assert part.keys() == whole.keys()
+        for stack in (layer.self_attn.key_up for layer in model.layers if layer.self_attn.key_up):
+            assert stack.shape[0] == split.local(model.config).num_attention_heads
         for name, tensor in part.items():
             wanted = whole[name][tuple(slice(r.start, r.stop) for r in split.ranges(name, whole[name].shape))]
             assert torch.equal(tensor, wanted), name
@@ -82,6 +91,22 @@ def test_parts_of_a_packed_folder(
             _check_parts(tmp_path / "packed", size, "cut", dtype)
         return
     _check_parts(tmp_path / "packed", size, "cut", dtype)
+
+
+@needs_kernels
+@pytest.mark.parametrize("experts", ["cut", "dealt"])
+@pytest.mark.parametrize("kind", ["new.gguf", "old.gguf", "packed"])
+def test_ranks_with_tokens_of_their_own_have_all_heads(
+    tmp_path: Path, kind: str, experts: Literal["cut", "dealt"]
+) -> None:
+    """Of packed folders and new GGUF files they had their share of keys and values, and all of the queries."""
+    model = tiny_model(tiny_config(**SIZES))
+    if kind == "packed":
+        weights.save(model, tmp_path / "wide")
+        pack_folder(tmp_path / "wide", tmp_path / kind)
+    else:
+        write_gguf(tmp_path / kind, model, kind=Type.Q8_0, old=kind == "old.gguf")
+    _check_parts(tmp_path / kind, 2, experts, None, "tokens")
 
 
 def test_widths_are_cut_at_grains_and_nothing_is_left_out() -> None:
