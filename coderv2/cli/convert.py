@@ -139,8 +139,8 @@ def _torch_dtype(name: str | None) -> "torch.dtype | None":
 
 
 def _clear(out: Path) -> None:
-    """A shard or an index left from before would be taken for part of the model."""
-    for pattern in _WEIGHTS:
+    """A shard or an index left from before would be taken for part of the model, counts of experts for its own."""
+    for pattern in (*_WEIGHTS, "expert_usage.json"):
         for old in out.glob(pattern):
             old.unlink()
 

@@ -12,14 +12,13 @@ import torch
 from coderv2.engine.machine import free_bytes
 from coderv2.engine.moving import Mover
 from coderv2.engine.settings import EngineSettings
-from coderv2.errors import InvalidValue, Unsupported
+from coderv2.errors import BadData, InvalidValue, Unsupported
 from coderv2.kernels.scaled import Kind
 from coderv2.log import logger
-from coderv2.model import calibration, gguf, usage, weights
+from coderv2.model import calibration, gguf, packed_file, usage, weights
 from coderv2.model.cache import bytes_per_token
 from coderv2.model.config import ModelConfig
 from coderv2.model.loading import is_gguf, is_packed, open_config, open_model, open_tokenizer, stays_packed
-from coderv2.model.packed_file import NAME as PACKED_FILE
 from coderv2.model.placement import Demand, Plan, Sizes, chosen, plan
 from coderv2.model.transformer import Transformer
 from coderv2.model.usage import Usage
@@ -65,20 +64,26 @@ class Wish:
             )
 
     def counts(self, config: ModelConfig) -> Usage | None:
-        """Of experts, where somebody counted. BadData when the file is something else."""
-        return usage.read(self.usage_file, config) if self.usage_file.is_file() else None
+        """Of experts, where somebody counted. BadData when the file that was named is something else."""
+        try:
+            return usage.read(self.usage_file, config) if self.usage_file.is_file() else None
+        except BadData as error:
+            if self.usage is not None:
+                raise
+            logger.warning("%s; nothing is known of which experts are used", error)
+            return None
 
     @property
     def usage_file(self) -> Path:
-        """Where counts lie, or would lie."""
-        return self.usage or (self.path.parent if is_gguf(self.path) else self.path) / usage.NAME
+        """Where counts lie, or would lie: in the model's folder, or beside a GGUF file under its name."""
+        beside = self.path.with_suffix(f".{usage.NAME}") if is_gguf(self.path) else self.path / usage.NAME
+        return self.usage or beside
 
 
 def _stored_bytes(path: Path, config: ModelConfig) -> int:
-    """Of one routed expert in a file of quants, on the average of the file."""
-    whole = gguf.weight_bytes(path) if is_gguf(path) else (path / PACKED_FILE).stat().st_size
-    numbers = sum(parameter.numel() for parameter in weights.meta_model(config).parameters())
-    return whole * 3 * config.hidden_size * config.moe_intermediate_size // numbers
+    """Of one routed expert of a file of quants, once it lies in RAM; on the average, since layers may differ."""
+    whole = gguf.expert_bytes(path) if is_gguf(path) else packed_file.expert_bytes(path)
+    return whole // (len(usage.layers_of_experts(config)) * config.n_routed_experts)
 
 
 def demand(config: ModelConfig, settings: EngineSettings, dtype: torch.dtype) -> Demand:

@@ -1,5 +1,6 @@
 """Multi-head latent attention: expanded, absorbed, and the one `if` between them (spec §4; V2 report §2.1)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from coderv2.kernels.formats import Weight
+from coderv2.kernels.formats import ROWS, Weight
 from coderv2.kernels.ops import Ops
 from coderv2.model.batch import Batch, Group
 from coderv2.model.cache import LatentCache
@@ -206,9 +207,9 @@ class LatentAttention(nn.Module):
         if self.key_up is None or self.value_up is None:
             k_nope_SHN, v_SHV = ops.linear(latent_SC, self.kv_b_proj).unflatten(-1, (H, -1)).split([N, V], -1)
         else:
-            k_nope_SHN = ops.linear(latent_SC, self.key_up.joined()).unflatten(-1, (H, N))
+            k_nope_SHN = _through(ops.linear, ops, latent_SC, self.key_up)
             # One of a hundred products of a layer, and a quarter of what rounding rows to int8 costs in quality.
-            v_SHV = ops.fine_linear(latent_SC, self.value_up.joined()).unflatten(-1, (H, V))
+            v_SHV = _through(ops.fine_linear, ops, latent_SC, self.value_up)
         return torch.cat((k_nope_SHN, k_rope_SR[:, None].expand(-1, H, -1)), -1), v_SHV
 
     def _maps(self) -> tuple[Tensor | Weight, Tensor | Weight]:
@@ -235,6 +236,17 @@ class LatentAttention(nn.Module):
         )
         value_THV: Tensor = ops.head_linear(out_THC, out)
         return value_THV
+
+
+def _through(linear: Callable[..., Tensor], ops: type[Ops], latent_SC: Tensor, stack_HOC: Weight) -> Tensor:
+    """Latents times each head's matrix, [S, H, O]: one product where heads are whole blocks of rows."""
+    H, O, _ = stack_HOC.shape
+    out_SHO: Tensor
+    if O % ROWS == 0:
+        out_SHO = linear(latent_SC, stack_HOC.joined()).unflatten(-1, (H, O))
+    else:
+        out_SHO = ops.head_linear(latent_SC[:, None].expand(-1, H, -1), stack_HOC)
+    return out_SHO
 
 
 def _joined(

@@ -79,6 +79,8 @@ class Checkpoint:
             wide_OI = self.scales(name).repeat_interleave(FP8_SPAN, 1)[:, :columns]
             # The codes themselves fit any format; the product is rounded once.
             target.copy_(target.float() * part(wide_OI).to(target.device))
+            if not bool(target.isfinite().all()):
+                raise BadCheckpoint(f"{self._files[name].path}: {name} with its scales is not finite")
 
     def read_codes_into(self, name: str, target: Tensor) -> None:
         """An FP8 tensor's codes as numbers, without their scales."""
@@ -158,7 +160,10 @@ def _block(config: ModelConfig, folder: Path) -> tuple[int, int]:
             f"{folder}: quantised by {method!r}; of safetensors this version reads wide ones and FP8"
         )
     block = found.get("weight_block_size") or _BLOCK
-    if len(block) != 2 or not all(type(n) is int and n > 0 for n in block) or block[1] % FP8_SPAN:
+    pair = (
+        isinstance(block, list | tuple) and len(block) == 2 and all(type(n) is int and n > 0 for n in block)
+    )
+    if not pair or block[1] % FP8_SPAN:
         raise Unsupported(
             f"{folder}: FP8 scales for blocks of {block}; their columns must be whole {FP8_SPAN}s"
         )

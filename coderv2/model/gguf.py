@@ -1,5 +1,6 @@
 """Models of the `deepseek2` architecture in GGUF files: config, weights and tokenizer out of one file or its parts."""
 
+import math
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -7,20 +8,22 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from coderv2.errors import BadCheckpoint, Unsupported
+from coderv2.errors import BadCheckpoint
 from coderv2.kernels import ggml
+from coderv2.kernels.formats import FORMATS
 from coderv2.kernels.packing import pack
 from coderv2.log import logger
 from coderv2.model.attention import LatentAttention
 from coderv2.model.config import ModelConfig
 from coderv2.model.gguf_config import config_of
+from coderv2.model.gguf_file import Entry
 from coderv2.model.gguf_names import tensor_name, up_shapes
 from coderv2.model.gguf_parts import Gguf
 from coderv2.model.gguf_tokenizer import tokenizer_of
 from coderv2.model.pack import set_up_stacks, set_weight
 from coderv2.model.parallel import Split, Team
 from coderv2.model.transformer import Transformer
-from coderv2.model.weights import meta_model
+from coderv2.model.weights import check_dtype, meta_model
 from coderv2.text.tokenizer import Tokenizer
 
 
@@ -36,11 +39,34 @@ def read_tokenizer(path: Path) -> Tokenizer:
         return tokenizer_of(Gguf(path, stack))
 
 
-def weight_bytes(path: Path) -> int:
-    """What the tensors of a file and its other parts take there."""
+def weight_bytes(path: Path, part: str = "") -> int:
+    """What the tensors of a file and its other parts take once they are packed, some types in wider formats than there.
+
+    Those whose names hold `part`.
+    """
     with ExitStack() as stack:
         file = Gguf(path, stack)
-        return sum(file.entry(name).size for name in file.names)
+        return sum(_held_bytes(file.entry(name)) for name in file.names if part in name)
+
+
+def expert_bytes(path: Path) -> int:
+    """The same of the routed experts."""
+    return weight_bytes(path, "_exps.")
+
+
+def _held_bytes(entry: Entry) -> int:
+    *stack, rows, columns = (1, *entry.shape)
+    return math.prod(stack) * FORMATS[entry.kind.format].bytes(rows, columns)
+
+
+def own_dtype(path: Path) -> torch.dtype:
+    """Of numbers that are written out: float32 where matrices are F32 or F16, else bfloat16."""
+    with ExitStack() as stack:
+        file = Gguf(path, stack)
+        wide = any(
+            file.entry(name).kind.name in ("F32", "F16") for name in file.names if "attn_output." in name
+        )
+        return torch.float32 if wide else torch.bfloat16
 
 
 def grain(path: Path) -> int:
@@ -58,8 +84,7 @@ def load(
     Of a `team` every rank reads its own part; Unsupported where quants do not come apart there. Memory at the peak is
     the weights and one tensor. Raises BadCheckpoint or Unsupported naming file and tensor.
     """
-    if dtype == torch.float16:
-        raise Unsupported("float16 overflows in this model's layers; use bfloat16 or float32", param="dtype")
+    check_dtype(dtype)
     with ExitStack() as stack:
         file = Gguf(path, stack)
         config = config_of(file)

@@ -14,6 +14,7 @@ from coderv2.model.gguf_names import ARCHITECTURE, tensor_name, up_shapes
 from coderv2.model.gguf_tokenizer import TokenType
 from coderv2.model.gguf_types import FileType, type_of
 from coderv2.model.gguf_write import GgufWriter, Planned
+from coderv2.model.moe import routing
 from coderv2.model.weights import parameter_shapes, read_parameters
 from coderv2.text.chat import CHAT_TEMPLATE
 from coderv2.text.published import Vocabulary
@@ -84,7 +85,7 @@ def _values(folder: Path, config: ModelConfig) -> Iterator[Tensor]:
 
 
 def _model(config: ModelConfig) -> dict[str, Any]:
-    R, C = config.qk_rope_head_dim, config.kv_lora_rank
+    R, C, chosen = config.qk_rope_head_dim, config.kv_lora_rank, routing(config)
     return {
         "vocab_size": config.vocab_size,
         "context_length": config.max_position_embeddings,
@@ -96,8 +97,8 @@ def _model(config: ModelConfig) -> dict[str, Any]:
         "expert_count": config.n_routed_experts,
         "expert_used_count": config.num_experts_per_tok,
         "expert_shared_count": config.n_shared_experts,
-        "expert_group_count": config.n_group or 1,
-        "expert_group_used_count": config.topk_group or 1,
+        "expert_group_count": chosen.groups,
+        "expert_group_used_count": chosen.kept,
         "expert_gating_func": _SOFTMAX,
         "expert_weights_scale": float(config.routed_scaling_factor),
         "expert_weights_norm": config.norm_topk_prob,

@@ -1,11 +1,16 @@
 """A model's name → its folder: a local folder, the bundled model, or a download from the Hugging Face hub."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 
 from coderv2 import paths
 from coderv2.errors import ModelNotFound
@@ -24,22 +29,33 @@ def resolve(name: str | Path | None = None, *, wanted: Sequence[str] = _WANTED) 
     if name is None or name == paths.BUNDLED_NAME:
         return paths.bundled_model()
     folder = Path(name).expanduser()
-    if str(name) and folder.is_dir():
+    if str(name) and _there(folder, Path.is_dir):
         return folder
-    if folder.is_file() and folder.suffix == ".gguf":
-        return folder
-    if folder.is_file():
+    if _there(folder, Path.is_file):
+        if folder.suffix == ".gguf":
+            return folder
         raise ModelNotFound(f"{folder} is a file; a model is a folder with safetensors, or a .gguf file")
     if not _HUB_NAME.fullmatch(str(name)):
-        raise ModelNotFound(
-            f"{str(name)!r}: no such folder; give a folder, a hub name like owner/model, or nothing"
-        )
+        raise _no_folder(str(name))
     return _download(str(name), wanted)
+
+
+def _no_folder(name: str) -> ModelNotFound:
+    return ModelNotFound(f"{name!r}: no such folder; give a folder, a hub name like owner/model, or nothing")
+
+
+def _there(path: Path, test: Callable[[Path], bool]) -> bool:
+    try:
+        return test(path)
+    except (OSError, ValueError):  # a name that no file system takes
+        return False
 
 
 def _download(name: str, wanted: Sequence[str]) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=list(wanted)))
+    except HFValidationError:
+        raise _no_folder(name) from None
     except RepositoryNotFoundError:
         raise ModelNotFound(
             f"{name}: neither a folder here nor a model on the hub (private ones need HF_TOKEN)"

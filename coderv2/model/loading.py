@@ -44,6 +44,7 @@ def open_model(
     Of a `team` every rank opens its own part; `scaled` rounds a folder's weights to fewer bits, on a GPU. With a
     `placement` routed experts lie partly in RAM, and on `device` everything is plain or `scaled`.
     """
+    weights.check_dtype(dtype)
     on_cpu = torch.device(device).type == "cpu"
     if on_cpu or placement is not None:
         cpu.warn_if_absent()
@@ -86,8 +87,8 @@ def _open_divided(
     scaled: Kind | None,
 ) -> Transformer:
     if is_packed(path):
-        model = packed_file.load(path, progress=progress)
-        return divide(model, Divider(placement, device, dtype or torch.bfloat16, scaled))
+        model = packed_file.load(path, progress=progress, settles=False)
+        return divide(model, Divider(placement, device, dtype or torch.bfloat16, scaled, borrowed=True))
     with ExitStack() as stack:
         source = open_source(path, stack)
         packed = stays_packed(path, dtype, scaled)
@@ -116,11 +117,12 @@ def _not_rounded(scaled: Kind) -> Unsupported:
 
 
 def open_plain(path: Path, *, dtype: torch.dtype | None = None, progress: bool = False) -> Transformer:
-    """The model with plain parameters, to be written again; `dtype` None is the checkpoint's own, or bfloat16."""
+    """The model with plain parameters, to be written again; `dtype` None: the checkpoint's own, of quants bfloat16."""
     if is_gguf(path):
-        return gguf.load(path, dtype=dtype or torch.bfloat16, progress=progress)
+        return gguf.load(path, dtype=dtype or gguf.own_dtype(path), progress=progress)
     if is_packed(path):
-        return packed_file.load(path, dtype=dtype or torch.bfloat16, progress=progress)
+        own = weights.own_dtype(ModelConfig.from_folder(path))
+        return packed_file.load(path, dtype=dtype or own, progress=progress)
     return weights.load(path, dtype=dtype, progress=progress)
 
 

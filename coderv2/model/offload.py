@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from coderv2.kernels.formats import Weight
+from coderv2.kernels.memory import empty_bytes
 from coderv2.kernels.packing import pack, unpack, unpack_fp8
 from coderv2.kernels.scaled import Kind, Scaled, as_stored
 from coderv2.model.attention import LatentAttention
@@ -38,10 +39,14 @@ class Divider:
         dtype: torch.dtype,
         kind: Kind | None = None,
         fp8_rows: Mapping[str, int] | None = None,
+        borrowed: bool = False,
     ) -> None:
-        """What is named in `fp8_rows` is FP8 and stays so on the device, so many rows sharing scales."""
+        """What is named in `fp8_rows` is FP8 and stays so on the device, so many rows sharing scales.
+
+        Values that are `borrowed` (a mapped file's) are copied where they stay.
+        """
         self._placement, self._device, self._kind = placement, device, kind
-        self._fp8_rows = fp8_rows or {}
+        self._fp8_rows, self._borrowed = fp8_rows or {}, borrowed
         self.dtype = dtype
         """Of activations, and of what is not rounded to a `kind`."""
 
@@ -79,11 +84,19 @@ class Divider:
         mine: Tensor | Weight
         if isinstance(value, Weight):
             mine = _some(value, near) if near else torch.empty(0, *value.shape[1:])
-            packed = _some(value, far)
+            packed = self._kept(value, far)
         else:
             mine, packed = value[list(near)], pack(value[list(far)], far_format(value.dtype, self._kind))
         set_weight(experts.in_ram, name, packed)
         self._to_device(experts, name, ours, mine)
+
+    def _kept(self, stack: Weight, experts: Sequence[int]) -> Weight:
+        """Of a stack the given ones, to stay in RAM: in memory that streams fast, and no borrowed one."""
+        if len(experts) == stack.shape[0] and not self._borrowed:
+            return stack
+        data = empty_bytes(len(experts) * stack.data.shape[1]).view(len(experts), -1)
+        torch.index_select(stack.data, 0, torch.tensor(experts), out=data)
+        return Weight(stack.format, (len(experts), *stack.shape[1:]), data)
 
 
 def _as_stored(weight: Weight, rows: int) -> Scaled:

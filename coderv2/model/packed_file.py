@@ -31,7 +31,7 @@ from coderv2.model.config import ModelConfig
 from coderv2.model.pack import put, stored_shapes
 from coderv2.model.parallel import Split, Team
 from coderv2.model.transformer import Transformer
-from coderv2.model.weights import check_config, meta_model
+from coderv2.model.weights import check_config, check_dtype, meta_model
 
 NAME = "model.packed"
 VERSION = 1
@@ -237,13 +237,21 @@ def grain(folder: Path) -> int:
 
 
 def load(
-    folder: Path, *, dtype: torch.dtype | None = None, progress: bool = False, team: Team | None = None
+    folder: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    progress: bool = False,
+    team: Team | None = None,
+    settles: bool = True,
 ) -> Transformer:
-    """Opens a packed folder: weights as they lie (`memory.settle`), or written out as plain parameters in `dtype`.
+    """Opens a packed folder: weights as they lie, or written out as plain parameters in `dtype`.
+
+    They lie in the mapped file, and with `settles` move into memory of our own (`memory.settle`).
 
     Of a `team` every rank keeps its own part; Unsupported where rows or columns lie together there. Memory at the peak
     is the weights (and one of them when cut or written out). Raises BadCheckpoint or Unsupported naming file and value.
     """
+    check_dtype(dtype)
     config = ModelConfig.from_folder(folder)
     version = quantisation(config).get("version")
     if version != VERSION:
@@ -267,7 +275,7 @@ def load(
                 else:
                     _write_out(model.get_submodule(stem), last, value, dtype)
                 bar.update(entry.bytes)
-        if team is None and dtype is None:
+        if team is None and dtype is None and settles:
             settle(file.mapped)
     return model.eval().requires_grad_(False)
 
@@ -289,3 +297,10 @@ def _write_out_up_projection(attention: LatentAttention, dtype: torch.dtype) -> 
     up_OC = torch.cat((unpack(key), unpack(value)), 1).flatten(0, 1).to(dtype)
     attention.key_up = attention.key_absorb = attention.value_up = None
     attention.register_parameter("kv_b_proj", nn.Parameter(up_OC, requires_grad=False))
+
+
+def expert_bytes(folder: Path) -> int:
+    """What the routed experts of a packed folder take."""
+    with ExitStack() as stack:
+        entries = PackedFile(folder, stack).entries
+        return sum(entry.bytes for name, entry in entries.items() if ".experts." in name)

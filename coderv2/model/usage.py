@@ -38,8 +38,10 @@ class Usage:
         return sum(counts[e] for e in experts) / whole if whole else len(experts) / len(counts)
 
     def save(self, path: Path) -> None:
-        """As JSON."""
-        path.write_text(json.dumps({"counts": dict(self.counts)}) + "\n", "utf-8")
+        """As JSON; an older file stays until the new one is whole."""
+        partial = path.with_name(f"{path.name}.part")
+        partial.write_text(json.dumps({"counts": dict(self.counts)}) + "\n", "utf-8")
+        partial.replace(path)
 
 
 def uniform(config: ModelConfig) -> Usage:

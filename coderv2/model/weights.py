@@ -54,6 +54,12 @@ def own_dtype(config: ModelConfig) -> torch.dtype:
     return _DTYPES[config.torch_dtype]
 
 
+def check_dtype(dtype: torch.dtype | None) -> None:
+    """Unsupported for one that the model's activations do not fit."""
+    if dtype == torch.float16:
+        raise Unsupported("float16 overflows in this model's layers; use bfloat16 or float32", param="dtype")
+
+
 class Named(Protocol):
     """What a `Transformer` has; the engine's tests bring less than a whole one."""
 
@@ -88,10 +94,7 @@ def load(
         source = FolderSource(Path(folder), stack, team.split)
         model = meta_model(source.config, team)
         wide = dtype or source.dtype
-        if wide == torch.float16:
-            raise Unsupported(
-                "float16 overflows in this model's layers; use bfloat16 or float32", param="dtype"
-            )
+        check_dtype(wide)
         total = sum(p.numel() * wide.itemsize for p in model.parameters())
         with tqdm(total=total, desc="loading", unit="B", unit_scale=True, disable=_bar(progress)) as bar:
             for module, name, ours, shape in slots(model):
@@ -265,8 +268,15 @@ def check_config(ours: ModelConfig, given: ModelConfig, folder: Path) -> None:
 def save(
     model: Transformer, folder: Path | str, *, max_shard_bytes: int = 5 << 30, progress: bool = False
 ) -> None:
-    """Writes config and weights in the published per-expert layout, sharded with an index when over a shard."""
-    folder = Path(folder)
+    """Writes config and weights in the published per-expert layout, sharded with an index when over a shard.
+
+    Unsupported for a model whose weights were rounded, lie partly in RAM beside a device, or are one rank's part.
+    """
+    model, folder = unpacked(model) if model.packed else model, Path(folder)
+    if not model.plain or model.team.split.size > 1:
+        raise Unsupported(
+            "a model that was rounded on load, divided or cut for ranks is not whole; open the checkpoint anew"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     config = replace(model.config, torch_dtype=str(model.dtype).removeprefix("torch."))
     _write_json(folder / "config.json", config.to_dict())

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from gguf import GGMLQuantizationType as Type
 
 from coderv2.engine import offload
 from coderv2.engine.engine import Engine, EngineSettings
@@ -20,7 +21,8 @@ from coderv2.model.placement import chosen
 from tests.engine.fakes import answer, run
 from tests.engine.test_graphs import Recording
 from tests.model.fp8_files import LAYOUTS, fp8_folder
-from tests.model.gguf_files import needs_kernels
+from tests.model.gguf_files import needs_kernels, write_gguf
+from tests.tiny import tiny_config, tiny_model
 
 SETTINGS = EngineSettings(max_model_len=64, max_running=2, max_batch_tokens=64)
 GREEDY = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
@@ -239,3 +241,30 @@ def test_what_an_fp8_checkpoint_stores_is_what_the_device_multiplies(layout: str
     batch = Batch.packed([list(range(20))])
     error = (model(batch) - wide(batch)).norm() / wide(batch).norm()
     assert 0 < error < 0.02  # of activations in bfloat16
+
+
+@needs_kernels
+@pytest.mark.parametrize("kind", [Type.F16, Type.BF16, Type.Q8_0, Type.Q4_0], ids=lambda t: t.name)
+def test_a_plan_counts_the_quants_of_a_gguf_file_as_ram_holds_them(kind: Type, tmp_path: Path) -> None:
+    """Types without a kernel of their own grow, up to twice what the file takes."""
+    sizes = {"hidden_size": 256, "moe_intermediate_size": 256, "intermediate_size": 512}
+    path = write_gguf(tmp_path / "x.gguf", tiny_model(tiny_config(**sizes)), kind=kind)
+    wish = Wish(path, experts="ram")
+    config = open_config(path)
+    model = open_model(path, dtype=torch.float32, placement=chosen(config, 0))
+    held = sum(weight.data.nbytes for weight in model.weights())
+    assert held == wish.sizes(config).far * 2 * config.n_routed_experts
+
+
+def test_counts_of_another_model_that_nobody_named_are_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They stopped every model of that folder."""
+    path = write_gguf(tmp_path / "x.gguf", tiny_model(tiny_config()))
+    config = open_config(path)
+    usage.Usage({1: (1, 2)}).save(Wish(path).usage_file)
+    assert Wish(path).counts(config) is None
+    assert "counts of experts, but of another model" in caplog.text
+    with pytest.raises(BadData, match="of another model"):
+        Wish(path, usage=Wish(path).usage_file).counts(config)
+    assert Wish(tmp_path / "y.gguf").usage_file != Wish(path).usage_file

@@ -1,5 +1,7 @@
 """A long context's keys expanded piece by piece: the same logits as all at once, packed or plain."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -8,9 +10,12 @@ from coderv2.kernels.latents import KINDS
 from coderv2.model import attention
 from coderv2.model.batch import Batch
 from coderv2.model.cache import LatentCache
+from coderv2.model.loading import open_model
 from coderv2.model.pack import pack_model
 from coderv2.model.transformer import Transformer
-from tests.tiny import tiny_config
+from coderv2.model.weights import load, save
+from tests.parity import relative_error, sample_ids
+from tests.tiny import tiny_config, tiny_model
 
 TABLES = [[5, 0, 9, 8, 1], [7, 2, 6, 3, 4]]
 
@@ -45,3 +50,13 @@ def test_pieces_of_a_context_give_the_logits_of_the_whole(
     # A cache that rounds may round a later layer's latent to the neighbour.
     close = 1e-4 if dtype == torch.float32 else 1e-2
     torch.testing.assert_close(pieces, whole, rtol=close, atol=close)
+
+
+@pytest.mark.skipif(kernels is None, reason="weights are packed for the CPU kernels")
+@pytest.mark.parametrize(("N", "V"), [(24, 24), (24, 16), (16, 24)])
+def test_heads_that_are_no_whole_blocks_of_rows_are_expanded_too(N: int, V: int, tmp_path: Path) -> None:
+    """Only the absorbed form took them, so that longer prompts failed."""
+    save(tiny_model(tiny_config(qk_nope_head_dim=N, v_head_dim=V)), tmp_path)
+    batch = Batch.packed([sample_ids(40)])
+    with torch.inference_mode():
+        assert relative_error(open_model(tmp_path)(batch), load(tmp_path)(batch)) < 1e-3

@@ -120,6 +120,26 @@ def test_a_checkpoint_of_both_kinds_of_experts_is_written_out_on_the_device(tmp_
     assert Wish(tmp_path / "fp8").sizes(open_config(tmp_path / "fp8")).near == 2 * 3 * 160 * 144
 
 
+def test_a_scale_that_makes_infinite_weights_is_damage(tmp_path: Path) -> None:
+    """Codes and scales are finite, their products were not."""
+    fp8_folder(tmp_path / "fp8", "block")
+    one = "model.layers.1.self_attn.o_proj.weight_scale_inv"
+    _changed(tmp_path / "fp8", lambda tensors: tensors[one].fill_(1e38))
+    with pytest.raises(BadCheckpoint, match=r"o_proj\.weight with its scales is not finite"):
+        weights.load(tmp_path / "fp8", dtype=torch.float32)
+
+
+def test_a_block_that_is_one_number_is_refused_by_name(tmp_path: Path) -> None:
+    """It was a TypeError."""
+    fp8_folder(tmp_path / "fp8", "block")
+    path = tmp_path / "fp8/config.json"
+    config = json.loads(path.read_text())
+    config["quantization_config"]["weight_block_size"] = 128
+    path.write_text(json.dumps(config))
+    with pytest.raises(Unsupported, match="FP8 scales for blocks of 128"):
+        weights.load(tmp_path / "fp8")
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_codes_move_to_the_device_as_they_would_have_been_loaded_there(layout: str, tmp_path: Path) -> None:
     fp8_folder(tmp_path / "fp8", layout)

@@ -54,6 +54,16 @@ def test_float32_export_comes_back_bit_for_bit(
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_groups_that_a_greedy_router_does_not_ask_for_are_not_written(tmp_path: Path) -> None:
+    """Its file came back as one that chooses within groups."""
+    config = tiny_config(n_group=8, topk_group=3, n_routed_experts=16)
+    folder, path = tiny_tokenizer_folder(tmp_path / "x"), tmp_path / "x.gguf"
+    weights.save(tiny_model(config), folder)
+    export(folder, path, FILE_TYPES["f32"], name="x")
+    found = gguf.read_config(path)
+    assert (config.topk_method, found.topk_method, found.n_group) == ("greedy", "greedy", 1)
+
+
 @pytest.mark.parametrize("kind", FILE_TYPES)
 def test_numbers_in_the_file_are_the_encoders(kind: str, tmp_path: Path) -> None:
     """What the independent reader finds, and what we load, is what was rounded: nothing shifts or turns on the way."""

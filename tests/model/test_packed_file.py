@@ -11,11 +11,13 @@ import pytest
 import torch
 
 from coderv2.errors import BadCheckpoint, CoderV2Error, Unsupported
+from coderv2.kernels.memory import mapped_bytes
 from coderv2.model import packed_file, weights
 from coderv2.model.batch import Batch
 from coderv2.model.convert import pack_folder
 from coderv2.model.loading import open_model, open_plain
 from coderv2.model.packed_file import NAME, PackedFile
+from coderv2.model.placement import Placement
 from tests.parity import sample_ids
 from tests.tiny import tiny_config, tiny_model
 
@@ -53,6 +55,50 @@ def test_written_out_again_it_is_the_checkpoint_that_it_was_made_of(folder: Path
         weights.published_tensors(again), weights.published_tensors(model), strict=True
     ):
         assert torch.equal(a, b), name
+
+
+def test_it_is_written_out_in_the_checkpoints_own_numbers(folder: Path) -> None:
+    """A float32 checkpoint came back rounded to bfloat16."""
+    assert open_plain(folder).dtype == torch.float32
+
+
+def test_float16_is_refused_as_of_other_folders(folder: Path) -> None:
+    for open_it in (open_model, open_plain):
+        with pytest.raises(Unsupported, match="float16 overflows"):
+            open_it(folder, dtype=torch.float16)
+
+
+def test_beside_a_device_only_experts_in_ram_take_memory_of_our_own(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole file moved there, near experts and vocabulary too."""
+    mapped: list[torch.Tensor] = []
+
+    def remember(file: int) -> torch.Tensor:
+        mapped.append(mapped_bytes(file))
+        return mapped[-1]
+
+    monkeypatch.setattr(packed_file, "mapped_bytes", remember)
+    monkeypatch.setattr(packed_file, "settle", lambda data: pytest.fail("the whole file was to move"))
+    layers, E = (1, 2), 16
+    for near in (dict.fromkeys(layers, ()), {1: tuple(range(E)), 2: ()}, dict.fromkeys(layers, (0, 3))):
+        model = open_model(folder, dtype=torch.float32, placement=Placement(near, E))
+        first, count = mapped[-1].data_ptr(), mapped[-1].numel()
+        for weight in model.weights():
+            assert not first <= weight.data.data_ptr() < first + count
+
+
+def test_saving_writes_the_numbers_or_refuses(folder: Path, source: Path, tmp_path: Path) -> None:
+    """Of a packed model only the norms were written, without a word."""
+    weights.save(open_model(folder), tmp_path / "again")
+    pairs = zip(
+        *(weights.published_tensors(weights.load(f)) for f in (source, tmp_path / "again")), strict=True
+    )
+    assert all(torch.equal(a, b) for (_, a), (_, b) in pairs)
+    divided = open_model(folder, dtype=torch.float32, placement=Placement({1: (), 2: ()}, 16))
+    with pytest.raises(Unsupported, match="is not whole"):
+        weights.save(divided, tmp_path / "never")
+    assert not (tmp_path / "never").exists()
 
 
 def test_values_begin_on_pages(folder: Path) -> None:
