@@ -1,6 +1,7 @@
 """Any OpenAI-compatible endpoint: chat, completions, infilling by `suffix`, options by echoed logprobs."""
 
 import asyncio
+import re
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
@@ -19,6 +20,8 @@ _BUSY = {429, 503}
 _RETRIED = {408, 409, 425, 500, 502, 504}
 _ATTEMPTS = 5
 _LONGEST_WAIT = 60.0
+_CONTEXT = re.compile(r"context (?:length|size|window)\D{1,20}(\d+)")
+_REQUESTED, _INPUT = re.compile(r"requested (\d+)"), re.compile(r"(\d+) input tokens")
 _Outcome = tuple[
     dict[str, Any] | None, str, float | None
 ]  # the body; else why not, and the wait that was asked for
@@ -102,7 +105,13 @@ class Endpoint:
     ) -> dict[str, Any]:
         await self._find_name()
         whole = {"model": self._model, **body, **_sampling(decoding, place)}
-        return await self._send("POST", route, whole)
+        while True:
+            try:
+                return await self._send("POST", route, whole)
+            except ContextTooLong as error:
+                if whole["max_tokens"] == 1:
+                    raise
+                whole["max_tokens"] = _room(str(error), whole["max_tokens"])
 
     async def _find_name(self) -> None:
         async with self._naming:
@@ -150,7 +159,7 @@ class Endpoint:
         if answer.status_code in _RETRIED:
             return None, f"status {answer.status_code} ({excerpt})", None
         if answer.status_code == 400 and "context" in answer.text:
-            raise ContextTooLong(excerpt)
+            raise ContextTooLong(answer.text[:1000])
         if answer.status_code >= 400:
             raise InvalidValue(f"{self.url}/{route} refuses the request with {answer.status_code}: {excerpt}")
         try:
@@ -160,6 +169,15 @@ class Endpoint:
         if not isinstance(parsed, dict) or not parsed.keys() & {"choices", "data"}:
             return None, f"an answer without choices ({excerpt!r})", None
         return parsed, "", None
+
+
+def _room(refusal: str, max_tokens: int) -> int:
+    """Tokens for a reply beside the prompt, by the numbers in the refusal; half as many as refused where it has none."""
+    context, requested, given = (p.search(refusal) for p in (_CONTEXT, _REQUESTED, _INPUT))
+    prompt = int(given[1]) if given else int(requested[1]) - max_tokens if requested else None
+    if context and prompt is not None:
+        return max(1, min(int(context[1]) - prompt, max_tokens - 1))
+    return max_tokens // 2
 
 
 def _sampling(decoding: Decoding, place: Place) -> dict[str, Any]:

@@ -171,6 +171,52 @@ def test_a_prompt_that_is_too_long_is_an_error_of_its_own() -> None:
         ask(always(b'{"error": {"message": "the maximum context is 10"}}', 400), Chat.of("hi"))
 
 
+def room_for(context: int, prompt: int, refusal: str, asked: list[int]) -> Answerer:
+    """An endpoint that clips no reply: it refuses what does not fit, in these words."""
+
+    async def answer(path: str, request: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:
+        asked.append(request["max_tokens"])
+        if prompt + asked[-1] <= context:
+            return 200, {}, chat_body("fits")
+        said = refusal.format(context=context, prompt=prompt, both=prompt + asked[-1])
+        return 400, {}, json.dumps({"error": {"message": said}}).encode()
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("refusal", "asked"),
+    [
+        (
+            "This model's maximum context length is {context} tokens. However, you requested {both} tokens ({prompt} in "
+            "the messages, 4096 in the completion).",
+            [4096, 48],
+        ),
+        (
+            "'max_tokens' is too large: 4096. This model's maximum context length is {context} tokens and your request "
+            "has {prompt} input tokens.",
+            [4096, 48],
+        ),
+        ("exceeds the context", [4096, 2048, 1024, 512, 256, 128, 64, 32]),
+    ],
+)
+def test_a_prompt_that_fits_gets_a_shorter_reply_where_prompt_and_reply_do_not(
+    refusal: str, asked: list[int]
+) -> None:
+    """The problem was counted as one that the model has no room for."""
+    seen: list[int] = []
+    (reply,) = ask(room_for(2048, 2000, refusal, seen), Chat.of("hi", Decoding(4096)))
+    assert (reply.text, seen) == ("fits", asked)
+
+
+def test_a_prompt_without_room_for_a_token_is_refused_at_the_second_request() -> None:
+    seen: list[int] = []
+    refusal = "This model's maximum context length is {context} tokens. However, you requested {both} tokens."
+    with pytest.raises(ContextTooLong, match="length is 2048"):
+        ask(room_for(2048, 3000, refusal, seen), Chat.of("hi", Decoding(4096)))
+    assert seen == [4096, 1]
+
+
 def test_a_dead_endpoint_is_an_error_that_says_how_to_go_on() -> None:
     async def go() -> None:
         generator = Endpoint("http://127.0.0.1:9", "m", first_wait=0.01)
