@@ -8,12 +8,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from coderv2.evaluation.asking import Chat, Decoding
+from coderv2.errors import ContextTooLong
+from coderv2.evaluation.asking import Chat, Decoding, Place, Style
 from coderv2.evaluation.score import Item, Unmeasured
-from coderv2.evaluation.task import TOO_LONG, Scored, Tools
+from coderv2.evaluation.task import TOO_LONG, Attempt, Score, Scored, Tools
 from coderv2.text.chat import Message
 
-SILENT = ("no rating", "no verdict", TOO_LONG)
+TOO_LONG_TO_JUDGE = "too long for the judge"
+SILENT = ("no rating", "no verdict", TOO_LONG, TOO_LONG_TO_JUDGE)
 """Reasons of answers that no judge's reply says anything of."""
 
 
@@ -23,6 +25,15 @@ class Refereed(Scored):
 
     refereed: bool = True
     styles: tuple = ("chat",)  # type: ignore[type-arg]
+
+    async def attempt(self, place: Place, style: Style, tools: Tools) -> Attempt:
+        """Asks and has it judged; what the judge has no room for says nothing of the reply, which is kept."""
+        exchange = await self.exchange(place, style, tools)
+        try:
+            score = await self.score(place.problem, exchange, tools)
+        except ContextTooLong as error:
+            score = Score(0.0, TOO_LONG_TO_JUDGE, str(error))
+        return Attempt(exchange, score)
 
 
 def judgement(system: str, text: str, *, max_tokens: int = 4096) -> Chat:

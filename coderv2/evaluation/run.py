@@ -12,11 +12,11 @@ from typing import Any
 from tqdm import tqdm
 
 from coderv2.errors import BadData, ContextTooLong, InvalidValue, Unsupported
-from coderv2.evaluation.asking import Ask, Choose, Exchange, Generator, Place, Problem, Reply, Style
+from coderv2.evaluation.asking import Ask, Choose, Generator, Place, Problem, Reply, Style
 from coderv2.evaluation.data import Data
 from coderv2.evaluation.records import Record, Records, item
 from coderv2.evaluation.score import Figures
-from coderv2.evaluation.task import TOO_LONG, Attempt, Score, Task
+from coderv2.evaluation.task import Attempt, Task, too_long
 from coderv2.evaluation.toolbox import Toolbox
 
 
@@ -120,9 +120,7 @@ class _Work:
         try:
             return await self.task.attempt(place, self.style, tools)
         except ContextTooLong as error:
-            ask = self.task.prompt(place.problem, self.style)
-            score = Score(0.0, TOO_LONG, str(error))
-            return Attempt(Exchange(ask, Reply("", "context")), score)
+            return too_long(self.task.prompt(place.problem, self.style), error)
 
     async def _ask(self, ask: Ask, place: Place) -> Reply:
         return await self.generator.reply(self.settings.decoded(ask), place)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from coderv2.errors import ContextTooLong
 from coderv2.evaluation.asking import Ask, Chat, Exchange, Place, Problem, Reply, Style
 from coderv2.evaluation.data import Data, Source
 from coderv2.evaluation.score import Figures, Item, mean
@@ -57,6 +58,11 @@ class Attempt:
 
     exchange: Exchange
     score: Score
+
+
+def too_long(ask: Ask, error: ContextTooLong) -> Attempt:
+    """The sample of a prompt that leaves the model no room for a reply."""
+    return Attempt(Exchange(ask, Reply("", "context")), Score(0.0, TOO_LONG, str(error)))
 
 
 class Tools(Protocol):
@@ -127,7 +133,11 @@ class Scored(Task):
         """What its reply is worth."""
 
     async def attempt(self, place: Place, style: Style, tools: Tools) -> Attempt:
-        """Asks and scores once. Tasks of several turns do more."""
-        ask = self.prompt(place.problem, style)
-        exchange = Exchange(ask, await tools.ask(ask, place))
+        """Asks and scores once."""
+        exchange = await self.exchange(place, style, tools)
         return Attempt(exchange, await self.score(place.problem, exchange, tools))
+
+    async def exchange(self, place: Place, style: Style, tools: Tools) -> Exchange:
+        """What is scored: the prompt and its reply. Of a talk of several turns the last."""
+        ask = self.prompt(place.problem, style)
+        return Exchange(ask, await tools.ask(ask, place))

@@ -1,7 +1,7 @@
 """A small invented benchmark, data folders made on the spot, an endpoint that does as it is told."""
 
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,12 +55,12 @@ class Scripted:
 
 
 class FakeTools:
-    """Replies in a row for the model and for the judge; programs pass when `passes` says so."""
+    """Replies (or errors) in a row for the model and for the judge; programs pass when `passes` says so."""
 
     def __init__(
         self,
-        replies: Sequence[str] = (),
-        judgements: Sequence[str] = (),
+        replies: Sequence[str | Exception] = (),
+        judgements: Sequence[str | Exception] = (),
         passes: Callable[[Program], bool] = lambda program: True,
     ) -> None:
         self._replies, self._judgements, self._passes = iter(replies), iter(judgements), passes
@@ -70,11 +70,11 @@ class FakeTools:
 
     async def ask(self, ask: Ask, place: Place) -> Reply:
         self.asked.append(ask)
-        return Reply(next(self._replies))
+        return _said(self._replies)
 
     async def referee(self, ask: Chat) -> Reply:
         self.judged.append(ask)
-        return Reply(next(self._judgements))
+        return _said(self._judgements)
 
     async def run(self, program: Program) -> Verdict:
         self.programs.append(program)
@@ -83,6 +83,13 @@ class FakeTools:
 
     async def run_once(self, key: str, make: Callable[[], Program]) -> Verdict:
         return await self.run(make())
+
+
+def _said(replies: Iterator[str | Exception]) -> Reply:
+    said = next(replies)
+    if isinstance(said, Exception):
+        raise said
+    return Reply(said)
 
 
 def data_with(folder: Path, files: Mapping[str, object], **more: Any) -> Data:

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from coderv2.errors import ContextTooLong
 from coderv2.evaluation.asking import Ask, Chat, Decoding, Exchange, Place, Problem, Style
 from coderv2.evaluation.data import Data, Source
 from coderv2.evaluation.execution import Executed, fenced
-from coderv2.evaluation.task import Attempt, Score, Tools
+from coderv2.evaluation.task import Attempt, Score, Tools, too_long
 from coderv2.sandbox.judge import Program
 from coderv2.sandbox.limits import Limits
 from coderv2.text import snippets
@@ -82,7 +83,10 @@ class Aider(Executed):
         said = f"{first.score.detail}\n\n{_AGAIN.format(files=', '.join(place.problem.row['solution']))}"
         turns = (Message("assistant", first.exchange.reply.text), Message("user", said))
         again = Chat((*ask.messages, *turns), ask.decoding)
-        exchange = Exchange(again, await tools.ask(again, place))
+        try:
+            exchange = Exchange(again, await tools.ask(again, place))
+        except ContextTooLong as error:
+            return _counted(first, too_long(again, error))
         second = Attempt(exchange, await self.score(place.problem, exchange, tools))
         return _counted(first, second)
 

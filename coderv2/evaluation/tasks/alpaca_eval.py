@@ -17,7 +17,7 @@ from coderv2.evaluation.asking import Ask, Chat, Decoding, Exchange, Problem, St
 from coderv2.evaluation.data import Data, Source
 from coderv2.evaluation.refereed import Refereed, judged, judgement, last_match
 from coderv2.evaluation.score import Figures, Item, mean
-from coderv2.evaluation.task import TOO_LONG, Score, Tools
+from coderv2.evaluation.task import Score, Tools
 
 _BASELINE = Source(
     "alpaca-eval/baseline-gpt-4-1106-preview.json",
@@ -67,8 +67,8 @@ class AlpacaEval(Refereed):
     def figures(self, items: Sequence[Item]) -> Figures:
         """The win rate at equal length; the plain one beside it."""
         judged(items)
-        asked = [item for item in items if item.reason != TOO_LONG]
-        figures = mean(items, self.metric)
+        asked = [item for item in items if item.kept]
+        figures = mean(asked, self.metric)
         others = {**figures.others, "win rate": figures.value}
         return replace(figures, value=at_equal_length(asked), others=others)
 

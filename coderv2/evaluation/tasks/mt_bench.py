@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from coderv2.evaluation.asking import Ask, Chat, Decoding, Exchange, Place, Problem, Style
+from coderv2.errors import ContextTooLong
+from coderv2.evaluation.asking import Ask, Chat, Decoding, Exchange, Place, Problem, Reply, Style
 from coderv2.evaluation.data import Data, Source
 from coderv2.evaluation.refereed import Refereed, judged, judgement, last_match
 from coderv2.evaluation.score import Figures, Item, mean
-from coderv2.evaluation.task import Attempt, Score, Tools
+from coderv2.evaluation.task import Score, Tools
 from coderv2.text.chat import Message
 
 _ORIGIN = (
@@ -41,22 +42,25 @@ class MtBench(Refereed):
         """The first turn."""
         return Chat.of(problem.row["turns"][0], self._decoding(problem))
 
-    async def attempt(self, place: Place, style: Style, tools: Tools) -> Attempt:
-        """Two turns, the second after the model's own first answer; then two judgements."""
+    async def exchange(self, place: Place, style: Style, tools: Tools) -> Exchange:
+        """Two turns, the second after the model's own first answer; without a reply where there is no room for both."""
         first = self.prompt(place.problem, style)
         assert isinstance(first, Chat)
         reply = await tools.ask(first, place)
         turns = (Message("assistant", reply.text), Message("user", place.problem.row["turns"][1]))
         second = Chat((*first.messages, *turns), first.decoding)
-        exchange = Exchange(second, await tools.ask(second, place))
-        return Attempt(exchange, await self.score(place.problem, exchange, tools))
+        try:
+            return Exchange(second, await tools.ask(second, place))
+        except ContextTooLong:
+            return Exchange(second, Reply("", "context"))
 
     async def score(self, problem: Problem, exchange: Exchange, tools: Tools) -> Score:
         """Both turns' ratings; a reply of the judge's without one is left out and counted."""
         assert isinstance(exchange.ask, Chat)
         answers = [m.content for m in exchange.ask.messages if m.role == "assistant"] + [exchange.reply.text]
         fields = _fields(problem.row, answers)
-        ratings = [await _rating(prompt, fields, tools) for prompt in problem.row["judging"]]
+        judging = problem.row["judging"][: 1 if exchange.reply.finish_reason == "context" else 2]
+        ratings = [await _rating(prompt, fields, tools) for prompt in judging]
         found = {f"turn {i}": rating for i, rating in enumerate(ratings, 1) if rating is not None}
         value = sum(found.values()) / len(found) if found else 0.0
         return Score(
@@ -93,8 +97,11 @@ def _fields(row: Mapping[str, Any], answers: Sequence[str]) -> dict[str, str]:
 
 
 async def _rating(prompt: Mapping[str, Any], fields: Mapping[str, str], tools: Tools) -> float | None:
-    text = prompt["prompt_template"].format(**fields)
-    _, found = await last_match(tools, judgement(prompt["system_prompt"], text, max_tokens=2048), _RATING)
+    ask = judgement(prompt["system_prompt"], prompt["prompt_template"].format(**fields), max_tokens=2048)
+    try:
+        _, found = await last_match(tools, ask, _RATING)
+    except ContextTooLong:  # of both turns together; the first alone may be rated
+        return None
     return float(found) if found else None
 
 

@@ -3,7 +3,9 @@
 import asyncio
 from pathlib import Path
 
+from coderv2.errors import ContextTooLong
 from coderv2.evaluation.asking import Chat, Place
+from coderv2.evaluation.task import TOO_LONG
 from coderv2.evaluation.tasks.aider import TASKS, edited
 from tests.evaluation.fakes import FakeTools
 from tests.evaluation.tasks import invented
@@ -13,7 +15,7 @@ GOOD = "twice.py\n```python\ndef twice(x):\n    return 2 * x\n```"
 BAD = "twice.py\n```python\ndef twice(x):\n    return x\n```"
 
 
-def attempt(tmp_path: Path, *replies: str):  # type: ignore[no-untyped-def]
+def attempt(tmp_path: Path, *replies: str | Exception):  # type: ignore[no-untyped-def]
     (problem,) = AIDER.problems(invented.data(tmp_path))
     tools = FakeTools(replies, passes=lambda program: "2 * x" in str(program.files["twice.py"]))
     return asyncio.run(AIDER.attempt(Place("aider", problem), "chat", tools)), tools
@@ -37,6 +39,13 @@ def test_the_second_try_sees_what_the_tests_said(tmp_path: Path) -> None:
     assert [m.role for m in again.messages] == ["system", "user", "assistant", "user"]
     assert again.messages[3].content.startswith("said the tests")
     assert len(tools.programs) == 2
+
+
+def test_a_second_try_without_room_keeps_what_the_first_one_was_worth(tmp_path: Path) -> None:
+    """The prompt of the first try was recorded as too long, without figures."""
+    found, _ = attempt(tmp_path, BAD, ContextTooLong("9000 tokens"))
+    assert (found.score.reason, found.exchange.reply.finish_reason) == (TOO_LONG, "context")
+    assert found.score.others == {"pass rate 1": 0.0, "well formed": 1.0}
 
 
 def test_two_failures_are_a_failure_and_a_lost_file_is_counted(tmp_path: Path) -> None:

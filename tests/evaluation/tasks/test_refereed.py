@@ -1,12 +1,13 @@
 """Answers that a model judges, against replies that a judge gave."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from coderv2.errors import Unsupported
+from coderv2.errors import ContextTooLong, Unsupported
 from coderv2.evaluation.asking import Chat, Exchange, Place, Problem, Reply
 from coderv2.evaluation.data import Data
 from coderv2.evaluation.score import Figures, Item, Unmeasured
@@ -20,6 +21,8 @@ from tests.evaluation.tasks import invented
 A_BETTER = "Both greet. Assistant A is warmer.\n\nMy final verdict is: [[A>>B]]"
 B_BETTER = "Assistant B is a little better. [[B>A]]"
 RATED = 'The answer is short. Rating: [[7.5]], on a scale where "[[10]]" would be perfect? No: [[8]]'
+Said = str | Exception
+FULL = ContextTooLong("This model's maximum context length is 8192 tokens")
 CHINESE = "回答正确。\n{'事实正确性': 9, '满足用户需求': 8, '综合得分': 8.5}"
 
 
@@ -29,7 +32,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
 
 
 def attempt(
-    name: str, data: Data, replies: list[str], judgements: list[str], number: int = 0
+    name: str, data: Data, replies: Sequence[Said], judgements: Sequence[Said], number: int = 0
 ) -> tuple[Attempt, FakeTools]:
     task, tools = TASKS[name], FakeTools(replies, judgements)
     problem = list(task.problems(data))[number]
@@ -190,7 +193,32 @@ def test_a_problem_that_the_model_could_not_be_asked_leaves_the_others_measured(
     """KeyError: nothing is kept of it."""
     found, _ = attempt(name, data, ["hello", "hello"], [said] * 2)
     mute = replace(found, score=Score(0.0, TOO_LONG))
-    assert figures(name, found, mute).samples == (2 if name in ("arena-hard", "alpaca-eval") else 1)
+    assert figures(name, found, mute).samples == (2 if name == "arena-hard" else 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("alignbench", CHINESE), ("arena-hard", A_BETTER), ("alpaca-eval", "m")]
+)
+def test_a_reply_that_the_judge_has_no_room_for_is_kept_and_not_scored(
+    name: str, said: str, data: Data
+) -> None:
+    """The reply was lost, and the problem one that was too long for the model."""
+    unjudged, _ = attempt(name, data, ["hello"], [FULL])
+    assert (unjudged.exchange.reply.text, unjudged.score.reason) == ("hello", "too long for the judge")
+    judged, _ = attempt(name, data, ["hello"], [said] * 2)
+    alone, both = (figures(name, *some) for some in ([judged], [judged, unjudged]))
+    assert both.value == alone.value
+
+
+def test_mt_bench_keeps_the_first_turn_where_the_second_has_no_room(data: Data) -> None:
+    """Of the model's context, or of the judge's: the first answer was lost with it."""
+    found, tools = attempt("mt-bench", data, ["first", FULL], [RATED])
+    assert (found.score.others, found.exchange.reply.finish_reason) == ({"turn 1": 8.0}, "context")
+    assert len(tools.judged) == 1
+    judged, _ = attempt("mt-bench", data, ["first", "second"], [RATED, FULL])
+    assert (judged.score.others, judged.exchange.reply.text) == ({"turn 1": 8.0}, "second")
+    total = figures("mt-bench", found, judged)
+    assert (total.value, total.others["without a rating"]) == (8.0, 2)
 
 
 def test_without_a_judge_the_task_says_what_it_needs(data: Data) -> None:
