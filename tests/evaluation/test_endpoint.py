@@ -188,13 +188,13 @@ def room_for(context: int, prompt: int, refusal: str, asked: list[int]) -> Answe
     ("refusal", "asked"),
     [
         (
-            "This model's maximum context length is {context} tokens. However, you requested {both} tokens ({prompt} in "
-            "the messages, 4096 in the completion).",
+            "This model's maximum context length is {context} tokens. However, you requested {both} tokens "
+            "({prompt} in the messages, 4096 in the completion).",
             [4096, 48],
         ),
         (
-            "'max_tokens' is too large: 4096. This model's maximum context length is {context} tokens and your request "
-            "has {prompt} input tokens.",
+            "'max_tokens' is too large: 4096. This model's maximum context length is {context} tokens and your "
+            "request has {prompt} input tokens.",
             [4096, 48],
         ),
         ("exceeds the context", [4096, 2048, 1024, 512, 256, 128, 64, 32]),
