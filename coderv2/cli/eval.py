@@ -210,7 +210,7 @@ class _Bench:
         loaded = loading.load(
             self.values["model"], dtype=self.values["dtype"], max_num_seqs=self.settings.in_flight
         )
-        return generate.EngineGenerator(loaded.engine, loaded.name)
+        return generate.EngineGenerator(loaded.engine, loaded.name, loaded.folder)
 
     def _referee(self) -> "Generator | None":
         from coderv2.evaluation.endpoint import Endpoint
@@ -274,13 +274,18 @@ def report(run_dir: Path) -> None:
 @click.argument("second", metavar="DIR", type=click.Path(path_type=Path))
 def diff(first: Path, second: Path) -> None:
     """Compare two runs problem by problem."""
-    from coderv2.evaluation.compare import differences
+    from coderv2.evaluation.compare import Incomparable, differences
 
     for one in differences(first, second):
+        if isinstance(one, Incomparable):
+            click.echo(f"{one.task}: not compared, for it was judged by {' and by '.join(one.judges)}")
+            continue
         click.echo(
             f"{one.task}: {_shown(one.first)} → {_shown(one.second)} on {one.both} problems; "
             f"{len(one.better)} better, {len(one.worse)} worse (p = {one.chance:.3g})"
         )
+        for name, (old, new) in one.unlike.items():
+            click.echo(f"  ! {name}: {old} in the first, {new} in the second")
         for sign, names in (("+", one.better), ("-", one.worse)):
             for name in names:
                 click.echo(f"  {sign} {name}")

@@ -149,6 +149,9 @@ class Generator(Protocol):
     def context(self) -> int | None:
         """Tokens of prompt and reply together; None where it is not known."""
 
+    async def identity(self) -> Mapping[str, str]:
+        """Equal for replies of one model: its name, as `model`, and what tells it from its namesakes."""
+
     async def reply(self, ask: Ask, place: Place) -> Reply:
         """Raises Unsupported for a kind of ask that it cannot answer, ServiceError when it is out of order."""
 

@@ -69,6 +69,11 @@ class Endpoint:
         """Closes the connections."""
         await self._clients.close()
 
+    async def identity(self) -> dict[str, str]:
+        """The model's name there, and where that is. Asks for the name where none was given."""
+        await self._find_name()
+        return {"model": self.name, "endpoint": self.url}
+
     async def reply(self, ask: Ask, place: Place) -> Reply:
         """See `Generator`."""
         match ask:
@@ -118,7 +123,7 @@ class Endpoint:
             if self._model is None:
                 listed = await self._send("GET", "models", None)
                 try:
-                    self._model = str(listed["data"][0]["id"])
+                    self.name = self._model = str(listed["data"][0]["id"])
                 except (KeyError, TypeError, IndexError):
                     raise ServiceError(f"{self.url}/models lists no model: name one with -m") from None
 
@@ -172,7 +177,7 @@ class Endpoint:
 
 
 def _room(refusal: str, max_tokens: int) -> int:
-    """Tokens for a reply beside the prompt, by the numbers in the refusal; half as many as refused where it has none."""
+    """Tokens for a reply beside the prompt, by the refusal's numbers; half as many as refused where it has none."""
     context, requested, given = (p.search(refusal) for p in (_CONTEXT, _REQUESTED, _INPUT))
     prompt = int(given[1]) if given else int(requested[1]) - max_tokens if requested else None
     if context and prompt is not None:

@@ -10,6 +10,7 @@ from coderv2.engine.params import SamplingParams
 from coderv2.engine.request import Delta
 from coderv2.engine.worker import Worker
 from coderv2.errors import BadData
+from coderv2.evaluation import fingerprint
 from coderv2.evaluation.asking import (
     Ask,
     Chat,
@@ -23,16 +24,20 @@ from coderv2.evaluation.asking import (
     Style,
 )
 from coderv2.evaluation.data import parse_rows
-from coderv2.text.chat import encode_chat
+from coderv2.text.chat import Message, encode_chat, render_chat
 from coderv2.text.fim import encode_fim
 from coderv2.text.tokenizer import Tokenizer
+
+_TALK = (Message("system", "s"), Message("user", "u"), Message("assistant", "a"), Message("user", "u"))
 
 
 class EngineGenerator:
     """Our engine, in a thread of this process; nobody else may use it meanwhile."""
 
-    def __init__(self, engine: Engine, name: str) -> None:
+    def __init__(self, engine: Engine, name: str, checkpoint: Path | None = None) -> None:
+        """`checkpoint` is the folder or file that the engine's weights are from."""
         self.name = name
+        self._checkpoint = checkpoint
         self.tokenizer: Tokenizer = engine.tokenizer
         self._worker = Worker(engine)
         self._worker.start()
@@ -41,6 +46,13 @@ class EngineGenerator:
     async def close(self) -> None:
         """Ends the thread."""
         self._worker.stop()
+
+    async def identity(self) -> dict[str, str]:
+        """Name, checkpoint and chat template."""
+        found = {"model": self.name, "template": fingerprint.of_text(render_chat(_TALK))}
+        if self._checkpoint is not None:
+            found["checkpoint"] = fingerprint.of_checkpoint(self._checkpoint)
+        return found
 
     async def reply(self, ask: Ask, place: Place) -> Reply:
         """Raises ContextTooLong when not even one token of a reply fits."""
@@ -98,9 +110,15 @@ class Answers:
     tokenizer: Tokenizer | None = None
     context: int | None = None
 
-    def __init__(self, name: str, answer: Callable[[Place], str]) -> None:
+    def __init__(self, name: str, answer: Callable[[Place], str], digest: str = "") -> None:
+        """`digest` is that of the file that they are from."""
         self.name = name
         self._answer = answer
+        self._digest = digest
+
+    async def identity(self) -> dict[str, str]:
+        """Name and content of the file; the name alone of what is made."""
+        return {"model": self.name} | ({"answers": self._digest} if self._digest else {})
 
     async def reply(self, ask: Ask, place: Place) -> Reply:
         """The stored text, whatever was asked."""
@@ -125,13 +143,14 @@ def from_file(path: Path) -> Answers:
 
     The n-th line of an id is its n-th sample. A problem that is not in the file gets an error when it is asked for.
     """
+    content = path.read_bytes()
     replies: dict[tuple[str, str], list[str]] = {}
-    for number, row in enumerate(parse_rows(path.read_bytes(), str(path)), 1):
+    for number, row in enumerate(parse_rows(content, str(path)), 1):
         reply, name = _field(row, ("reply", "completion", "solution")), row.get("task_id", row.get("problem"))
         if not isinstance(reply, str) or name is None:
             raise BadData(f"{path}:{number}: a line needs a task_id and a reply, both text")
         replies.setdefault((str(row.get("task", "")), str(name)), []).append(reply)
-    return Answers(path.name, lambda at: _look_up(path, replies, at))
+    return Answers(path.name, lambda at: _look_up(path, replies, at), fingerprint.of_bytes(content))
 
 
 def _field(row: Mapping[str, object], names: Sequence[str]) -> object:

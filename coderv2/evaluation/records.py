@@ -38,6 +38,12 @@ def read(path: Path) -> Log:
     return Log(parsed[0] if parsed else {}, parsed[1:], sum(map(len, whole)))
 
 
+def header(path: Path) -> Record:
+    """The first line alone."""
+    with path.open("rb") as file:
+        return _parse(file.readline(), f"{path}:1")
+
+
 def item(record: Mapping[str, Any]) -> Item:
     """A record as far as the numbers go."""
     verdict = record["verdict"]

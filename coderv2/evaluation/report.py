@@ -116,6 +116,9 @@ def _overview(summary: suite.Summary) -> Cells:
 def _notes(summary: suite.Summary) -> Iterator[str]:
     run = [figures for figures in summary.values() if figures["value"] is not None]
     yield f"Model: {', '.join(sorted({figures['model'] for figures in run})) or 'none'}."
+    for judge in sorted({figures["judge"] for figures in run if figures.get("judge")}):
+        rated = [figures["title"] for figures in run if figures.get("judge") == judge]
+        yield f"Judged by {judge}: {', '.join(rated)}. Numbers of two judges are not to be compared."
     limited = [f"{figures['title']} ({figures['n']})" for figures in run if figures["limit"]]
     if limited:
         yield f"Only some of the problems (--limit), so not comparable item by item: {', '.join(limited)}."

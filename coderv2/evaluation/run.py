@@ -1,6 +1,7 @@
 """Runs a task: every sample is asked for, judged and recorded, many at a time; what is recorded is not done again."""
 
 import asyncio
+import json
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from coderv2.errors import BadData, ContextTooLong, InvalidValue, Unsupported
+from coderv2.evaluation import fingerprint
 from coderv2.evaluation.asking import Ask, Choose, Generator, Place, Problem, Reply, Style
 from coderv2.evaluation.data import Data
 from coderv2.evaluation.records import Record, Records, item
@@ -90,7 +92,7 @@ async def run(
     places = [
         Place(task.name, problem, i, settings.seed) for problem in chosen for i in range(settings.samples)
     ]
-    header = _header(task, data, generator, settings, style)
+    header = await _header(task, data, generator, settings, style, toolbox)
     with Records(out / f"{task.name}.jsonl", header) as records:
         todo = [place for place in places if (place.problem.id, place.index) not in records.samples]
         work = _Work(task, style, generator, settings, toolbox, records)
@@ -148,16 +150,19 @@ def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
-def _header(task: Task, data: Data, generator: Generator, settings: Settings, style: Style) -> Record:
+async def _header(
+    task: Task, data: Data, generator: Generator, settings: Settings, style: Style, toolbox: Toolbox
+) -> Record:
     """What must be equal for two samples to belong to one run."""
     own = {name: getattr(settings, name) for name in ("temperature", "top_p", "max_tokens", "seed")}
-    files = {source.path: data.digest(source)[:16] for source in task.sources}
     return {
         "coderv2": "eval 1",
         "task": task.name,
-        "model": generator.name,
+        **await generator.identity(),
+        "tokenizer": data.tokenizer and fingerprint.of_text(data.tokenizer.backend.to_str()),
+        "judge": await toolbox.judged_by() if task.refereed else None,
         "prompt": style,
-        "data": files,
+        "data": {source.path: data.digest(source)[:16] for source in task.sources},
         **own,
     }
 
@@ -169,6 +174,7 @@ def _record(place: Place, attempt: Attempt, seconds: float) -> Record:
         "sample": place.index,
         "group": place.problem.group,
         "prompt": ask.shown,
+        "prompt_hash": fingerprint.of_text(json.dumps(ask.shown, ensure_ascii=False)),
         "reply": reply.text,
         "finish_reason": reply.finish_reason,
         "tokens": reply.tokens,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from coderv2.errors import BadData
+from coderv2.evaluation import records
 from coderv2.evaluation.asking import Generator
 from coderv2.evaluation.data import Data
 from coderv2.evaluation.run import Settings, run
@@ -55,10 +56,10 @@ async def run_all(
         except Unmeasured as error:
             write(out, {task.name: not_run(task, f"{error}; the replies are in {out / task.name}.jsonl")})
             continue
-        style = settings.chosen_style(task)
         limited = settings.limit if figures.n == settings.limit else None
-        facts = {"title": task.title, "model": generator.name, "prompt": style, "limit": limited}
-        write(out, {task.name: {**figures.as_json(), **facts, "seed": settings.seed, "note": task.note}})
+        facts = {"title": task.title, "limit": limited, "note": task.note}
+        told = records.header(out / f"{task.name}.jsonl")
+        write(out, {task.name: {**told, **figures.as_json(), **facts}})
     return read(out)
 
 

@@ -50,11 +50,18 @@ class Toolbox:
             self._once.pop(key, None)
             raise
 
+    async def judged_by(self) -> str:
+        """The judging model and where it is."""
+        return " at ".join((await self._judging().identity()).values())
+
     async def refereed(self, ask: Chat) -> Reply:
         """What the judging model says."""
+        return await self._judging().reply(ask, Place("referee", Problem("referee", {})))
+
+    def _judging(self) -> Generator:
         if self.referee is None:
             raise Unsupported("this task needs a judging model: name one with --judge and --judge-model")
-        return await self.referee.reply(ask, Place("referee", Problem("referee", {})))
+        return self.referee
 
     def close(self) -> None:
         """Ends the threads."""

@@ -46,6 +46,9 @@ class Scripted:
         self.asked: list[tuple[Ask, Place]] = []
         self._answer = answer
 
+    async def identity(self) -> dict[str, str]:
+        return {"model": self.name}
+
     async def reply(self, ask: Ask, place: Place) -> Reply:
         self.asked.append((ask, place))
         return Reply(self._answer(ask, place))

@@ -7,7 +7,7 @@ import pytest
 
 from coderv2.errors import BadData
 from coderv2.evaluation import suite
-from coderv2.evaluation.compare import differences
+from coderv2.evaluation.compare import Difference, Incomparable, differences
 from coderv2.evaluation.data import Data
 from coderv2.evaluation.run import Settings
 from coderv2.evaluation.toolbox import Toolbox
@@ -35,6 +35,17 @@ def test_problems_that_differ_are_named(tmp_path: Path) -> None:
 def test_only_problems_of_both_count(tmp_path: Path) -> None:
     (one,) = differences(run(tmp_path / "a", set(range(9)), 9), run(tmp_path / "b", {0}, 4))
     assert (one.both, one.first, one.second, len(one.worse)) == (4, 1.0, 0.25, 3)
+
+
+def test_a_task_that_two_judges_rated_is_not_compared_and_other_settings_are_told(tmp_path: Path) -> None:
+    first, second = run(tmp_path / "a", {0, 1}), run(tmp_path / "b", {0})
+    path = second / "sums.jsonl"
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 1', 1))
+    (one,) = differences(first, second)
+    assert isinstance(one, Difference)
+    assert one.unlike == {"seed": (0, 1)}
+    path.write_text(path.read_text().replace('"judge": null', '"judge": "gpt-4"', 1))
+    assert list(differences(first, second)) == [Incomparable("sums", ("None", "gpt-4"))]
 
 
 def test_runs_without_a_common_task_are_an_error(tmp_path: Path) -> None:

@@ -74,6 +74,18 @@ def test_without_a_name_the_endpoint_is_asked_what_it_serves() -> None:
     assert ask(answer, Chat.of("hi"), model=None)[0].text == "served"
 
 
+def test_an_endpoint_without_a_name_is_known_by_what_it_serves_and_where() -> None:
+    """By its URL alone: what it served next went on from the old model's samples."""
+
+    async def go() -> None:
+        async with endpoint(always(b'{"data": [{"id": "served"}]}')) as url:
+            generator = Endpoint(url)
+            assert await generator.identity() == {"model": "served", "endpoint": f"{url}/v1"}
+            await generator.close()
+
+    asyncio.run(go())
+
+
 def test_options_are_weighed_by_the_echoed_logprobs() -> None:
     async def answer(path: str, request: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:
         assert request["echo"]

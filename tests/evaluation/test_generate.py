@@ -1,6 +1,7 @@
 """Our engine as a generator, and answers that are there already."""
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,18 @@ import pytest
 from coderv2.engine.request import SamplingParams
 from coderv2.errors import BadData, ContextTooLong
 from coderv2.evaluation import generate
-from coderv2.evaluation.asking import Ask, Chat, Choose, Complete, Decoding, Infill, Place, Problem, Reply
+from coderv2.evaluation.asking import (
+    Ask,
+    Chat,
+    Choose,
+    Complete,
+    Decoding,
+    Generator,
+    Infill,
+    Place,
+    Problem,
+    Reply,
+)
 from coderv2.text.chat import Message, encode_chat
 from coderv2.text.fim import encode_fim
 from tests.engine.fakes import FakeModel, continuation, fake_engine
@@ -127,6 +139,31 @@ def test_a_file_of_answers_is_read_by_id_task_and_sample(tmp_path: Path) -> None
         answer(answers, Place("sums", PLACE.problem, 2))
     with pytest.raises(BadData, match="no reply to sum/9"):
         answer(answers, Place("sums", Problem("sum/9", {})))
+
+
+def identity(generator: Generator) -> Mapping[str, str]:
+    return asyncio.run(generator.identity())
+
+
+def test_two_files_of_one_name_are_two_models(tmp_path: Path) -> None:
+    """Other replies under the same name gave the old figures."""
+    path, found = tmp_path / "a.jsonl", []
+    for reply in ("x", "y", "x"):
+        path.write_text(f'{{"task_id": "a", "reply": "{reply}"}}\n')
+        found.append(identity(generate.from_file(path)))
+    assert {one["model"] for one in found} == {"a.jsonl"}
+    assert found[0] == found[2] != found[1]
+
+
+def test_two_checkpoints_of_one_name_and_size_are_two_models(tmp_path: Path) -> None:
+    """Trained further under the same name, a model's samples went on from the old one's."""
+    (tmp_path / "config.json").write_text("{}")
+    engine, found = fake_engine(), []
+    for middle in (b"\1", b"\2", b"\1"):
+        (tmp_path / "model.safetensors").write_bytes(bytes(150_000) + middle * 150_000)
+        (tmp_path / "expert_usage.json").write_text(str(len(found)))  # grows while the model is used
+        found.append(identity(generate.EngineGenerator(engine, "m", tmp_path)))
+    assert found[0] == found[2] != found[1]
 
 
 def test_a_line_without_a_reply_is_named(tmp_path: Path) -> None:

@@ -5,12 +5,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
+from coderv2.errors import InvalidValue
 from coderv2.evaluation import suite
 from coderv2.evaluation.data import Data
 from coderv2.evaluation.run import Settings
 from coderv2.evaluation.score import Figures, Item, Unmeasured
 from coderv2.evaluation.toolbox import Toolbox
 from tests.evaluation.fakes import Scripted, Sums
+
+QUIET = Settings(progress=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +26,24 @@ class Silent(Sums):
 
     def figures(self, items: Sequence[Item]) -> Figures:
         raise Unmeasured("none counts")
+
+
+def ran(
+    task: Sums, out: Path, generator: Scripted, toolbox: Toolbox, settings: Settings = QUIET
+) -> suite.Summary:
+    return asyncio.run(
+        suite.run_all([task], Data(out), generator, out, settings, toolbox, skip_missing=False)
+    )
+
+
+def test_what_one_judge_rated_does_not_go_on_with_another(tmp_path: Path) -> None:
+    """It did, and nothing named the judge."""
+    task, model = Sums(refereed=True), Scripted(lambda ask, at: "0")
+    for name in ("one", "one"):
+        found = ran(task, tmp_path, model, Toolbox(referee=Scripted(lambda ask, at: "", name)))
+    assert found["sums"]["judge"] == "one"
+    with pytest.raises(InvalidValue, match="a run with judge 'one', and this one has 'two'"):
+        ran(task, tmp_path, model, Toolbox(referee=Scripted(lambda ask, at: "", "two")))
 
 
 def test_a_task_without_a_number_is_told_with_the_reason_and_the_next_is_run(tmp_path: Path) -> None:
