@@ -1,21 +1,25 @@
-"""One line of JSON for each sample, on disk before the next begins: a run that was killed goes on where it was.
+"""One line of JSON for each sample, in the file before the next begins: a run that was killed goes on where it was.
 
-The first line says what the run is; samples of another model, prompt or data are never mixed in.
+The first line says what the run is; samples of another model, prompt or data are never mixed in. A machine that loses
+its power loses the last second of samples at most.
 """
 
+import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from coderv2.errors import BadData, InvalidValue
+from coderv2.errors import BadData, InvalidValue, ServiceError
 from coderv2.evaluation.score import Item
 from coderv2.evaluation.storing import refused
 
 Record = dict[str, Any]
+_SYNC_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -57,12 +61,14 @@ class Records:
     """A records file that grows. Use as a context manager."""
 
     def __init__(self, path: Path, header: Record) -> None:
-        """Takes up what is there. Raises InvalidValue when that belongs to another run."""
+        """Takes up what is there. Raises InvalidValue when that belongs to another run, or one that still writes."""
         self.path = path
         self.samples: dict[tuple[str, int], Record] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        self._synced_at = time.monotonic()
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
+            _lock(self._file, path)
             self._size = self._take_up(header)
         except BaseException:
             os.close(self._file)
@@ -75,9 +81,9 @@ class Records:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            os.fsync(self._file)  # where some file systems say only now that they are full
-        except OSError as failure:
-            raise refused(self.path, failure, "some samples may be missing there") from error
+            self._sync()
+        except ServiceError as failure:
+            raise failure from error
         finally:
             os.close(self._file)
 
@@ -85,6 +91,8 @@ class Records:
         """Raises ServiceError, and leaves only whole lines, when the disk takes no more."""
         self._write(record)
         self.samples[record["problem"], record["sample"]] = record
+        if time.monotonic() > self._synced_at + _SYNC_SECONDS:
+            self._sync()
 
     def items(self) -> Iterator[Item]:
         """What was recorded so far."""
@@ -93,7 +101,6 @@ class Records:
     def _take_up(self, header: Record) -> int:
         log = read(self.path)
         os.ftruncate(self._file, log.sound_bytes)
-        os.lseek(self._file, 0, os.SEEK_END)
         self._size = log.sound_bytes
         if log.header:
             _check_same(self.path, log.header, header)
@@ -101,6 +108,14 @@ class Records:
             self._write(header)
         self.samples.update({(record["problem"], record["sample"]): record for record in log.samples})
         return self._size
+
+    def _sync(self) -> None:
+        """Raises ServiceError: some file systems say only now that they are full."""
+        try:
+            os.fsync(self._file)
+        except OSError as error:
+            raise refused(self.path, error, "some samples may be missing there") from None
+        self._synced_at = time.monotonic()
 
     def _write(self, record: Record) -> None:
         line = json.dumps(record, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
@@ -113,6 +128,15 @@ class Records:
             safe = f"the {len(self.samples)} samples so far are safe there"
             raise refused(self.path, error, safe) from None
         self._size += len(line)
+
+
+def _lock(file: int, path: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InvalidValue(
+            f"{path} is being written by another run: wait for its end, or choose another --out"
+        ) from None
 
 
 def _parse(line: bytes, name: str) -> Record:

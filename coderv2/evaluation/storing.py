@@ -1,5 +1,9 @@
 """Files that are whole or as they were before, and what is said when a disk takes no more."""
 
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from coderv2.errors import ServiceError
@@ -14,6 +18,18 @@ def put(path: Path, content: bytes) -> None:
     except OSError as error:
         part.unlink(missing_ok=True)
         raise refused(path, error, "nothing that was there is lost") from None
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Waits until no other process is in here with this folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def refused(path: Path, error: OSError, kept: str) -> ServiceError:

@@ -11,7 +11,7 @@ from coderv2.evaluation.asking import Generator
 from coderv2.evaluation.data import Data
 from coderv2.evaluation.run import Settings, run
 from coderv2.evaluation.score import Unmeasured
-from coderv2.evaluation.storing import put
+from coderv2.evaluation.storing import alone, put
 from coderv2.evaluation.task import Task
 from coderv2.evaluation.toolbox import Toolbox
 
@@ -91,7 +91,7 @@ def read(out: Path) -> Summary:
 
 def write(out: Path, news: Mapping[str, Mapping[str, Any]]) -> None:
     """Adds to the summary, all at once. Raises ServiceError for a disk that is full; the old one stays."""
-    old = read(out) if (out / SUMMARY).exists() else {}
-    out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({**old, **news}, indent=2, ensure_ascii=False) + "\n"
-    put(out / SUMMARY, text.encode())
+    with alone(out):
+        old = read(out) if (out / SUMMARY).exists() else {}
+        text = json.dumps({**old, **news}, indent=2, ensure_ascii=False) + "\n"
+        put(out / SUMMARY, text.encode())

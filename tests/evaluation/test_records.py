@@ -58,6 +58,29 @@ def test_another_run_is_never_mixed_in(tmp_path: Path) -> None:
         Records(tmp_path / "sums.jsonl", {**HEADER, "model": "n"})
 
 
+def test_two_runs_do_not_write_into_one_file(tmp_path: Path) -> None:
+    """Each wrote over the other's lines."""
+    path = tmp_path / "sums.jsonl"
+    with Records(path, HEADER) as records:
+        records.append(record(1))
+        with pytest.raises(InvalidValue, match="written by another run"):
+            Records(path, HEADER)
+        records.append(record(2))
+    assert len(read(path).samples) == 2
+
+
+def test_samples_reach_the_disk_while_a_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They did at its end."""
+    synced: list[int] = []
+    now = iter(range(0, 100, 2))
+    monkeypatch.setattr("os.fsync", synced.append)
+    monkeypatch.setattr("time.monotonic", lambda: next(now))
+    with Records(tmp_path / "sums.jsonl", HEADER) as records:
+        for number in range(3):
+            records.append(record(number))
+            assert len(synced) == number + 1
+
+
 def test_a_foreign_file_is_not_written_to(tmp_path: Path) -> None:
     path = tmp_path / "sums.jsonl"
     path.write_text('{"notes": 1}\n')

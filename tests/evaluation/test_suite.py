@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +45,18 @@ def test_what_one_judge_rated_does_not_go_on_with_another(tmp_path: Path) -> Non
     assert found["sums"]["judge"] == "one"
     with pytest.raises(InvalidValue, match="a run with judge 'one', and this one has 'two'"):
         ran(task, tmp_path, model, Toolbox(referee=Scripted(lambda ask, at: "", "two")))
+
+
+def test_of_two_runs_into_one_folder_the_summary_holds_both(tmp_path: Path) -> None:
+    """Each wrote back what it had read before the other's was there."""
+
+    def add(run: int) -> None:
+        for number in range(30):
+            suite.write(tmp_path, {f"{run}/{number}": {"value": 1.0}})
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(add, range(4)))
+    assert len(suite.read(tmp_path)) == 120
 
 
 def test_a_task_without_a_number_is_told_with_the_reason_and_the_next_is_run(tmp_path: Path) -> None:
