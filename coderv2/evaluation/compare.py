@@ -8,6 +8,7 @@ from typing import Any
 from coderv2.errors import BadData
 from coderv2.evaluation import records, suite
 from coderv2.evaluation.records import Log
+from coderv2.evaluation.refereed import SILENT
 from coderv2.evaluation.score import Item, mcnemar
 
 _OF_THE_MODEL = {"model", "checkpoint", "template", "tokenizer", "endpoint", "answers"}
@@ -65,10 +66,12 @@ def _compared(task: str, first: Log, second: Log) -> Difference | Incomparable:
 
 
 def _values(run: Log) -> dict[str, float]:
-    """The mean over each problem's samples."""
+    """The mean over each problem's samples; where a judge rates, over those that it rated."""
+    unrated = SILENT if run.header.get("judge") else ()
     by_problem: dict[str, list[Item]] = {}
-    for record in run.samples:
-        by_problem.setdefault(record["problem"], []).append(records.item(record))
+    for item in map(records.item, run.samples):
+        if item.reason not in unrated:
+            by_problem.setdefault(item.problem, []).append(item)
     return {problem: sum(i.value for i in items) / len(items) for problem, items in by_problem.items()}
 
 

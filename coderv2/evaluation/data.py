@@ -112,7 +112,7 @@ def parse_rows(content: bytes, name: str) -> Iterator[Row]:
     if text.lstrip().startswith("["):
         yield from _checked(_json(text, name), name)
         return
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):  # U+2028 and its like may stand within JSON's strings
         if line.strip():
             yield from _checked([_json(line, f"{name}:{number}")], f"{name}:{number}")
 

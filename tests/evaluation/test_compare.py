@@ -48,6 +48,18 @@ def test_a_task_that_two_judges_rated_is_not_compared_and_other_settings_are_tol
     assert list(differences(first, second)) == [Incomparable("sums", ("None", "gpt-4"))]
 
 
+def test_what_a_judge_did_not_rate_is_in_neither_mean(tmp_path: Path) -> None:
+    """It counted as nothing: 8 against 4 where both of the rated answers got an 8."""
+    first, second = run(tmp_path / "a", {0, 1, 2, 3, 4, 5}), run(tmp_path / "b", {0, 1, 2})
+    for folder in (first, second):
+        path = folder / "sums.jsonl"
+        text = path.read_text().replace('"judge": null', '"judge": "gpt-4"')
+        path.write_text(text.replace("wrong answer", "no rating"))
+    (one,) = differences(first, second)
+    assert isinstance(one, Difference)
+    assert (one.first, one.second, one.both, one.worse) == (1.0, 1.0, 3, ())
+
+
 def test_runs_without_a_common_task_are_an_error(tmp_path: Path) -> None:
     first = run(tmp_path / "a", {0})
     suite.write(tmp_path / "b", {"other": {"value": None}})

@@ -24,6 +24,15 @@ def test_rows_are_read_gzipped_or_not_under_either_name(tmp_path: Path, name: st
     assert data.rows(SOURCE) == [{"a": 1}, {"a": 2}]
 
 
+def test_a_line_ends_at_a_line_feed_alone(tmp_path: Path) -> None:
+    """Valid rows were cut where a string holds another kind of line end, and told as damaged."""
+    row = '{"a": "1\u2028\u2029\x852"}\r\n'
+    assert (
+        data_with(tmp_path, {"set/rows.jsonl": row.encode() * 2}).rows(SOURCE)
+        == [{"a": "1\u2028\u2029\x852"}] * 2
+    )
+
+
 def test_a_list_of_objects_will_do_as_well(tmp_path: Path) -> None:
     assert data_with(tmp_path, {"set/rows.jsonl": '[{"a": 1}]'}).rows(SOURCE) == [{"a": 1}]
 
