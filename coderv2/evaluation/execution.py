@@ -4,6 +4,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from coderv2.errors import Unsupported
 from coderv2.evaluation.asking import Chat, Exchange, Problem
 from coderv2.evaluation.score import Figures, Item, pass_rate
 from coderv2.evaluation.task import Score, Scored, Tools
@@ -31,6 +32,16 @@ def last_block(reply: str) -> str | None:
     """What stands in the last code block: contest answers come after drafts."""
     found = [block.code for block in snippets.blocks(reply)]
     return found[-1] if found else None
+
+
+def solution(problem: Problem) -> str:
+    """The row's own, which some benchmarks keep to themselves and some copies add. Raises Unsupported without one."""
+    try:
+        return str(problem.row["canonical_solution"])
+    except KeyError:
+        raise Unsupported(
+            f"its data brings no solution of {problem.id}, so there are no canonical answers"
+        ) from None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -160,11 +160,8 @@ def _reasons(reasons: Mapping[str, int]) -> str:
 def _grids(run: Path) -> dict[str, list[Item]]:
     """The samples of the needles that were run."""
     paths = {name: run / f"{name}.jsonl" for name in ("needle", "needle-code")}
-    return {
-        name: list(map(records.item, records.read(path).samples))
-        for name, path in paths.items()
-        if path.exists()
-    }
+    logs = {name: records.read(path).samples for name, path in paths.items() if path.exists()}
+    return {name: list(map(records.item, samples)) for name, samples in logs.items() if samples}
 
 
 def _pictures(summary: suite.Summary, grids: Mapping[str, Sequence[Item]]) -> dict[str, bytes]:

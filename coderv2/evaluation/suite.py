@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from coderv2.errors import BadData
+from coderv2.errors import BadData, Unsupported
 from coderv2.evaluation import records
 from coderv2.evaluation.asking import Generator
 from coderv2.evaluation.data import Data
@@ -29,6 +29,16 @@ def lacks(task: Task, data: Data, *, refereed: bool) -> list[str]:
     return found
 
 
+def unfit(task: Task, data: Data, settings: Settings) -> list[str]:
+    """What of this run does not go with a task, each with the way out."""
+    found = []
+    if settings.style not in (None, *task.styles):
+        found.append(f"a {settings.style} prompt, which it has not: leave --prompt out")
+    if task.measured_by_tokens and data.tokenizer is None:
+        found.append("the model's tokenizer: name it with --tokenizer MODEL")
+    return found
+
+
 async def run_all(
     tasks: Iterable[Task],
     data: Data,
@@ -41,9 +51,10 @@ async def run_all(
 ) -> Summary:
     """Runs each task and adds it to `out`/summary.json. A task that lacks something is listed there as not run.
 
-    Unless `skip_missing`, that is an error, before anything runs.
+    Unless `skip_missing`, that is an error, before anything runs. So is what turns out to be unsupported on the way.
     """
-    needed = {task.name: lacks(task, data, refereed=toolbox.referee is not None) for task in tasks}
+    refereed = toolbox.referee is not None
+    needed = {task.name: lacks(task, data, refereed=refereed) + unfit(task, data, settings) for task in tasks}
     missing = {name: "; ".join(needs) for name, needs in needed.items() if needs}
     if missing and not skip_missing:
         raise BadData("cannot run " + "; ".join(f"{name} without {needs}" for name, needs in missing.items()))
@@ -55,6 +66,11 @@ async def run_all(
             figures = await run(task, data, generator, out, settings, toolbox)
         except Unmeasured as error:
             write(out, {task.name: not_run(task, f"{error}; the replies are in {out / task.name}.jsonl")})
+            continue
+        except Unsupported as error:
+            if not skip_missing:
+                raise
+            write(out, {task.name: not_run(task, str(error))})
             continue
         limited = settings.limit if figures.n == settings.limit else None
         facts = {"title": task.title, "limit": limited, "note": task.note}

@@ -109,7 +109,7 @@ class Task(ABC):
 
     @abstractmethod
     def canonical(self, problem: Problem, style: Style) -> str:
-        """A reply that must get the full score."""
+        """A reply that must get the full score. Raises Unsupported where the data brings none."""
 
     def lacks(self) -> str | None:
         """What program is missing on this machine, and how to get it; None when none is."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import RunCommand
+from tests.evaluation.fakes import data_with
 from tests.evaluation.tasks import invented
 
 
@@ -66,6 +67,35 @@ def test_what_a_task_lacks_is_said_before_anything_runs(
     assert done.code != 0
     assert "cannot run mt-bench without a judging model: name one with --judge URL" in done.err
     assert not out.exists()
+
+
+def test_all_lists_what_does_not_go_with_the_options_and_what_has_no_solutions(
+    data: Path, tmp_path: Path, command: RunCommand
+) -> None:
+    """It ended at the first of them: `Aider has no base prompt`, and KeyError for the canonical answers of others."""
+    folder = tmp_path / "data"
+    for kept in ("gsm8k", "aider-exercism-python"):
+        shutil.copytree(data / kept, folder / kept)
+    row = {"task_id": "sh/0", "prompt": "f() {\n", "test": "}", "stop_tokens": []}
+    data_with(folder, {"humaneval-multilingual/humaneval-sh.jsonl": [row]})
+    words = [
+        "eval",
+        "all",
+        "--answers",
+        "canonical",
+        "--prompt",
+        "base",
+        "--data",
+        folder,
+        "--out",
+        tmp_path / "out",
+    ]
+    done = command(*words, "--lengths", "1000", "--depths", "0")
+    assert done.code == 0, done.err
+    said = {line.split()[0]: line for line in done.out.splitlines()}
+    assert "accuracy 100.0 %" in said["gsm8k"]
+    assert "not run: a base prompt, which it has not" in said["aider"]
+    assert "not run: its data brings no solution of sh/0" in said["humaneval-sh"]
 
 
 def test_list_names_every_task_and_what_it_needs(data: Path, tmp_path: Path, command: RunCommand) -> None:

@@ -69,6 +69,12 @@ def test_the_page_is_whole_and_escapes_what_it_shows(folder: Path) -> None:
     assert "<td class=n>90.2</td>" in page
 
 
+def test_a_needle_that_was_not_begun_has_no_grid(folder: Path) -> None:
+    """Its records hold their header alone: a TypeError from the plot."""
+    (folder / "needle.jsonl").write_text('{"coderv2": "eval 1", "task": "needle"}\n')
+    assert not any("needle" in path.name for path in write(folder))
+
+
 def test_a_folder_without_a_run_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(BadData, match="holds no summary"):
         write(tmp_path)

@@ -47,6 +47,15 @@ def test_what_one_judge_rated_does_not_go_on_with_another(tmp_path: Path) -> Non
         ran(task, tmp_path, model, Toolbox(referee=Scripted(lambda ask, at: "", "two")))
 
 
+def test_a_task_that_measures_by_tokens_is_listed_where_there_is_no_tokenizer(tmp_path: Path) -> None:
+    """It ended the others: what a task measures by was read nowhere."""
+    tasks, model = [Sums(name="long", measured_by_tokens=True), Sums()], Scripted(lambda ask, at: "0")
+    work = suite.run_all(tasks, Data(tmp_path), model, tmp_path, QUIET, Toolbox(), skip_missing=True)
+    found = asyncio.run(work)
+    assert found["long"]["not_run"] == "the model's tokenizer: name it with --tokenizer MODEL"
+    assert found["sums"]["n"] == 6
+
+
 def test_of_two_runs_into_one_folder_the_summary_holds_both(tmp_path: Path) -> None:
     """Each wrote back what it had read before the other's was there."""
 

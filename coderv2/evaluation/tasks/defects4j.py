@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from coderv2.errors import ServiceError
+from coderv2.errors import ServiceError, Unsupported
 from coderv2.evaluation import java_methods, processes
 from coderv2.evaluation.asking import Ask, Chat, Decoding, Exchange, Place, Problem, Style
 from coderv2.evaluation.data import Data, Source
@@ -86,8 +86,8 @@ class Defects4j(Task):
         )
 
     def canonical(self, problem: Problem, style: Style) -> str:
-        """Needs the fixed version's sources, see `Checkout`."""
-        return ""
+        """The fix is in the fixed version's sources, which have to be checked out: see `Checkout`."""
+        raise Unsupported("its data brings patches and no fixed methods, so there are no canonical answers")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from coderv2.errors import BadData
 from coderv2.evaluation.asking import Ask, Chat, Decoding, Exchange, Problem, Style
 from coderv2.evaluation.data import Data, Row, Source
-from coderv2.evaluation.execution import Executed, fenced, last_block
+from coderv2.evaluation.execution import Executed, fenced, last_block, solution
 from coderv2.sandbox.judge import Case, Program
 from coderv2.sandbox.limits import DEFAULTS
 from coderv2.text.chat import Message
@@ -74,7 +74,7 @@ class LiveCodeBench(Executed):
 
     def canonical(self, problem: Problem, style: Style) -> str:
         """The data brings none; a copy may have one as `canonical_solution`."""
-        return fenced(problem.row["canonical_solution"])
+        return fenced(solution(problem))
 
 
 def _tests(row: Row) -> list[Row]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from coderv2.evaluation import translated
 from coderv2.evaluation.asking import Ask, Chat, Complete, Decoding, Exchange, Problem, Style
 from coderv2.evaluation.data import Data, Source
-from coderv2.evaluation.execution import LIMITS, Executed, cut, fenced, is_chat
+from coderv2.evaluation.execution import LIMITS, Executed, cut, fenced, is_chat, solution
 from coderv2.evaluation.tasks.humaneval import INSTRUCTION
 from coderv2.sandbox.judge import Program
 from coderv2.text import snippets
@@ -47,8 +47,8 @@ class Translated(Executed):
         return Program(self.language, code, tests=problem.row["test"], limits=_LIMITS)
 
     def canonical(self, problem: Problem, style: Style) -> str:
-        """The translations bring none: a solution that is put into the row by a test, else BadData is what it is."""
-        body: str = problem.row["canonical_solution"]
+        """The translations bring none; a copy may have one as `canonical_solution`."""
+        body = solution(problem)
         return fenced(problem.row["prompt"] + body, self.language) if style == "chat" else body
 
 
