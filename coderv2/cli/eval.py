@@ -296,16 +296,27 @@ def diff(first: Path, second: Path) -> None:
 @click.argument("tasks", nargs=-1, required=True, metavar="TASK...")
 @_DATA
 def contamination(corpus: Path, tasks: Sequence[str], data: Path | None) -> None:
-    """Find problems of TASKs whose words stand in CORPUS: a folder of texts, or JSON lines with text or content."""
+    """Find problems of TASKs whose words stand in CORPUS: texts or JSON lines, one file or a folder, gzipped or not."""
     from coderv2.evaluation import contamination
     from coderv2.evaluation import tasks as registry
     from coderv2.evaluation.data import Data
     from coderv2.evaluation.run import problems
 
-    files = Data(data)
-    asked = {task.name: problems(task, files) for task in registry.named(tuple(tasks))}
+    files, searched = Data(data), contamination.Corpus(corpus)
+    texts = {
+        task.name: {problem.id: "\n".join(task.texts(problem)) for problem in problems(task, files)}
+        for task in registry.named(tuple(tasks))
+    }
     hits = 0
-    for hit in contamination.find(asked, corpus):
+    for hit in contamination.find(texts, searched):
         hits += 1
         click.echo(f"{hit.task} {hit.problem}: {hit.document}: {hit.words}")
-    click.echo(f"{hits} of {sum(map(len, asked.values()))} problems stand in {corpus}", err=True)
+    every = [text for problems in texts.values() for text in problems.values()]
+    click.echo(f"{hits} of {len(every)} problems stand in {corpus}", err=True)
+    if mute := sum(not contamination.searchable(text) for text in every):
+        click.echo(f"{mute} have too few words to be looked for", err=True)
+    if searched.unsearched:
+        names = ", ".join(map(str, searched.unsearched[:5])) + ", …" * (len(searched.unsearched) > 5)
+        click.echo(
+            f"{len(searched.unsearched)} files were not searched (no text, or too large): {names}", err=True
+        )

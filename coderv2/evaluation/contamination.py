@@ -5,17 +5,17 @@ Ten words, as the paper's own filter counts; texts of three to nine words must o
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from coderv2.errors import BadData
-from coderv2.evaluation.asking import Problem
-from coderv2.evaluation.data import parse_rows
+from coderv2.evaluation import data
 
 RUN = 10
 _SHORTEST = 3
-_WORD = re.compile(r"\w+")
+_SPACELESS = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+_WORD = re.compile(rf"[{_SPACELESS}]|[^\W{_SPACELESS}]+")  # of Chinese and Japanese each character
 _TOO_BIG = 64 << 20  # a single text file that large is no source file
 
 
@@ -30,16 +30,42 @@ class Hit:
     """The first run that both have."""
 
 
-def find(problems: Mapping[str, Iterable[Problem]], corpus: Path) -> Iterator[Hit]:
-    """Each problem with the first document that holds a run of it. `corpus` is a folder of texts, or JSON lines."""
+@dataclass(frozen=True)
+class Corpus:
+    """A folder of texts, or one file of them; gzipped or not."""
+
+    path: Path
+    unsearched: list[Path] = field(default_factory=list)
+    """Files that hold no text, or too much of it to be source; known after `documents`."""
+
+    def documents(self) -> Iterator[tuple[str, str]]:
+        """Names and texts: of JSON lines each row's, else each file's. Raises BadData where there is no corpus."""
+        if not self.path.exists():
+            raise BadData(f"{self.path}: no such corpus")
+        files = [p for p in self.path.rglob("*") if p.is_file()] if self.path.is_dir() else [self.path]
+        for file in sorted(files):
+            yield from self._documents_of(file)
+
+    def _documents_of(self, path: Path) -> Iterator[tuple[str, str]]:
+        if path.name.removesuffix(".gz").endswith(".jsonl"):
+            for number, row in enumerate(data.parse_rows(data.content(path), str(path)), 1):
+                yield f"{path}:{number}", "\n".join(_strings(row))
+        elif path.stat().st_size >= _TOO_BIG or b"\0" in (content := data.content(path)):
+            self.unsearched.append(path)
+        else:
+            yield str(path), content.decode("utf-8", "replace")
+
+
+def find(texts: Mapping[str, Mapping[str, str]], corpus: Corpus) -> Iterator[Hit]:
+    """Each problem with the first document that holds a run of its text; `texts` are by task and problem."""
     runs: dict[tuple[str, ...], list[tuple[str, str]]] = {}
-    for task, items in problems.items():
-        for problem in items:
-            for run in _runs(" ".join(_texts(problem.row))):
-                runs.setdefault(run, []).append((task, problem.id))
+    for task, problems in texts.items():
+        for problem, text in problems.items():
+            for run in _runs(text):
+                runs.setdefault(run, []).append((task, problem))
     seen: set[tuple[str, str]] = set()
     lengths = sorted({len(run) for run in runs})
-    for name, text in documents(corpus):
+    for name, text in corpus.documents():
         for run in _shared(text, runs, lengths):
             for key in runs[run]:
                 if key not in seen:
@@ -47,38 +73,17 @@ def find(problems: Mapping[str, Iterable[Problem]], corpus: Path) -> Iterator[Hi
                     yield Hit(*key, name, " ".join(run))
 
 
-def documents(corpus: Path) -> Iterator[tuple[str, str]]:
-    """Names and texts: the fields of JSON lines called text or content, or whole files, but binary ones.
-
-    Raises BadData where there is no corpus.
-    """
-    if not corpus.exists():
-        raise BadData(f"{corpus}: no such corpus")
-    for path in sorted(p for p in corpus.rglob("*") if p.is_file()) if corpus.is_dir() else [corpus]:
-        if path.suffix == ".jsonl":
-            for number, row in enumerate(parse_rows(path.read_bytes(), str(path)), 1):
-                yield f"{path}:{number}", str(row.get("text", row.get("content", "")))
-        elif path.stat().st_size < _TOO_BIG and b"\0" not in (content := path.read_bytes()):
-            yield str(path), content.decode("utf-8", "replace")
+def searchable(text: str) -> bool:
+    """Whether it has words enough to be looked for."""
+    return bool(_runs(text))
 
 
-def _texts(value: Any) -> Iterator[str]:
-    """The texts of a row that make it what it is: the question and its solution, not shots, tests, judge's words."""
-    for name in (
-        "prompt",
-        "question",
-        "text",
-        "code",
-        "canonical_solution",
-        "problem",
-        "description",
-        "problem_statement",
-    ):
-        found = value.get(name) if isinstance(value, Mapping) else None
-        if isinstance(found, str):
-            yield found
-        elif found is not None and hasattr(found, "text"):
-            yield found.text
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _strings(part)
 
 
 def _runs(text: str) -> set[tuple[str, ...]]:

@@ -84,7 +84,7 @@ class Data:
     def rows(self, source: Source) -> list[Row]:
         """JSON objects: one a line, or one list of them."""
         path = self.path(source)
-        return list(parse_rows(_read(path), str(path)))
+        return list(parse_rows(content(path), str(path)))
 
     def members(self, source: Source, suffix: str) -> dict[str, bytes]:
         """The files of an archive or folder whose names end so, by name, sorted."""
@@ -148,12 +148,13 @@ def _text(content: bytes, name: str) -> str:
         raise BadData(f"{name}: damaged, not UTF-8 (byte {error.start})") from None
 
 
-def _read(path: Path) -> bytes:
-    content = path.read_bytes()
-    if not content.startswith(b"\x1f\x8b"):
-        return content
+def content(path: Path) -> bytes:
+    """Of a file, unpacked where it is gzipped."""
+    found = path.read_bytes()
+    if not found.startswith(b"\x1f\x8b"):
+        return found
     try:
-        return gzip.decompress(content)
+        return gzip.decompress(found)
     except (OSError, EOFError, zlib.error) as error:
         raise BadData(f"{path}: damaged gzip file ({error})") from None
 

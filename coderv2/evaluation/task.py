@@ -16,6 +16,11 @@ from coderv2.evaluation.data import Data, Source
 from coderv2.evaluation.score import Figures, Item, mean
 from coderv2.sandbox.judge import Program, Verdict
 
+_OWN = (
+    "prompt", "question", "passage", "text", "code", "canonical_solution", "problem", "description", "instruction",
+    "problem_statement", "patch", "question_content", "turns",
+)  # fmt: skip
+"""Fields of rows that hold a problem's own words."""
 TOO_LONG = "prompt too long for the model"
 """The reason of a problem that the model could not be asked."""
 
@@ -110,6 +115,16 @@ class Task(ABC):
     @abstractmethod
     def canonical(self, problem: Problem, style: Style) -> str:
         """A reply that must get the full score. Raises Unsupported where the data brings none."""
+
+    def texts(self, problem: Problem) -> Iterable[str]:
+        """What is the problem's own: its question and solution, as they would stand in a corpus that holds them.
+
+        Neither the words around it, nor worked examples, tests, and what a judge is told.
+        """
+        for name in _OWN:
+            found = problem.row.get(name, ())
+            parts = [found] if isinstance(found, str) else found if isinstance(found, list) else [found]
+            yield from (text for part in parts if isinstance(text := getattr(part, "text", part), str))
 
     def lacks(self) -> str | None:
         """What program is missing on this machine, and how to get it; None when none is."""

@@ -109,6 +109,11 @@ class Aider(Executed):
             return Score(0.0, "no code", f"No file {problem.row['solution'][0]} in the answer.")
         return replace(await Executed.score(self, problem, exchange, tools), program=code)
 
+    def texts(self, problem: Problem) -> Iterable[str]:
+        """The instructions and Exercism's example."""
+        files = problem.row["files"]
+        return (files[name] for name in files if name.startswith(".docs/") or name in problem.row["example"])
+
     def canonical(self, problem: Problem, style: Style) -> str:
         """Exercism's own example."""
         row = problem.row

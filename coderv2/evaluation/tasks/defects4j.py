@@ -85,6 +85,11 @@ class Defects4j(Task):
             ("defects4j",), "Defects4J 3 with its project histories (init.sh), Java 11, Perl, Subversion"
         )
 
+    def texts(self, problem: Problem) -> Iterable[str]:
+        """The lines around the bug, with it and with its fix."""
+        hunk = problem.row["patch"].partition("\n@@")[2].splitlines()[1:]
+        return ("\n".join(line[1:] for line in hunk if line[:1] != other) for other in "+-")
+
     def canonical(self, problem: Problem, style: Style) -> str:
         """The fix is in the fixed version's sources, which have to be checked out: see `Checkout`."""
         raise Unsupported("its data brings patches and no fixed methods, so there are no canonical answers")
