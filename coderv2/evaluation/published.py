@@ -17,6 +17,27 @@ class Table:
 
 
 LITE, FULL = "DeepSeek-Coder-V2-Lite-Instruct", "DeepSeek-Coder-V2-Instruct"
+PROBLEMS = {
+    "humaneval": 164, "mbpp-plus": 378, "livecodebench": 226, "usaco": 307, "santacoder-fim": 4792, "defects4j": 238,
+    "swe-bench-lite": 300, "aider": 133, "gsm8k": 1319, "math": 5000, "aime-2024": 30, "math-odyssey": 387, "bbh": 6511,
+    "mmlu": 14042, "arc-easy": 2376, "arc-challenge": 1172, "triviaqa": 11313, "naturalquestions": 3610, "cluewsc": 976,
+    "c-eval": 12342, "cmmlu": 11582, "arena-hard": 500, "alpaca-eval": 805, "mt-bench": 80, "alignbench": 683,
+    "cruxeval-i": 800, "cruxeval-o": 800,
+    **dict.fromkeys(["humaneval-cpp", "humaneval-js", "humaneval-php", "humaneval-r", "humaneval-rkt"], 161),
+    **dict.fromkeys(["humaneval-ts", "humaneval-jl"], 159),
+    **dict.fromkeys(["humaneval-java", "humaneval-cs", "humaneval-sh", "humaneval-swift"], 158),
+    **dict.fromkeys(["humaneval-d", "humaneval-rs"], 156),
+}  # fmt: skip
+"""How many the published number is over, where that is known."""
+OTHERWISE = {
+    "swe-bench-lite": "one patch from the issue's text instead of an agent's",
+    "defects4j": "bugs of our choice: the paper's list is not public",
+    "alpaca-eval": "length control of our own",
+    "alignbench": "the judge's instructions are ours",
+}
+"""What is measured otherwise than published, whatever the settings."""
+JUDGES = {"arena-hard": ("gpt-4-1106-preview",), "mt-bench": ("gpt-4", "gpt-4-0613", "gpt-4-0314")}
+"""The judges of the published numbers, by the names that count as them."""
 OUT_OF = {"aime-2024": 30.0, "mt-bench": 1.0, "alignbench": 1.0}
 """What a share is multiplied with to be in a table's unit; 100 for all others."""
 

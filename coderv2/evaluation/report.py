@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coderv2.evaluation import grid, plots, records, suite
+from coderv2.evaluation import alike, grid, plots, records, suite
 from coderv2.evaluation.published import FULL, LITE, TABLES, Table, in_table_units
 from coderv2.evaluation.score import Item
 from coderv2.evaluation.storing import put
 from coderv2.evaluation.tasks import TASKS
 
 Cells = list[list[str]]
+_MODEL = ("checkpoint", "template", "endpoint", "answers")
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,10 @@ def write(run: Path) -> list[Path]:
 
 def as_json(summary: suite.Summary) -> dict[str, Any]:
     """Each task's figures with the published ones, and what is comparable."""
-    return {name: {**figures, "published": _published(name)} for name, figures in summary.items()}
+    return {
+        name: {**figures, "published": _published(name), "unlike_published": _unlike(name, figures)}
+        for name, figures in summary.items()
+    }
 
 
 def markdown(sections: Sequence[Section], pictures: Sequence[str]) -> str:
@@ -84,6 +88,11 @@ def _sections(summary: suite.Summary) -> Iterator[Section]:
     for table in TABLES:
         if any(task in summary for task in table.tasks):
             yield Section(table.title, _beside(table, summary))
+    measured = {name: figures for name, figures in summary.items() if figures["value"] is not None}
+    yield Section("How it was measured", _settings(measured))
+    if further := list(_further(measured)):
+        note = "Shares are from 0 to 1, ratings as the judge gave them; what is counted is whole."
+        yield Section("Further figures", [["task", "figure", "value"], *further], (note,))
     missing = [[name, figures["not_run"]] for name, figures in summary.items() if figures["value"] is None]
     if missing:
         yield Section("Not run", [["task", "it needs"], *missing])
@@ -115,7 +124,7 @@ def _overview(summary: suite.Summary) -> Cells:
 
 def _notes(summary: suite.Summary) -> Iterator[str]:
     run = [figures for figures in summary.values() if figures["value"] is not None]
-    yield f"Model: {', '.join(sorted({figures['model'] for figures in run})) or 'none'}."
+    yield f"Model: {', '.join(sorted(set(map(_model, run)))) or 'none'}."
     for judge in sorted({figures["judge"] for figures in run if figures.get("judge")}):
         rated = [figures["title"] for figures in run if figures.get("judge") == judge]
         yield f"Judged by {judge}: {', '.join(rated)}. Numbers of two judges are not to be compared."
@@ -123,6 +132,51 @@ def _notes(summary: suite.Summary) -> Iterator[str]:
     if limited:
         yield f"Only some of the problems (--limit), so not comparable item by item: {', '.join(limited)}."
     yield from (f"{figures['title']}: {figures['note']}" for figures in run if figures["note"])
+
+
+def _settings(measured: suite.Summary) -> Cells:
+    """One row for each task; what was left to the benchmark's protocol is called so."""
+    named = {"tokenizer": "tokenizer", "sandbox": "sandbox", "judge": "judge"}
+    protocols = {"temperature": "temperature", "top-p": "top_p", "max tokens": "max_tokens"}
+    rows = [
+        [
+            figures["title"], _comparable(name, figures), figures["prompt"], str(figures["seed"]),
+            *(_or(figures.get(key), "the protocol's") for key in protocols.values()),
+            *(_or(figures.get(key), "-") for key in named.values()),
+        ]
+        for name, figures in measured.items()
+    ]  # fmt: skip
+    return [["task", "as published", "prompt", "seed", *protocols, *named], *rows]
+
+
+def _or(value: Any, otherwise: str) -> str:
+    return otherwise if value is None else str(value)
+
+
+def _unlike(name: str, figures: Mapping[str, Any]) -> list[str] | None:
+    """None where nothing was measured, or nothing was published."""
+    measured = figures["value"] is not None and alike.is_published(name)
+    return alike.unlike(name, figures) if measured else None
+
+
+def _comparable(name: str, figures: Mapping[str, Any]) -> str:
+    differences = _unlike(name, figures)
+    if differences is None:
+        return "not published"
+    return f"no: {'; '.join(differences)}" if differences else "yes"
+
+
+def _further(measured: suite.Summary) -> Iterator[list[str]]:
+    """pass@k, maj@n, turns, subjects, whatever a task has beside its number."""
+    for figures in measured.values():
+        for name, value in {**figures["others"], **figures["groups"]}.items():
+            yield [figures["title"], name, f"{value:.4g}"]
+
+
+def _model(figures: Mapping[str, Any]) -> str:
+    """Its name, with what tells it from others of that name."""
+    own = [f"{name} {figures[name]}" for name in _MODEL if figures.get(name)]
+    return f"{figures['model']} ({', '.join(own)})" if own else str(figures["model"])
 
 
 def _beside(table: Table, summary: suite.Summary) -> Cells:

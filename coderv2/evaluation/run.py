@@ -76,6 +76,10 @@ def problems(task: Task, data: Data, limit: int | None = None) -> list[Problem]:
         raise BadData(f"{task.name}: {data.folder}/{names} is not what it should be ({error!r})") from error
     if not found:
         raise BadData(f"{task.name}: no problem in {', '.join(str(data.path(s)) for s in task.sources)}")
+    return _spread(found, limit)
+
+
+def _spread(found: Sequence[Problem], limit: int | None) -> list[Problem]:
     chosen = {p.id for p in sorted(found, key=lambda p: zlib.crc32(p.id.encode()))[:limit]}
     return [problem for problem in found if problem.id in chosen]
 
@@ -88,7 +92,8 @@ async def run(
     Whatever goes wrong (a dead endpoint, a full disk) is raised after the samples that are ready were recorded.
     """
     style = settings.chosen_style(task)
-    chosen = problems(task, data, settings.limit)
+    found = problems(task, data)
+    chosen = _spread(found, settings.limit)
     places = [
         Place(task.name, problem, i, settings.seed) for problem in chosen for i in range(settings.samples)
     ]
@@ -98,7 +103,8 @@ async def run(
         work = _Work(task, style, generator, settings, toolbox, records)
         with _bar(task, len(places), records, shown=settings.progress) as step:
             await _all(work, todo, step)
-        return task.figures([item(records.samples[place.problem.id, place.index]) for place in places])
+        figures = task.figures([item(records.samples[place.problem.id, place.index]) for place in places])
+        return replace(figures, asked=len(chosen), there=len(found))
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,10 @@ class Figures:
     reasons: Mapping[str, int] = field(default_factory=dict)
     truncated: int = 0
     """Replies that were cut at max_tokens."""
+    asked: int = 0
+    """Problems that were asked; those that no judge rated are among them, but not in `n`."""
+    there: int = 0
+    """Problems of the data; more than were asked where there was a limit."""
 
     def as_json(self) -> dict[str, Any]:
         """For summary.json; shares are between 0 and 1."""

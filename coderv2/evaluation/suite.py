@@ -72,8 +72,9 @@ async def run_all(
                 raise
             write(out, {task.name: not_run(task, str(error))})
             continue
-        limited = settings.limit if figures.n == settings.limit else None
-        facts = {"title": task.title, "limit": limited, "note": task.note}
+        limit = settings.limit if figures.asked < figures.there else None
+        sandbox = toolbox.judge.sandbox.name if toolbox.judge else None
+        facts = {"title": task.title, "limit": limit, "note": task.note, "sandbox": sandbox}
         told = records.header(out / f"{task.name}.jsonl")
         write(out, {task.name: {**told, **figures.as_json(), **facts}})
     return read(out)

@@ -8,7 +8,8 @@ import pytest
 from coderv2.errors import BadData
 from coderv2.evaluation import suite
 from coderv2.evaluation.published import FULL, LITE
-from coderv2.evaluation.report import write
+from coderv2.evaluation.report import as_json, write
+from coderv2.evaluation.tasks import TASKS
 
 RUN = {
     "metric": "pass@1", "value": 0.5, "n": 40, "samples": 40, "stderr": 0.08, "low": 0.35, "high": 0.65, "others": {},
@@ -51,6 +52,77 @@ def test_limits_notes_failures_and_what_did_not_run_are_said(folder: Path) -> No
     assert "AIME 2024: Thirty problems." in text
     assert "wrong 19, no / code 1" in text
     assert "| usaco | no data |" in text
+
+
+def row_of(text: str, section: str, task: str) -> list[str]:
+    lines = text[text.index(f"## {section}") :].splitlines()
+    return next(line for line in lines if line.startswith(f"| {task} |")).strip("| ").split(" | ")
+
+
+def test_settings_and_further_figures_are_told(folder: Path) -> None:
+    """They were in no report."""
+    settings = {
+        "temperature": 0.2,
+        "seed": 7,
+        "sandbox": "bubblewrap",
+        "tokenizer": "ab12",
+        "judge": "gpt-4 at http://x",
+    }
+    more = {"others": {"pass@5": 0.61, "maj@8": 0.5}, "groups": {"easy": 0.75}, "checkpoint": "cafe"}
+    suite.write(folder, {"humaneval": {**RUN, **settings, **more, "title": "HumanEval"}})
+    write(folder)
+    text = (folder / "report.md").read_text()
+    told = row_of(text, "How it was measured", "HumanEval")
+    assert told[1] == "no: 40 problems instead of 164; temperature 0.2 instead of the protocol's"
+    assert row_of(text, "How it was measured", "AIME 2024")[1] == "no: 40 problems instead of 30"
+    assert told[2:] == [
+        "chat",
+        "7",
+        "0.2",
+        "the protocol's",
+        "the protocol's",
+        "ab12",
+        "bubblewrap",
+        "gpt-4 at http://x",
+    ]
+    assert "Model: <ours>, <ours> (checkpoint cafe)." in text
+    rows = [line for line in text.splitlines() if line.startswith("| HumanEval | ")]
+    assert rows[-3:] == [
+        "| HumanEval | pass@5 | 0.61 |",
+        "| HumanEval | maj@8 | 0.5 |",
+        "| HumanEval | easy | 0.75 |",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("task", "figures", "said"),
+    [
+        ("humaneval", {"n": 164, "asked": 164, "prompt": TASKS["humaneval"].styles[0]}, []),
+        ("humaneval", {"n": 40, "asked": 40}, ["40 problems instead of 164"]),
+        (
+            "humaneval",
+            {"n": 164, "asked": 164, "temperature": 0.8},
+            ["temperature 0.8 instead of the protocol's"],
+        ),
+        ("gsm8k", {"n": 1319, "asked": 1319, "prompt": "base"}, ["prompt base instead of chat"]),
+        (
+            "swe-bench-lite",
+            {"n": 300, "asked": 300},
+            ["one patch from the issue's text instead of an agent's"],
+        ),
+        (
+            "mt-bench",
+            {"n": 78, "asked": 80, "judge": "small at http://x/v1"},
+            ["2 of them without a rating", "judge small instead of gpt-4"],
+        ),
+        ("mt-bench", {"n": 80, "asked": 80, "judge": "gpt-4 at http://x/v1"}, []),
+        ("mbpp", {"n": 40, "asked": 40}, None),
+    ],
+)
+def test_what_was_not_measured_as_published_is_told(
+    task: str, figures: dict[str, object], said: list[str] | None
+) -> None:
+    assert as_json({task: {**RUN, "limit": None, **figures}})[task]["unlike_published"] == said
 
 
 def test_json_sets_the_published_numbers_beside(folder: Path) -> None:

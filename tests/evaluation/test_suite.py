@@ -12,7 +12,7 @@ from coderv2.errors import InvalidValue
 from coderv2.evaluation import suite
 from coderv2.evaluation.data import Data
 from coderv2.evaluation.run import Settings
-from coderv2.evaluation.score import Figures, Item, Unmeasured
+from coderv2.evaluation.score import Figures, Item, Unmeasured, mean
 from coderv2.evaluation.toolbox import Toolbox
 from tests.evaluation.fakes import Scripted, Sums
 
@@ -54,6 +54,21 @@ def test_a_task_that_measures_by_tokens_is_listed_where_there_is_no_tokenizer(tm
     found = asyncio.run(work)
     assert found["long"]["not_run"] == "the model's tokenizer: name it with --tokenizer MODEL"
     assert found["sums"]["n"] == 6
+
+
+def test_a_limit_is_told_where_answers_are_unrated(tmp_path: Path) -> None:
+    """Five were asked and one was rated: the note that only five were asked was gone."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Rated(Sums):
+        def figures(self, items: Sequence[Item]) -> Figures:
+            return mean(items[:1], "rating")
+
+    model = Scripted(lambda ask, at: "0")
+    found = ran(Rated(), tmp_path, model, Toolbox(), Settings(limit=5, progress=False))["sums"]
+    assert (found["n"], found["asked"], found["there"], found["limit"]) == (1, 5, 6, 5)
+    found = ran(Rated(), tmp_path, model, Toolbox(), Settings(limit=6, progress=False))["sums"]
+    assert found["limit"] is None
 
 
 def test_of_two_runs_into_one_folder_the_summary_holds_both(tmp_path: Path) -> None:
