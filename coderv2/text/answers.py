@@ -6,12 +6,24 @@ from decimal import Decimal
 from coderv2.text import symbolic
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*")
-_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+]?\.\d+")
+_NUMBER = re.compile(r"[-+]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/[1-9]\d*)?|\.\d+)")
 _SAID = re.compile(r"(?:answer\s*(?:is|:)|####|答案(?:是|为|：|:))\s*", re.IGNORECASE)
-_SPACING = re.compile(r"\\left|\\right|\\[!,;: ]|\\quad|\\noindent|\\displaystyle|\\\\|~|\s+")
-_SIGNS = re.compile(r"\\?\$|\\?%|\^\{?\\circ\}?")
+_SENTENCE_END = re.compile(r"(?<=\.)\s+(?=[A-Z])|(?<=。)")
+_EDGES = re.compile(r"^(?:\s|\*\*)+|(?:\s|\*\*|[.。])+$")
+_SPACING = re.compile(r"\\left|\\right|\\[,;: ]|\\quad|\\noindent|\\displaystyle|\\\\|~|\s+")
+_IN_NUMBER = re.compile(r"\\!|(?<=\d)(?:\\[,;: ]|~)(?=\d{3}(?!\d))")
+_SIGNS = re.compile(r"\\?[$%]|[€£¥°]|\^\{?\\circ\}?")
+_POWER = re.compile(r"(?<=[A-Za-z}])\^\{?-?\d+\}?")
+# Words that change a number's value are no units: 2i, 5 million, 3 sin x.
+_NO_UNIT = (
+    r"(?!\s*(?:i|e|and|or|pi|sin|cos|tan|cot|log|exp|sqrt|dozens?|(?:hundred|thousand|million|billion)s?)\b)"
+)
+_UNIT = re.compile(rf"(?<=\d)\s*\\(?:text|mbox|mathrm)\{{{_NO_UNIT}[^{{}}]*\}}(?:\^\{{?-?\d+\}}?)?$")
+_MEASURED = re.compile(rf"({_NUMBER.pattern})(?:\s+{_NO_UNIT}[A-Za-z]{{3,}}|\s*[\u4e00-\u9fff])*")
 _WORDS = re.compile(r"\\(?:text|mbox|textbf|mathrm)\{([^{}]*)\}")
+_UPRIGHT = re.compile(r"\\(?:text|mathrm)\{\s*([ie])\s*\}")  # a number, and no unit
 _SHORT_FRACTION = re.compile(r"\\frac(?:(\d)|\{([^{}]*)\})(?:(\d)|\{([^{}]*)\})")
+_PLAIN_FRACTION = re.compile(r"(?<!\d)\\frac\{(\d+)\}\{(\d+)\}")
 _TOLERANCE = Decimal("1e-3")  # of two decimals, relative
 
 
@@ -21,13 +33,16 @@ def final_answer(reply: str) -> str:
         return box
     said = _SAID.split(reply)
     if len(said) > 1 and (line := said[-1].strip().split("\n")[0].strip()):
-        return line
-    return next(iter(_NUMBER.findall(reply)[-1:]), "")
+        return _SENTENCE_END.split(line)[0]
+    return next(iter(_numbers(reply)[-1:]), "")
 
 
 def final_number(reply: str) -> str:
-    """The number that a reply ends with: the last of its final answer, without commas; nothing where it has none."""
-    found = _NUMBER.findall(_SIGNS.sub("", final_answer(reply))) or _NUMBER.findall(reply)
+    """The number that a reply ends with: the last of its final answer, without commas; nothing where it has none.
+
+    A fraction counts as one number, the power of a unit as none.
+    """
+    found = _numbers(final_answer(reply)) or _numbers(reply)
     return found[-1].replace(",", "") if found else ""
 
 
@@ -42,11 +57,9 @@ def boxed(reply: str) -> str:
 
 
 def number(answer: str) -> Decimal | None:
-    """The one number that an answer holds beside signs of money, commas, units and a full stop; else None."""
-    found = _NUMBER.findall(answer)
-    if len(found) != 1 or re.search(r"[\\^_{}()\[\]/=]", normal(answer)):
-        return None
-    return Decimal(found[0].replace(",", ""))
+    """The number that an answer is, signs of money, commas, units and a full stop aside; None for all else (3x)."""
+    measured = _MEASURED.fullmatch(_in_line(answer))
+    return _value(measured[1]) if measured else None
 
 
 def same_number(gold: str, answer: str) -> bool:
@@ -60,6 +73,7 @@ def equal(gold: str, answer: str) -> bool:
 
     Formulas are compared by math-verify, which is not symmetric: what is wanted comes first.
     """
+    gold, answer = _UPRIGHT.sub(r"\1", gold), _UPRIGHT.sub(r"\1", answer)
     return alike(gold, answer) or (bool(answer.strip()) and symbolic.equal(gold, answer))
 
 
@@ -77,14 +91,29 @@ def alike(gold: str, answer: str) -> bool:
 
 def normal(answer: str) -> str:
     r"""An answer without what only changes its looks: spaces, `\left`, `$`, degrees, units, `x =`, `\dfrac`."""
-    text = _SIGNS.sub("", _SPACING.sub("", answer.strip().rstrip("."))).strip()
-    text = re.sub(r"(?<=\d)\\(?:text|mbox|mathrm)\{[^{}]*\}$", "", text)
-    text = _WORDS.sub(r"\1", text).replace("dfrac", "frac").replace("tfrac", "frac")
+    return re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", re.sub(r"\s", "", _bare(answer)))
+
+
+def _bare(answer: str) -> str:
+    """`normal`, but for the spaces between words and the commas in numbers."""
+    text = _SIGNS.sub("", _IN_NUMBER.sub("", answer.replace("{,}", ",")))
+    text = _EDGES.sub("", _SPACING.sub(" ", text))
+    text = _WORDS.sub(r"\1", _UNIT.sub("", text)).replace("dfrac", "frac").replace("tfrac", "frac")
     text = _SHORT_FRACTION.sub(lambda m: rf"\frac{{{m[1] or m[2]}}}{{{m[3] or m[4]}}}", text)
-    text = re.sub(r"^[A-Za-z]=(?=.)", "", text.rstrip("."))
-    text = re.sub(r"^(-?)\\frac\{(\d+)\}\{(\d+)\}$", r"\1\2/\3", text)
-    text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
-    return {"0.5": "1/2", ".5": "1/2"}.get(text, text)
+    return re.sub(r"^[A-Za-z]\s*=\s*(?=.)", "", _EDGES.sub("", text))
+
+
+def _numbers(text: str) -> list[str]:
+    return _NUMBER.findall(_POWER.sub("", _in_line(text)))
+
+
+def _in_line(text: str) -> str:
+    return _PLAIN_FRACTION.sub(r"\1/\2", _bare(text))
+
+
+def _value(text: str) -> Decimal:
+    top, _, bottom = text.replace(",", "").partition("/")
+    return Decimal(top) / Decimal(bottom) if bottom else Decimal(top)
 
 
 def _balanced(text: str) -> str | None:

@@ -38,12 +38,32 @@ def test_final_answers(reply: str, answer: str, number: str) -> None:
     assert final_number(reply) == number
 
 
+@pytest.mark.parametrize(
+    ("reply", "number"),
+    [
+        (r"\boxed{10{,}000}", "10000"),
+        (r"\boxed{20,\!000}", "20000"),
+        (r"\boxed{1\,500}", "1500"),
+        (r"\boxed{12 \text{ m}^2}", "12"),
+        ("The answer is 12 m^2.", "12"),
+        (r"\boxed{\frac{3}{2}}", "3/2"),
+        ("#### 3/4", "3/4"),
+        ("The answer is 5. There were 6.", "5"),
+        (r"They pay $10{,}000$ in all.", "10000"),
+    ],
+)
+def test_thousands_powers_of_units_and_fractions_are_read_as_one_number(reply: str, number: str) -> None:
+    assert final_number(reply) == number
+
+
 def test_numbers_are_compared_by_value() -> None:
     assert same_number("12", "$12.00")
     assert same_number("1,000", "1000 apples")
     assert not same_number("12", "13")
     assert not same_number("12", "12 or 13")
     assert not same_number("", "")
+    assert same_number("1.5", "3/2")
+    assert not same_number("3", "3/2")
 
 
 @pytest.mark.parametrize(
@@ -59,6 +79,12 @@ def test_numbers_are_compared_by_value() -> None:
         (r"\text{Yes}", "Yes"),
         ("0.333", "0.3331"),
         ("1,000", "1000"),
+        (r"12 \text{ m}^2", "12"),
+        (r"10{,}000", "10000"),
+        ("5 Robins.", "5"),
+        ("12元", "12"),
+        ("**7**.", "7"),
+        ("5/10", r"\frac{1}{2}"),
     ],
 )
 def test_looks_do_not_matter(gold: str, answer: str) -> None:
@@ -72,6 +98,25 @@ def test_looks_do_not_matter(gold: str, answer: str) -> None:
 )
 def test_what_differs_differs(gold: str, answer: str) -> None:
     assert not equal(gold, answer)
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [
+        ("1+i", "1"),
+        ("3x", "3"),
+        ("n-1", "-1"),
+        ("x < 5", "5"),
+        ("5i", "5"),
+        (r"2\mathrm{i}", "2"),
+        ("3 sin x", "3"),
+        ("5 million", "5"),
+        ("12 or 13", "12"),
+    ],
+)
+def test_a_number_with_more_than_a_unit_beside_it_is_another_answer(gold: str, answer: str) -> None:
+    assert not equal(gold, answer)
+    assert not equal(answer, gold)
 
 
 @pytest.mark.parametrize(
