@@ -23,7 +23,7 @@ class Method:
 def around(source: str, line: int) -> Method:
     """The method that holds a line (from 1). Raises BadData where none does."""
     plain = _SKIPPED.sub(lambda match: re.sub(r"[^\n]", " ", match.group()), source)
-    place = sum(len(text) for text in source.splitlines(keepends=True)[: line - 1])
+    place = sum(len(text) + 1 for text in source.split("\n")[: line - 1])
     for opening in reversed(_open_braces(plain, place)):
         head = _HEAD.search(plain[:opening])
         if head and not _TYPE.search(head.group(1)) and not _KEYWORD.search(head.group(1)):

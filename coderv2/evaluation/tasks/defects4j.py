@@ -5,6 +5,7 @@ method of one
 file; the report names how many.
 """
 
+import os
 import re
 import tempfile
 from collections.abc import Iterable
@@ -24,6 +25,11 @@ _SOURCE = Source(
     "defects4j/defects4j-metadata.tar.gz",
     how="framework/projects of github.com/rjust/defects4j (patches, trigger_tests), as an archive or a folder",
 )
+_OWN_RIGHTS = (
+    "the user's leave: the framework runs what the model wrote with your own rights, outside of the sandbox "
+    "(--unprotected, on a machine that nothing depends on)"
+)
+_VARIABLES = ("PATH", "HOME", "LANG", "TZ", "JAVA_HOME", "PERL5LIB", "D4J_HOME")  # no keys among them
 _TRIGGER_SECONDS, _ALL_SECONDS = 300.0, 900.0
 _HUNK = re.compile(r"(?m)^@@ -(\d+)(?:,\d+)? \+(\d+)(?:,\d+)? @@")
 _FILE = re.compile(r"(?m)^\+\+\+ b?/?(\S+)")
@@ -39,6 +45,8 @@ class Defects4j(Task):
     """A fix is plausible when the tests that showed the bug pass, and then all tests do."""
 
     metric: str = "plausible"
+    unprotected: bool = False
+    """Whether programs may run with the user's own rights: no sandbox here holds the framework."""
 
     def problems(self, data: Data) -> Iterable[Problem]:
         """Bugs with one hunk in one file."""
@@ -64,12 +72,16 @@ class Defects4j(Task):
         return Chat.of(_INSTRUCTION.format(method="(checked out when asked)", tests=problem.row["tests"]))
 
     async def attempt(self, place: Place, style: Style, tools: Tools) -> Attempt:
-        """Checks the buggy version out, asks, puts the answer in, compiles, tests."""
+        """Checks the buggy version out, asks, puts the answer in, compiles, tests. Raises Unsupported without leave."""
+        if not self.unprotected:
+            raise Unsupported(f"Defects4J needs {_OWN_RIGHTS}")
         with tempfile.TemporaryDirectory(prefix="coderv2-defects4j-") as scratch:
             checkout = await Checkout.of(place.problem, Path(scratch) / "buggy", "b")
             method = checkout.method()
             ask = Chat.of(
-                _INSTRUCTION.format(method=fenced(method.text, "java"), tests=place.problem.row["tests"]),
+                _INSTRUCTION.format(
+                    method=fenced(method.text.replace("\r\n", "\n"), "java"), tests=place.problem.row["tests"]
+                ),
                 Decoding(2048),
             )
             exchange = Exchange(ask, await tools.ask(ask, place))
@@ -80,10 +92,11 @@ class Defects4j(Task):
             return Attempt(exchange, await checkout.judged(fixed))
 
     def lacks(self) -> str | None:
-        """The framework."""
-        return processes.absent(
+        """The framework, or leave to run it."""
+        absent = processes.absent(
             ("defects4j",), "Defects4J 3 with its project histories (init.sh), Java 11, Perl, Subversion"
         )
+        return absent or (None if self.unprotected else _OWN_RIGHTS)
 
     def texts(self, problem: Problem) -> Iterable[str]:
         """The lines around the bug, with it and with its fix."""
@@ -106,23 +119,29 @@ class Checkout:
     async def of(cls, problem: Problem, folder: Path, version: str) -> "Checkout":
         """`version` is b, buggy, or f, fixed. Raises ServiceError where the framework fails."""
         project, _, number = problem.id.partition("-")
-        await _defects4j(
+        ended = await _defects4j(
             "checkout", "-p", project, "-v", number + version, "-w", str(folder), folder=folder.parent
         )
+        if ended.code != 0:
+            raise ServiceError(
+                f"defects4j checkout of {problem.id} ended with {ended.code}: {ended.output[-500:]}"
+            )
         return cls(folder, problem.row)
 
     def method(self) -> java_methods.Method:
         """The method around the changed line."""
-        return java_methods.around(self._file.read_text("utf-8", "replace"), self.row["line"])
+        return java_methods.around(self._source()[0], self.row["line"])
 
     def replace(self, method: java_methods.Method, fixed: str) -> None:
-        """Puts a method in the place of another."""
-        text = self._file.read_text("utf-8", "replace")
-        self._file.write_text(text[: method.start] + fixed.strip() + text[method.end :], "utf-8")
+        """Puts a method in the place of another; all else stays, byte by byte."""
+        text, encoding = self._source()
+        text = text[: method.start] + fixed.strip() + text[method.end :]
+        # What the encoding lacks is written as Java's own escapes.
+        self._file.write_bytes(text.encode(encoding, "backslashreplace"))
 
     async def judged(self, fixed: str) -> Score:
         """Compiles, runs what showed the bug, then everything."""
-        compiled = await processes.call("defects4j", "compile", folder=self.folder, seconds=_TRIGGER_SECONDS)
+        compiled = await _defects4j("compile", folder=self.folder)
         if compiled.code != 0:
             return Score(0.0, "compile", compiled.output[-2000:], program=fixed)
         for test in re.findall(r"(?m)^--- (\S+)", self.row["tests"]):
@@ -137,18 +156,27 @@ class Checkout:
         )
 
     async def _failure(self, *options: str, seconds: float) -> str | None:
-        ended = await processes.call("defects4j", "test", *options, folder=self.folder, seconds=seconds)
+        ended = await _defects4j("test", *options, folder=self.folder, seconds=seconds)
         return None if ended.code == 0 and "Failing tests: 0" in ended.output else ended.output[-2000:]
+
+    def _source(self) -> tuple[str, str]:
+        """The file's text and its encoding: UTF-8, or else ISO-8859-1, as which any bytes can be read."""
+        content = self._file.read_bytes()
+        try:
+            return content.decode("utf-8"), "utf-8"
+        except UnicodeDecodeError:
+            return content.decode("latin-1"), "latin-1"
 
     @property
     def _file(self) -> Path:
         return self.folder / str(self.row["file"])
 
 
-async def _defects4j(*arguments: str, folder: Path) -> None:
-    ended = await processes.call("defects4j", *arguments, folder=folder, seconds=_TRIGGER_SECONDS)
-    if ended.code != 0:
-        raise ServiceError(f"defects4j {' '.join(arguments)} ended with {ended.code}: {ended.output[-500:]}")
+async def _defects4j(*arguments: str, folder: Path, seconds: float = _TRIGGER_SECONDS) -> processes.Ended:
+    environment = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
+    return await processes.call(
+        "defects4j", *arguments, folder=folder, seconds=seconds, environment=environment
+    )
 
 
 def _bug(name: str) -> str:
@@ -161,7 +189,7 @@ def _changed_line(patch: str) -> int:
     match = _HUNK.search(patch)
     assert match is not None
     line = int(match.group(2))
-    for text in patch[match.end() :].splitlines()[1:]:
+    for text in patch[match.end() :].split("\n")[1:]:
         if text.startswith(("+", "-")):
             break
         line += 1
