@@ -5,17 +5,14 @@ inside the sandbox. Two differences are meant: `find_zero` can be passed (evalpl
 everybody), and a candidate cannot pass by returning objects that call themselves equal to anything.
 """
 
-import marshal
 import pickle
 from collections.abc import Callable, Mapping
-from functools import cache
-from pathlib import Path
 from typing import Any
 
+from coderv2.evaluation import inside
 from coderv2.sandbox.judge import Program
 from coderv2.sandbox.run import Limits
 
-_START = "import marshal\nwith open('checker', 'rb') as file:\n    exec(marshal.load(file))\n"
 _LIMITS = Limits(
     seconds=130.0, memory_bytes=4 << 30, output_bytes=256 << 20
 )  # each call has its own limit inside
@@ -27,21 +24,13 @@ def reference(row: Mapping[str, Any]) -> Program:
     `row` is one line of the data. Its verdict's `stdout` is the truth; it is the same on every run but for the times.
     """
     code = row["prompt"] + row["canonical_solution"]
-    stdin = _part(_task(row, code, is_reference=True))
-    return Program("python", _START, files=_checker(), stdin=stdin, limits=_LIMITS)
+    task = _task(row, code, is_reference=True)
+    return inside.program("plus_checker", task, limits=_LIMITS, vouched=False)
 
 
 def program(row: Mapping[str, Any], code: str, truth: bytes) -> Program:
     """A program whose verdict is that on `code`, which must define the row's `entry_point`."""
-    stdin = _part(_task(row, code, is_reference=False)) + _part(truth)
-    return Program("python", _START, files=_checker(), stdin=stdin, vouched=True, limits=_LIMITS)
-
-
-@cache
-def _checker() -> dict[str, bytes]:
-    """Compiled once, by the interpreter that will run it: that takes as long as ten short candidates."""
-    file = Path(__file__).with_name("plus_checker.py")
-    return {"checker": marshal.dumps(compile(file.read_text("utf-8"), file.name, "exec", optimize=2))}
+    return inside.program("plus_checker", _task(row, code, is_reference=False), truth, limits=_LIMITS)
 
 
 def questions(row: Mapping[str, Any], part: str) -> list[list[Any]]:
@@ -58,10 +47,6 @@ def _task(row: Mapping[str, Any], code: str, *, is_reference: bool) -> bytes:
         "tolerance": row["atol"],
         **{part: questions(row, part) for part in ("base", "plus")},
     })  # fmt: skip
-
-
-def _part(data: bytes) -> bytes:
-    return len(data).to_bytes(8, "little") + data
 
 
 # --- what JSON could not hold, by MBPP's task numbers --------------------------------------------------------------

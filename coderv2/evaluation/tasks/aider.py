@@ -3,12 +3,14 @@
 Edit format "whole": each file comes back complete, in a code block under its name.
 """
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from coderv2.errors import ContextTooLong
+from coderv2.evaluation import inside
 from coderv2.evaluation.asking import Ask, Chat, Decoding, Exchange, Place, Problem, Style
 from coderv2.evaluation.data import Data, Source
 from coderv2.evaluation.execution import Executed, fenced
@@ -27,7 +29,6 @@ _SOURCE = Source(
     ),
 )
 _LIMITS = Limits(seconds=60.0)
-_LINES = 50
 _SYSTEM = (
     "Act as an expert software developer. Take requests for changes to the supplied code. Answer with the "
     "full content of "
@@ -39,17 +40,6 @@ _NOTE = (
     "they are used by other code. Use only the standard library."
 )
 _AGAIN = "####\n\nSee the testing errors above. The tests are right. Fix the code in {files} so that it passes them."
-# Runs what the tests are, and says how it went without paths and times; the proof of success is not
-# the tests' to print.
-_RUNNER = """
-import io, re, sys, unittest
-_said = io.StringIO()
-_suite = unittest.defaultTestLoader.discover(".", pattern="*_test.py")
-_result = unittest.TextTestRunner(stream=_said).run(_suite)
-_text = re.sub(r'File ".*/', 'File "', re.sub(r"in [0-9.]+s", "", _said.getvalue()))
-sys.stderr.write("\\n".join(_text.splitlines()[:{lines}])[:1900])
-assert _result.wasSuccessful() and _result.testsRun > 0
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,18 +86,19 @@ class Aider(Executed):
         return found.get(problem.row["solution"][0])
 
     def program(self, problem: Problem, code: str) -> Program:
-        """The exercise's tests, found and run by unittest beside the solution."""
+        """The exercise's tests, judged from a process that the solution cannot reach."""
         row = problem.row
         beside = {path: text for path, text in row["files"].items() if not path.startswith(".")}
         files = {**beside, row["solution"][0]: code}
-        return Program("python", "", tests=_RUNNER.format(lines=_LINES), files=files, limits=_LIMITS)
+        return inside.program("unittest_checker", json.dumps(files).encode(), limits=_LIMITS)
 
     async def score(self, problem: Problem, exchange: Exchange, tools: Tools) -> Score:
-        """The record shows the solution rather than the runner."""
+        """The record shows the solution rather than the checker."""
         code = self.code(problem, exchange)
         if code is None:
             return Score(0.0, "no code", f"No file {problem.row['solution'][0]} in the answer.")
-        return replace(await Executed.score(self, problem, exchange, tools), program=code)
+        score = replace(await Executed.score(self, problem, exchange, tools), program=code)
+        return replace(score, detail="Tests timed out!") if score.reason == "timeout" else score
 
     def texts(self, problem: Problem) -> Iterable[str]:
         """The instructions and Exercism's example."""
