@@ -11,7 +11,7 @@ import secrets
 import tarfile
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -25,12 +25,19 @@ from coderv2.sandbox.toolchains import Toolchain
 COMPILING = Limits(seconds=60.0, memory_bytes=2 << 30, output_bytes=64 << 20, file_bytes=64 << 20)
 
 
+def same_lines(printed: str, expected: str) -> bool:
+    """Whether two outputs are equal but for white space at the ends of lines and of the whole."""
+    lines = [[line.rstrip() for line in text.strip().splitlines()] for text in (printed, expected)]
+    return lines[0] == lines[1]
+
+
 @dataclass(frozen=True)
 class Case:
-    """What a program reads from standard input and must print; lines are compared without the space at their ends."""
+    """What a program reads from standard input and must print."""
 
     stdin: bytes
     expected: str | None  # None: anything
+    same: Callable[[str, str], bool] = same_lines  # of what was printed and what is expected
 
 
 @dataclass(frozen=True)
@@ -137,7 +144,7 @@ def _toolchain(name: str) -> Toolchain:
 
 def _compare(outcome: Outcome, program: Program, case: Case, word: str) -> None:
     printed = outcome.stdout.decode(errors="replace")
-    if case.expected is not None and not same_lines(printed, case.expected):
+    if case.expected is not None and not case.same(printed, case.expected):
         raise Failed("wrong", f"printed {printed[:DETAIL]}", outcome.stdout)
     if program.tests and word not in printed:
         raise Failed("error", "ended before its tests did", outcome.stdout)
@@ -146,12 +153,6 @@ def _compare(outcome: Outcome, program: Program, case: Case, word: str) -> None:
         reason: Reason = next((reason for reason in REASONS if word in printed and reason == said), "error")
         if reason != "passed":
             raise Failed(reason, detail, outcome.stdout)
-
-
-def same_lines(printed: str, expected: str) -> bool:
-    """Whether two outputs are equal but for white space at the ends of lines and of the whole."""
-    lines = [[line.rstrip() for line in text.strip().splitlines()] for text in (printed, expected)]
-    return lines[0] == lines[1]
 
 
 def _unpacked(archive: bytes) -> dict[str, str | bytes]:

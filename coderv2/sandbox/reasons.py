@@ -15,7 +15,11 @@ _OUT_OF_MEMORY = re.compile(
     "cannot allocate memory",
     re.IGNORECASE,
 )
-_BY_SIGNAL: dict[int, Reason] = {-signal.SIGXCPU: "timeout", -signal.SIGXFSZ: "output"}
+_BY_SIGNAL: dict[int, Reason] = {
+    -signal.SIGXCPU: "timeout",
+    -signal.SIGALRM: "timeout",
+    -signal.SIGXFSZ: "output",
+}
 
 
 class Failed(Exception):

@@ -4,9 +4,11 @@ import base64
 import io
 import json
 import pickle
+import re
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 
 from coderv2.errors import BadData
@@ -24,12 +26,29 @@ _SOURCE = Source(
 _WINDOW = ("2023-12-01", "2024-06-01")
 _SECONDS = 6.0
 _SYSTEM = "You are an expert Python programmer. You write a correct program that passes all tests."
+# Programs find the library as the benchmark's own runner gives it to them, `List` of the starter code too.
+_MODULES = (
+    "string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random", "statistics", "itertools",
+    "functools", "operator", "io", "sys", "json", "builtins", "typing",
+)  # fmt: skip
+_PRELUDE = "\n".join(
+    [
+        *(f"from {m} import *" for m in _MODULES),
+        f"import {', '.join(_MODULES)}",
+        "sys.setrecursionlimit(50000)",
+        "",
+    ]
+)
+_FUTURE = re.compile(r"(?m)^from __future__ import .*\n")
+# The alarm ends the process: a handler's exception could be caught by the program.
 _HARNESS = """
 
 def _run():
-    import json
+    import json, signal
     for arguments, wanted in json.loads({tests!r}):
+        signal.setitimer(signal.ITIMER_REAL, {seconds})
         found = Solution().{name}(*map(json.loads, arguments.split("\\n")))
+        signal.setitimer(signal.ITIMER_REAL, 0)
         found = list(found) if isinstance(found, tuple) else found
         assert found == json.loads(wanted), f"{{arguments}} gave {{found!r}}"
 
@@ -63,18 +82,39 @@ class LiveCodeBench(Executed):
 
     def program(self, problem: Problem, code: str) -> Program:
         """Each test in turn, until one fails."""
-        row, limits = problem.row, replace(DEFAULTS, seconds=_SECONDS)
+        row, limits, code = problem.row, replace(DEFAULTS, seconds=_SECONDS), with_library(code)
         if row["tests"][0]["testtype"] == "stdin":
-            cases = tuple(Case(test["input"].encode(), test["output"]) for test in row["tests"])
+            cases = tuple(Case(test["input"].encode(), test["output"], same_values) for test in row["tests"])
             return Program("python", code, cases=cases, limits=limits)
         name = _object(row["metadata"])["func_name"]
         tests = json.dumps([[test["input"], test["output"]] for test in row["tests"]])
-        limits = replace(limits, seconds=_SECONDS * len(row["tests"]))
-        return Program("python", code, tests=_HARNESS.format(tests=tests, name=name), limits=limits)
+        limits = replace(limits, seconds=_SECONDS * (1 + len(row["tests"])))
+        harness = _HARNESS.format(tests=tests, name=name, seconds=_SECONDS)
+        return Program("python", code, tests=harness, limits=limits)
 
     def canonical(self, problem: Problem, style: Style) -> str:
         """The data brings none; a copy may have one as `canonical_solution`."""
         return fenced(solution(problem))
+
+
+def with_library(code: str) -> str:
+    """The program after the usual imports, but for those that must stay first."""
+    return "".join(_FUTURE.findall(code)) + _PRELUDE + _FUTURE.sub("", code)
+
+
+def same_values(printed: str, expected: str) -> bool:
+    """Whether all lines are equal, white space around them aside, or equal as lists of decimals."""
+    ours, theirs = ([line.strip() for line in text.strip().split("\n")] for text in (printed, expected))
+    return len(ours) == len(theirs) and all(
+        a == b or _equal_decimals(a, b) for a, b in zip(ours, theirs, strict=True)
+    )
+
+
+def _equal_decimals(a: str, b: str) -> bool:
+    try:
+        return list(map(Decimal, a.split())) == list(map(Decimal, b.split()))
+    except InvalidOperation:
+        return False
 
 
 def _tests(row: Row) -> list[Row]:
