@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from coderv2.evaluation.asking import Ask, Chat, Choose, Decoding, Exchange, Problem, Style
 from coderv2.evaluation.task import Score, Scored, Tools, verdict
@@ -41,8 +42,6 @@ class Layout:
         "Answer the following multiple choice question. The last line of your response should be of the following "
         "format: 'Answer: X' (without quotes), where X is one of {letters}. Think step by step before answering."
     )
-    patterns: tuple[str, ...] = (r"(?i)answer\s*(?:is)?\s*[:：]?\s*\**\s*\(?([A-J])\b", r"\b([A-J])\b")
-    """What a chat model's letter looks like, the best pattern first; the last match counts."""
 
     def asked(self, question: Question) -> str:
         """Question, options where they are listed, and the cue for the answer."""
@@ -91,21 +90,12 @@ class MultipleChoice(Scored):
         """Right letter or not; weighed options also with their length made up for (acc_norm)."""
         question: Question = problem.row["question"]
         if isinstance(exchange.ask, Chat):
-            found = self.letter(exchange.reply.text, len(question.options))
+            found = letters(exchange.reply.text, len(question.options))
             return verdict(found == question.letter, found)
         right = self.layout.weighed(question)[question.answer]
         chosen = exchange.reply.text
         others = {"acc_norm": float(_normalised(exchange) == right)} if exchange.reply.logprobs else {}
         return verdict(chosen.strip() == right.strip(), chosen.strip(), others=others)
-
-    def letter(self, text: str, count: int) -> str:
-        """The letter that a chat model settled on, or nothing."""
-        for pattern in self.layout.patterns:
-            found = [str(letter).upper() for letter in re.findall(pattern, text)]
-            allowed = [letter for letter in found if letter in LETTERS[:count]]
-            if allowed:
-                return allowed[-1]
-        return ""
 
     def canonical(self, problem: Problem, style: Style) -> str:
         """The right letter, in a sentence or as the option that is weighed."""
@@ -113,6 +103,33 @@ class MultipleChoice(Scored):
         if style == "chat":
             return self.layout.cue + f" {question.letter}"
         return self.layout.weighed(question)[question.answer]
+
+
+def letters(text: str, count: int) -> str:
+    """The letter that a chat model settled on, of the first `count`, in English or Chinese; or several (ABD), or none.
+
+    The last match of the best pattern: a letter that merely stands somewhere (A prime number …) is no answer.
+    """
+    for pattern in _patterns(count):
+        if found := pattern.findall(text):
+            return re.sub("[^A-J]", "", found[-1].upper())
+    return ""
+
+
+@cache
+def _patterns(count: int) -> tuple[re.Pattern[str], ...]:
+    letter = f"[{LETTERS[:count]}]"
+    chosen = rf"[\s*$(（“\"'{{]*({letter}(?:(?:\s?[,、]\s?)?{letter})*)(?![A-Za-z0-9])"
+    return tuple(
+        re.compile(pattern)
+        for pattern in (
+            rf"(?i)(?:answer|答案)\**\s*[:：]{chosen}",
+            rf"(?:(?i:answer|option|choice)\s+(?i:is)|答案(?:应该?)?[是为选])\s*[:：]?{chosen}",
+            rf"(?:选(?!项)择?|选项[是为])\s*[:：]?{chosen}",
+            rf"\\boxed\{{(?:\s*\\text)?{chosen}",
+            rf"^\W*({letter}+)(?:\W*$|[).:、．：])",  # nothing else, or the option's text after it
+        )
+    )
 
 
 def _normalised(exchange: Exchange) -> str:

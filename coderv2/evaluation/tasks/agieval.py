@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from coderv2.evaluation import worked
+from coderv2.evaluation import choices, worked
 from coderv2.evaluation.asking import Ask, Chat, Choose, Complete, Decoding, Exchange, Problem, Style
 from coderv2.evaluation.choices import LETTERS, Layout, MultipleChoice
 from coderv2.evaluation.data import Data, Source, parse_rows
+from coderv2.evaluation.execution import is_chat
 from coderv2.evaluation.score import Figures, Item, macro
 from coderv2.evaluation.task import Score, Tools, verdict
 from coderv2.text import answers
@@ -19,8 +20,14 @@ _SOURCE = Source(
     "https://github.com/ruixiangcui/AGIEval/archive/5c77d073fda993f1652eaae3cf5d04cc5fd21d40.tar.gz",
 )
 _SETS = re.compile(r"v1/[\w-]+\.jsonl$")
-_ENGLISH = ("Q: ", "Answer Choices: ", "A: Among A through {last}, the answer is")
-_CHINESE = ("问题：", "选项：", "答案：从A到{last}, 我们应选择")
+_ENGLISH = ("Q: ", "Answer Choices: ", "A: Among A through {last}, the answer is", "A: The answer is")
+_CHINESE = ("问题：", "选项：", "答案：从A到{last}, 我们应选择", "答案：")
+_IN_CHINESE = {
+    *(f"gaokao-{s}" for s in ("chinese", "geography", "history", "biology", "chemistry", "physics")),
+    "gaokao-mathqa", "gaokao-mathcloze", "logiqa-zh", "jec-qa-kd", "jec-qa-ca",
+}  # fmt: skip
+_INSTRUCTION = "请先逐步思考，最后一行写“答案：X”，X 是 {letters} 中正确的一个或几个。"
+_MATHS = {True: worked.CHINESE, False: worked.ENGLISH}
 _REASONED = Decoding(max_tokens=2048)
 
 
@@ -34,52 +41,47 @@ class Agieval(MultipleChoice):
             if _SETS.search(name):
                 group = PurePosixPath(name).stem
                 for number, row in enumerate(parse_rows(content, name)):
-                    yield Problem(f"{group}/{number}", {**row, "chinese": group.startswith("gaokao")}, group)
+                    yield Problem(f"{group}/{number}", {**row, "chinese": group in _IN_CHINESE}, group)
 
     def prompt(self, problem: Problem, style: Style) -> Ask:
         """Chat: the question, then an instruction. Base: up to the words after which the letter comes."""
-        row = problem.row
-        if row["options"]:
-            question, options, cue = _CHINESE if row["chinese"] else _ENGLISH
-            last, listed = LETTERS[len(row["options"]) - 1], " ".join(row["options"])
-            text = f"{row['passage'] or ''}{question}{row['question']} {options}{listed}\n"
+        row, (question, options, choose, cloze) = problem.row, _words(problem.row)
+        if not row["options"]:
             if style == "chat":
-                return Chat.of(
-                    text + self.layout.instruction.format(letters=LETTERS[: len(row["options"])]), _REASONED
-                )
-            weighed = tuple(f" {letter}" for letter in LETTERS[: len(row["options"])])
-            return Choose(text + cue.format(last=last), weighed)
+                return Chat.of(row["question"] + _MATHS[row["chinese"]], _REASONED)
+            return Complete(f"{question}{row['question']}\n{cloze}", Decoding(64, stop=("\n",)))
+        letters, listed = LETTERS[: len(row["options"])], " ".join(row["options"])
+        text = f"{row['passage'] or ''}{question}{row['question']} {options}{listed}\n"
         if style == "chat":
-            return Chat.of(
-                row["question"] + (worked.CHINESE if row["chinese"] else worked.ENGLISH), _REASONED
-            )
-        return Complete(f"Q: {row['question']}\nA: The answer is", Decoding(64, stop=("\n",)))
+            instruction = _INSTRUCTION if row["chinese"] else self.layout.instruction
+            return Chat.of(text + instruction.format(letters=letters), _REASONED)
+        return Choose(text + choose.format(last=letters[-1]), tuple(f" {letter}" for letter in letters))
 
     async def score(self, problem: Problem, exchange: Exchange, tools: Tools) -> Score:
         """The right letter or letters, or the right value."""
-        row, text = problem.row, exchange.reply.text
+        row, text, chat = problem.row, exchange.reply.text, is_chat(exchange)
         if not row["options"]:
-            found = answers.final_answer(text)
+            # What a base model goes on with ends the prompt's own "The answer is".
+            found = answers.final_answer(text if chat else _words(row)[3] + text)
             return verdict(bool(found) and answers.equal(str(row["answer"]), found), found)
-        count = len(row["options"])
-        found = self.letter(text, count) if isinstance(exchange.ask, Chat) else text.strip()
+        found = choices.letters(text, len(row["options"])) if chat else text.strip()
         return verdict(found == _letters(row), found)
-
-    def letter(self, text: str, count: int) -> str:
-        """One letter, or several in a row: ABD."""
-        several = re.findall(rf"(?:Answer|答案)\s*[:：]\s*([{LETTERS[:count]}]{{2,}})\b", text)
-        return several[-1] if several else MultipleChoice.letter(self, text, count)
 
     def canonical(self, problem: Problem, style: Style) -> str:
         """The label, or the value in a box."""
         row = problem.row
         if not row["options"]:
-            return f"The answer is \\boxed{{{row['answer']}}}."
+            return f"The answer is \\boxed{{{row['answer']}}}." if style == "chat" else f" {row['answer']}."
         return f"Answer: {_letters(row)}" if style == "chat" else f" {_letters(row)}"
 
     def figures(self, items: Sequence[Item]) -> Figures:
         """The mean over the sets."""
         return macro(items, self.metric)
+
+
+def _words(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """Around question and options, and after which the letter or the value comes."""
+    return _CHINESE if row["chinese"] else _ENGLISH
 
 
 def _letters(row: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from coderv2.evaluation.asking import Problem
+from coderv2.evaluation.asking import Problem, Style
 from coderv2.evaluation.choices import Layout, MultipleChoice, Question
 from coderv2.evaluation.data import Data, Row, Source
 
@@ -14,6 +14,8 @@ _HOW = "unpack ARC-V1-Feb2018.zip of allenai.org/data/arc and put its six .jsonl
 @dataclass(frozen=True, kw_only=True)
 class Arc(MultipleChoice):
     """A base model weighs the options' texts; `acc_norm` is by their probability per byte."""
+
+    styles: tuple[Style, ...] = ("base", "chat")
 
     def problems(self, data: Data) -> Iterable[Problem]:
         """The test split, with examples from train."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from coderv2.evaluation.asking import Problem
+from coderv2.evaluation.asking import Problem, Style
 from coderv2.evaluation.choices import LETTERS, Layout, MultipleChoice, Question
 from coderv2.evaluation.data import Data, Source
 from coderv2.evaluation.score import Figures, Item, macro
@@ -15,7 +15,6 @@ _LAYOUT = Layout(
     header="以下是中国关于{group}考试的单项选择题，请选出其中的正确答案。",
     cue="答案：",
     instruction="请回答下面的单项选择题。先逐步思考，最后一行写“答案：X”，X 是 {letters} 中的一个。",
-    patterns=(r"答案(?:是|为)?\s*[:：]?\s*\**\s*[(（]?([A-J])", r"(?<![A-Za-z])([A-J])(?![A-Za-z])"),
 )
 
 
@@ -23,6 +22,7 @@ _LAYOUT = Layout(
 class ChineseExams(MultipleChoice):
     """A CSV file for each subject, in a folder of examples and one of questions; the mean over subjects."""
 
+    styles: tuple[Style, ...] = ("base", "chat")
     shots_in: str = "dev"
     asked_in: str
 
