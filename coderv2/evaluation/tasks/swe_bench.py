@@ -26,6 +26,8 @@ _SOURCE = Source(
 )
 _SECONDS = 2400.0
 _MODEL = "coderv2"
+# What the harness logs where it is the patch that failed, among the errors that say nothing about it.
+_PATCH_FAILED = {"Patch Apply Failed": "patch does not apply", "Test timed out": "timeout"}
 _INSTRUCTION = (
     "This is an issue of the repository {repo}, at version {version}:\n\n{issue}\n\nSolve it: answer with "
     "a patch in the "
@@ -55,8 +57,8 @@ class SweBench(Scored):
         if not patch:
             return Score(0.0, "no patch")
         with tempfile.TemporaryDirectory(prefix="coderv2-swe-bench-") as scratch:
-            resolved, said = await _harness(problem, patch, Path(scratch))
-        return Score(float(resolved), "passed" if resolved else "not resolved", said[-2000:], program=patch)
+            reason, said = await _harness(problem, patch, Path(scratch))
+        return Score(float(reason == "passed"), reason, said[-2000:], program=patch)
 
     def lacks(self) -> str | None:
         """The harness and its containers."""
@@ -77,8 +79,8 @@ def cleaned(reply: str) -> str:
     return text[start.start() :].rstrip() + "\n" if start else ""
 
 
-async def _harness(problem: Problem, patch: str, folder: Path) -> tuple[bool, str]:
-    """Whether it is resolved, and what the harness said. Raises ServiceError where that does not say."""
+async def _harness(problem: Problem, patch: str, folder: Path) -> tuple[str, str]:
+    """The verdict's reason, and what the harness said. Raises ServiceError where it failed itself."""
     dataset, predictions = folder / "dataset.jsonl", folder / "predictions.jsonl"
     dataset.write_text(json.dumps(dict(problem.row)) + "\n", "utf-8")
     prediction = {"instance_id": problem.id, "model_name_or_path": _MODEL, "model_patch": patch}
@@ -91,8 +93,17 @@ async def _harness(problem: Problem, patch: str, folder: Path) -> tuple[bool, st
         raise ServiceError(f"swebench ended with {ended.code} and left no report: {ended.output[-500:]}")
     report = json.loads(reports[0].read_text("utf-8"))
     if problem.id in report.get("error_ids", ()):
-        return False, f"the harness could not apply or run it: {ended.output}"
-    return problem.id in report["resolved_ids"], ended.output
+        return _failure(folder, ended.output), ended.output
+    return "passed" if problem.id in report["resolved_ids"] else "not resolved", ended.output
+
+
+def _failure(folder: Path, output: str) -> str:
+    """In which way the patch failed. Raises ServiceError where it was the harness that did: no wrong answer."""
+    logs = "\n".join([output, *(log.read_text("utf-8", "replace") for log in folder.rglob("*.log"))])
+    for mark, reason in _PATCH_FAILED.items():
+        if mark in logs:
+            return reason
+    raise ServiceError(f"swebench could not judge the patch: {logs[-500:]}")
 
 
 TASKS = (

@@ -30,8 +30,11 @@ _FIX = "```java\nint twice(int x) { return 2 * x; }\n```"
 _SWEBENCH = """#!/bin/sh
 [ "$1" = eval ] || exit 9
 if grep -q "crash" "$4"; then echo "docker is not there"; exit 3; fi
+if grep -q "full" "$4"; then errors='"a__b-1"'; echo "docker: no space left on device"; fi
+if grep -q "other" "$4"; then errors='"a__b-1"'; mkdir -p logs/a; echo ">>>>> Patch Apply Failed" > logs/a/run_instance.log; fi
+if grep -q "endless" "$4"; then errors='"a__b-1"'; echo "Test timed out after 1800 seconds."; fi
 if grep -q "+2" "$4"; then ids='"a__b-1"'; fi
-echo "{\\"resolved_ids\\": [$ids], \\"error_ids\\": []}" > "coderv2.$6.json"
+echo "{\\"resolved_ids\\": [$ids], \\"error_ids\\": [$errors]}" > "coderv2.$6.json"
 """
 
 
@@ -124,7 +127,15 @@ def test_a_reply_without_code_is_no_fix(bugs: Data) -> None:
     assert attempt("defects4j", bugs, "I do not know.").score.reason == "no code"
 
 
-@pytest.mark.parametrize(("line", "reason"), [("+2", "passed"), ("+3", "not resolved")])
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("+2", "passed"),
+        ("+3", "not resolved"),
+        ("+other", "patch does not apply"),
+        ("+endless", "timeout"),
+    ],
+)
 def test_a_patch_is_judged_by_the_harness(tmp_path: Path, line: str, reason: str) -> None:
     patch = f"Sure:\n```diff\ndiff --git a/x b/x\n--- a/x\n+++ b/x\n@@ -1 +1 @@\n-1\n{line}\n```\n"
     found = attempt("swe-bench-lite", invented.data(tmp_path / "data"), patch)
@@ -136,6 +147,12 @@ def test_a_patch_is_judged_by_the_harness(tmp_path: Path, line: str, reason: str
 def test_a_harness_that_breaks_is_no_wrong_answer(tmp_path: Path) -> None:
     with pytest.raises(ServiceError, match="docker is not there"):
         attempt("swe-bench-lite", invented.data(tmp_path / "data"), "diff --git a/crash b/crash\n+crash\n")
+
+
+def test_an_error_of_the_harness_is_no_wrong_answer(tmp_path: Path) -> None:
+    """A full disk under Docker was the model's failure."""
+    with pytest.raises(ServiceError, match="no space left"):
+        attempt("swe-bench-lite", invented.data(tmp_path / "data"), "diff --git a/x b/x\n+full\n")
 
 
 def test_words_are_no_patch(tmp_path: Path) -> None:
