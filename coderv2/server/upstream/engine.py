@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from coderv2.engine.params import SamplingParams
@@ -12,6 +13,7 @@ from coderv2.engine.stats import EngineStats
 from coderv2.errors import ContextTooLong, InvalidValue, NoAnswer, QueueFull, ServiceError
 from coderv2.log import logger
 from coderv2.server.backend import CountedDelta
+from coderv2.server.sampling import room_for
 from coderv2.server.upstream import BEGIN_SECONDS
 from coderv2.server.upstream.affinity import Affinity
 from coderv2.server.upstream.client import Client, Late, Unreachable
@@ -104,7 +106,11 @@ class Upstreams:
             try:
                 if not client.known:
                     await client.look()
-                sent = body(client.flavour, client.model, prompt, params, self._tokenizer)
+                bounded = self._bounded(prompt, params)
+                # In a thread: where prompts go as text, a long one is decoded and read back.
+                sent = await asyncio.to_thread(
+                    body, client.flavour, client.model, prompt, bounded, self._tokenizer
+                )
                 async with aclosing(client.events(sent)) as events:
                     async for event in events:
                         if not begun:
@@ -121,6 +127,12 @@ class Upstreams:
                 f"no server behind this one began to answer within {self._begin_seconds:g} seconds"
             )
         raise QueueFull("none of the servers behind this one answers; try again soon")
+
+    def _bounded(self, prompt: list[int], params: SamplingParams) -> SamplingParams:
+        """With the room that the context leaves for no limit: there, silence means OpenAI's 16 tokens."""
+        if params.max_tokens is not None:
+            return params
+        return replace(params, max_tokens=room_for(None, len(prompt), self.max_model_len))
 
     def _in_order(self, prompt: list[int], tenant: str) -> Iterator[Client]:
         """First the one that knows the prompt's start, then the idlest; those that failed lately come last."""

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
+import httpx
 import pytest
 
 from coderv2.engine.params import SamplingParams
@@ -55,6 +56,23 @@ def test_deltas_tell_the_text_and_the_counts_of_the_other_server(stack: ExitStac
     assert (body["prompt"], body["model"], body["top_k"]) == (PROMPT, "their-model", 5)
     assert body["stream_options"] == {"include_usage": True}
     assert server.keys == ["Bearer theirs"]
+
+
+def test_an_answer_without_a_limit_has_the_room_that_the_context_leaves(stack: ExitStack) -> None:
+    server = StandIn()  # silence would mean 16 tokens there
+    _deltas(_upstreams(stack, server), max_tokens=None)
+    assert server.bodies[0]["max_tokens"] == 1000 - len(PROMPT)
+
+
+def test_a_chat_without_a_limit_is_not_cut_by_the_server_behind(served: Served) -> None:
+    tokenizer = served.offline.engine.tokenizer
+    upstreams = Upstreams([served.url], tokenizer, 256)
+    app = create_app(Door(Models.of("front", Backend(upstreams, tokenizer))))
+    body = {"messages": [{"role": "user", "content": "Hello"}], "temperature": 0}
+    ours = post(app, "/v1/chat/completions", **body).json()
+    theirs = httpx.post(f"{served.url}/v1/chat/completions", json=body).json()
+    assert ours["choices"] == theirs["choices"]
+    assert ours["usage"]["completion_tokens"] == theirs["usage"]["completion_tokens"] > 16
 
 
 def test_without_their_counts_the_text_is_counted(stack: ExitStack) -> None:
