@@ -133,7 +133,11 @@ class Replies:
         answers = await self._work.answers()
         choices = [
             self._choice(
-                index, self._echo(index) + answer.text, answer.finish_reason, self._places(answers, index)
+                index,
+                self._echo(index) + answer.text,
+                answer.finish_reason,
+                self._places(answers, index),
+                answer.stop_reason,
             )
             for index, answer in enumerate(answers)
         ]
@@ -156,7 +160,7 @@ class Replies:
         if delta.text or places:
             yield self._choice(delta.index, delta.text, None, places)
         if delta.finish_reason:
-            yield self._choice(delta.index, "", delta.finish_reason)
+            yield self._choice(delta.index, "", delta.finish_reason, stop_reason=delta.stop_reason)
 
     def _chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         usage = {"usage": None} if self._request.wants_usage else {}
@@ -168,9 +172,15 @@ class Replies:
         text: str,
         finish_reason: str | None = None,
         places: "Sequence[TokenLogprob | int]" = (),
+        stop_reason: str | int | None = None,
     ) -> dict[str, Any]:
-        logprobs = self._logprobs[index].add(places) if places else None
-        return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}
+        return {
+            "index": index,
+            "text": text,
+            "logprobs": self._logprobs[index].add(places) if places else None,
+            "finish_reason": finish_reason,
+            "stop_reason": stop_reason,
+        }
 
     def _places(self, answers: Sequence[Any], index: int) -> "list[TokenLogprob | int]":
         of_prompt = answers[index - index % self._request.n].prompt_logprobs or None

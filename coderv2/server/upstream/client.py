@@ -62,7 +62,8 @@ class Client:
         return self._clock() >= self._rests_until
 
     def failed(self) -> None:
-        """Leaves it alone for a while."""
+        """Leaves it alone for a while; it may come back with another model, so it is asked again."""
+        self.known = False
         self._rests_until = self._clock() + self._pause
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
@@ -105,9 +106,9 @@ class Client:
         try:
             async with self._http.stream("POST", f"{self.url}/v1/completions", json=body) as response:
                 await _check(response)
-                async for line in response.aiter_lines():
-                    if line.startswith("data: ") and line != "data: [DONE]":
-                        event = json.loads(line.removeprefix("data: "))
+                async for data in _data(response):
+                    if data != b"[DONE]":
+                        event = json.loads(data)
                         if "error" in event:
                             failed = ServiceError if begun else Unreachable
                             raise failed(f"{self.url}: {event['error']!r:.300}")
@@ -117,6 +118,16 @@ class Client:
             if begun:
                 raise ServiceError(f"{self.url}: {error!r}") from None
             raise Unreachable(f"{self.url}: {error!r}") from None
+
+
+async def _data(response: httpx.Response) -> AsyncGenerator[bytes, None]:
+    """Of each event. Lines end with line feeds alone: httpx's own reading also ends them at U+2028 and the like."""
+    rest = b""
+    async for piece in response.aiter_bytes():
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            if line.startswith(b"data:"):
+                yield line.removeprefix(b"data:").strip()
 
 
 async def _check(response: httpx.Response) -> None:

@@ -160,7 +160,7 @@ class _Reader:
         self._exact = True
         """Whether they were counted by their ids."""
         self._total: int | None = None
-        self._ends: dict[int, tuple[str, Any]] = {}
+        self._ends: dict[int, tuple[str, str | int | None]] = {}
 
     def read(self, event: dict[str, Any]) -> Iterator[Delta]:
         if usage := event.get("usage"):
@@ -171,7 +171,7 @@ class _Reader:
             if text or ids:
                 yield self._delta(index, text, ids)
             if choice.get("finish_reason"):
-                self._ends[index] = (choice["finish_reason"], choice.get("stop_reason"))
+                self._ends[index] = (choice["finish_reason"], self._stop_of(choice))
 
     def finish(self, reason: str | None) -> Iterator[Delta]:
         """The last delta of each answer; with a `reason` those that had not ended end for it."""
@@ -196,6 +196,11 @@ class _Reader:
         count = len(ids) if ids is not None else 1
         self._told += count
         return CountedDelta("", index, text, tuple(ids or ()), completion_tokens=count)
+
+    def _stop_of(self, choice: dict[str, Any]) -> str | int | None:
+        """The stop string or token that was met: vLLM's word, and ours, or SGLang's, which also names EOS."""
+        word: str | int | None = choice.get("stop_reason", choice.get("matched_stop"))
+        return None if word == self._tokenizer.eos_id else word
 
     def _count(self) -> int:
         """Of all answers: as told, else by their ids, else what their text comes to in our tokens."""

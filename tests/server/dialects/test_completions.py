@@ -65,7 +65,7 @@ def test_the_answer_has_all_that_strict_readers_want() -> None:
     assert answer["id"].startswith("cmpl-")
     assert (answer["object"], answer["model"]) == ("text_completion", "tiny")
     assert isinstance(answer["created"], int)
-    choice = {"index": 0, "text": "a", "logprobs": None, "finish_reason": "length"}
+    choice = {"index": 0, "text": "a", "logprobs": None, "finish_reason": "length", "stop_reason": None}
     assert answer["choices"] == [choice]
     assert {"prompt_tokens", "completion_tokens", "total_tokens"} <= answer["usage"].keys()
 

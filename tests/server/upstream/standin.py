@@ -22,6 +22,9 @@ class StandIn:
         self.usage = usage
         self.status = 200
         self.breaks_after: int | None = None
+        self.model = "their-model"
+        self.stopped: dict[str, Any] = {}
+        """What its last event says of the stop that was met."""
         self.hangs: float = 0.0
         """Seconds before the first event."""
         self.bodies: list[dict[str, Any]] = []
@@ -34,12 +37,15 @@ class StandIn:
         )
 
     async def _models(self, request: Request) -> Response:
-        card = {"id": "their-model", "object": "model", "owned_by": self.owned_by, "max_model_len": 4096}
+        card = {"id": self.model, "object": "model", "owned_by": self.owned_by, "max_model_len": 4096}
         return JSONResponse({"object": "list", "data": [card]})
 
     async def _completions(self, request: Request) -> Response:
-        self.bodies.append(await request.json())
+        body = await request.json()
+        self.bodies.append(body)
         self.keys.append(request.headers.get("authorization"))
+        if body["model"] not in (self.model, "m"):
+            return JSONResponse({"error": {"message": f"there is no {body['model']} here"}}, 404)
         if self.status != 200:
             return JSONResponse({"error": {"message": "no"}}, self.status)
         return StreamingResponse(self._events(), media_type="text/event-stream")
@@ -54,7 +60,7 @@ class StandIn:
             if self.owned_by == "vllm":
                 choice["token_ids"] = [65 + place]
             yield f"data: {json.dumps({'choices': [choice]})}\n\n"
-        last = {"index": 0, "text": "", "finish_reason": "stop", "stop_reason": None}
+        last = {"index": 0, "text": "", "finish_reason": "stop", **self.stopped}
         yield f"data: {json.dumps({'choices': [last]})}\n\n"
         if self.usage:
             usage = {

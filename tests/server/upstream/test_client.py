@@ -5,6 +5,10 @@ import time
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
 
 from coderv2.errors import InvalidValue, ServiceError
 from coderv2.server.upstream import client
@@ -32,6 +36,8 @@ def test_it_tells_its_model_its_kind_and_its_context() -> None:
                 4096,
             )
             assert upstream.known
+            upstream.failed()
+            assert not upstream.known  # it may come back as another
 
 
 def test_one_that_fails_is_left_alone_twice_as_long_each_time() -> None:
@@ -66,6 +72,18 @@ def test_a_failure_before_the_first_text_lets_another_try() -> None:
             asyncio.run(_events(Client(url, None)))
     with pytest.raises(Unreachable):
         asyncio.run(_events(Client("http://127.0.0.1:9", None)))
+
+
+@pytest.mark.parametrize("cut", [1, 7, 1000])
+def test_events_are_read_however_lines_end_and_wherever_they_are_cut(cut: int) -> None:
+    sent = 'data:{"a":"é"}\r\n\r\n: keep-alive\n\ndata: {"b":2}\n\ndata:[DONE]'.encode()
+
+    async def pieces(request: Request) -> Response:
+        return StreamingResponse(sent[at : at + cut] for at in range(0, len(sent), cut))
+
+    app = Starlette(routes=[Route("/v1/completions", pieces, methods=["POST"])])
+    with running(app) as url:
+        assert asyncio.run(_events(Client(url, None))) == [{"a": "é"}, {"b": 2}]
 
 
 def test_one_that_takes_a_request_and_is_silent_is_late() -> None:

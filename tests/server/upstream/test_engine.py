@@ -17,7 +17,7 @@ from coderv2.server.door import Door
 from coderv2.server.models import Models
 from coderv2.server.upstream.engine import Upstreams, check_urls, wait_for_one
 from tests.server.conftest import Served
-from tests.server.fakes import events_of, post
+from tests.server.fakes import ScriptedEngine, events_of, post, said, scripted_app
 from tests.server.running import running
 from tests.server.upstream.standin import StandIn
 from tests.tiny_tokenizer import tiny_tokenizer
@@ -107,6 +107,53 @@ def test_a_silent_server_is_passed_over_and_where_all_are_the_client_is_told_504
         assert (reply.status_code, reply.json()["error"]["code"]) == (504, "upstream_timeout")
     reply = post(app, "/v1/messages", model="m", max_tokens=3, messages=[{"role": "user", "content": "a"}])
     assert (reply.status_code, reply.json()["error"]["type"]) == (504, "timeout_error")
+
+
+def test_a_server_that_was_started_again_with_another_model_is_asked_for_its_name(stack: ExitStack) -> None:
+    server = StandIn()
+    upstreams = _upstreams(stack, server)
+    _deltas(upstreams)
+    server.model = "another"
+    with pytest.raises(QueueFull):
+        _deltas(upstreams)
+    assert _deltas(upstreams)[-1].finish_reason == "stop"
+    assert server.bodies[-1]["model"] == "another"
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        ({"stop_reason": "END"}, "END"),
+        ({"stop_reason": None}, None),
+        ({"matched_stop": "END"}, "END"),
+        ({"matched_stop": 7}, 7),
+        ({"matched_stop": tiny_tokenizer().eos_id}, None),
+        ({}, None),
+    ],
+)
+def test_the_stop_that_was_met_is_told_in_vllms_word_or_sglangs(
+    stack: ExitStack, told: dict[str, Any], reason: str | int | None
+) -> None:
+    server = StandIn()
+    server.stopped = told
+    assert _deltas(_upstreams(stack, server))[-1].stop_reason == reason
+
+
+def test_the_stop_sequence_that_was_met_comes_through_a_server_of_ours(stack: ExitStack) -> None:
+    behind = ScriptedEngine([Delta("r", 0, "a", (65,), finish_reason="stop", stop_reason="END")])
+    url = stack.enter_context(running(scripted_app(behind)))
+    app = create_app(
+        Door(Models.of("front", Backend(Upstreams([url], tiny_tokenizer(), 64), tiny_tokenizer())))
+    )
+    body = {"max_tokens": 9, "stop_sequences": ["END"], "messages": [{"role": "user", "content": "a"}]}
+    reply = post(app, "/v1/messages", **body).json()
+    assert (reply["stop_reason"], reply["stop_sequence"]) == ("stop_sequence", "END")
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\r", "\x1c"])
+def test_an_answer_may_hold_any_character_that_ends_lines_elsewhere(stack: ExitStack, mark: str) -> None:
+    url = stack.enter_context(running(scripted_app(ScriptedEngine(said("a", mark, "b")))))
+    assert "".join(delta.text for delta in _deltas(Upstreams([url], tiny_tokenizer(), 1000))) == f"a{mark}b"
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
