@@ -64,8 +64,13 @@ class Door:
             raise _unavailable("loading", "the model is being loaded; try again soon")
         return self.models
 
-    async def start(self, request: Request, translate: Callable[[Models, Caller], Job]) -> Generation:
-        """Sets off what a dialect made of the request. Raises Refused, and what the engine refuses."""
+    async def start(
+        self, request: Request, translate: Callable[[Models, Caller], Job], *, long: bool = False
+    ) -> Generation:
+        """Sets off what a dialect made of the request; `long`: the prompt is more than the body holds.
+
+        Raises Refused, and what the engine refuses.
+        """
         models = self.served()
         if self.draining:
             raise _unavailable("draining", "the server is shutting down")
@@ -74,7 +79,7 @@ class Door:
             caller.account.begin()
             request.state.account = caller.account
         # A prompt of megabytes takes the tokenizer seconds, and a grammar the compiler: other streams must go on.
-        job = await _somewhere(_is_long(request), translate, models, caller)
+        job = await _somewhere(long or await _is_long(request), partial(translate, models, caller))
         work = await _somewhere(
             job.params.structured_outputs is not None,
             partial(Generation, job, tenant=caller.tenant, deadline=caller.deadline),
@@ -101,14 +106,19 @@ class Door:
         return json_response(whole) if whole is not None else Response(status_code=499)
 
 
-async def _somewhere(takes_long: bool, work: Callable[..., T], *arguments: Any) -> T:
+async def aside(request: Request, work: Callable[[], T]) -> T:
+    """Work that grows with the request's body."""
+    return await _somewhere(await _is_long(request), work)
+
+
+async def _somewhere(takes_long: bool, work: Callable[[], T]) -> T:
     """Here, or in a thread; a thread costs more than a short piece of work."""
-    return await asyncio.to_thread(work, *arguments) if takes_long else work(*arguments)
+    return await asyncio.to_thread(work) if takes_long else work()
 
 
-def _is_long(request: Request) -> bool:
-    length = request.headers.get("content-length", "")
-    return not length.isdigit() or int(length) > _SHORT
+async def _is_long(request: Request) -> bool:
+    """By the body as it was inflated."""
+    return len(await request.body()) > _SHORT
 
 
 def _unavailable(code: str, message: str) -> Refused:

@@ -85,12 +85,11 @@ class Tokenizer:
         (under `control`) brings its own.
         """
         text = _SURROGATE.sub("\ufffd", text)
-        if control:
-            ids = self._full.encode(text, add_special_tokens=False).ids
-        else:
-            ids = self._plain.encode(text, add_special_tokens=False).ids
-            if self._plain_to_full:
-                ids = [self._plain_to_full.get(token_id, token_id) for token_id in ids]
+        # As a batch of one: the library lets other threads run in a batch only, and a long text takes seconds.
+        backend = self._full if control else self._plain
+        ids = backend.encode_batch_fast([text], add_special_tokens=False)[0].ids
+        if self._plain_to_full and not control:
+            ids = [self._plain_to_full.get(token_id, token_id) for token_id in ids]
         return self._with_one_bos(ids) if bos else ids
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:

@@ -1,7 +1,9 @@
 """The state of a server, and what stands between a request and an engine."""
 
+import gzip
 import json
 import threading
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -34,21 +36,55 @@ def test_it_loads_serves_drains_and_stops() -> None:
     assert door.state == "draining"
 
 
+class Noting(Tokenizer):
+    """Remembers in which threads it worked."""
+
+    threads: set[threading.Thread]
+
+    def __init__(self) -> None:
+        self.__dict__ = {**tiny_tokenizer().__dict__, "threads": set()}
+
+    def encode(self, text: str, **options: Any) -> list[int]:
+        self.threads.add(threading.current_thread())
+        return super().encode(text, **options)
+
+    def decode(self, ids: Sequence[int], **options: Any) -> str:
+        self.threads.add(threading.current_thread())
+        return super().decode(ids, **options)
+
+
+READING: list[tuple[str, Callable[[int], dict[str, Any]]]] = [
+    ("/v1/completions", lambda size: {"prompt": "x" * size}),
+    ("/v1/messages/count_tokens", lambda size: {"messages": [{"role": "user", "content": "x" * size}]}),
+    ("/tokenize", lambda size: {"content": "x" * size}),
+    ("/detokenize", lambda size: {"tokens": [1] * size}),
+]
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
 @pytest.mark.parametrize(("size", "elsewhere"), [(10, False), (5000, True)])
-def test_only_long_prompts_are_read_in_another_thread(size: int, elsewhere: bool) -> None:
-    threads: list[threading.Thread] = []
-
-    class Noting(Tokenizer):
-        def encode(self, text: str, **options: Any) -> list[int]:
-            threads.append(threading.current_thread())
-            return super().encode(text, **options)
-
-    tokenizer = object.__new__(Noting)
-    tokenizer.__dict__.update(tiny_tokenizer().__dict__)
+@pytest.mark.parametrize(("path", "body"), READING)
+def test_only_long_texts_are_read_in_another_thread(
+    path: str, body: Callable[[int], dict[str, Any]], size: int, elsewhere: bool, encoding: str
+) -> None:
+    tokenizer = Noting()
     engine = ScriptedEngine(said("a"), max_model_len=10_000)
     app = create_app(Door(Models.of("tiny", Backend(engine, tokenizer))))
-    assert post(app, "/v1/completions", prompt="x" * size).status_code == 200
-    assert (threads[0] is not threading.main_thread()) == elsewhere
+    sent = json.dumps(body(size)).encode()
+    headers = {"content-type": "application/json", "content-encoding": encoding}
+    content = gzip.compress(sent) if encoding == "gzip" else sent
+    assert request(app, "POST", path, content=content, headers=headers).status_code == 200
+    assert {thread is not threading.main_thread() for thread in tokenizer.threads} == {elsewhere}
+
+
+def test_a_short_request_that_follows_a_long_response_is_read_in_another_thread() -> None:
+    tokenizer = Noting()
+    engine = ScriptedEngine(said("a"), said("b"), max_model_len=10_000)
+    app = create_app(Door(Models.of("tiny", Backend(engine, tokenizer))))
+    first = post(app, "/v1/responses", input="x" * 5000).json()
+    tokenizer.threads.clear()
+    assert post(app, "/v1/responses", input="y", previous_response_id=first["id"]).status_code == 200
+    assert threading.main_thread() not in tokenizer.threads
 
 
 def test_a_request_that_is_refused_holds_no_place_of_its_key() -> None:

@@ -1,4 +1,6 @@
 import json
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -145,6 +147,23 @@ def test_carriage_returns_and_newlines_are_tokens_of_their_own() -> None:
 def test_long_runs_are_encoded_in_linear_time(text: str) -> None:
     # A quadratic pattern would need minutes for the first three.
     assert TOKENIZER.decode(TOKENIZER.encode(text)) == text
+
+
+def test_other_threads_go_on_while_a_long_text_is_encoded() -> None:
+    times, done = [time.perf_counter()], threading.Event()
+
+    def beat() -> None:
+        while not done.wait(0.001):
+            times.append(time.perf_counter())
+
+    other = threading.Thread(target=beat)
+    other.start()
+    began = time.perf_counter()
+    TOKENIZER.encode("def f(x): return x + 1\n" * 20_000)
+    took = time.perf_counter() - began
+    done.set()
+    other.join()
+    assert any(began + 0.2 * took < at < began + 0.8 * took for at in times)
 
 
 @given(st.lists(st.sampled_from(SPACES + WORDS), max_size=12).map("".join))

@@ -12,7 +12,7 @@ from coderv2.errors import InvalidValue
 from coderv2.server.backend import Backend, tokens_of
 from coderv2.server.cut import Cut
 from coderv2.server.dialects.chat import told
-from coderv2.server.door import Door, json_response, names
+from coderv2.server.door import Door, aside, json_response, names
 from coderv2.server.generation import Generation, Job
 from coderv2.server.hole import encode_hole
 from coderv2.server.logprobs import chat_logprobs
@@ -54,19 +54,24 @@ def add_routes(app: FastAPI, door: Door) -> None:
     async def post_tokenize(body: TokenizeRequest, request: Request) -> Response:
         tokenizer = door.served().text.tokenizer
         control = body.parse_special and request.state.caller.control_tokens
-        ids = tokenizer.encode(body.content, bos=body.add_special, control=control)
-        return json_response({"tokens": [_piece(tokenizer, i) for i in ids] if body.with_pieces else ids})
+
+        def tokens() -> list[Any]:
+            ids = tokenizer.encode(body.content, bos=body.add_special, control=control)
+            return [_piece(tokenizer, i) for i in ids] if body.with_pieces else ids
+
+        return json_response({"tokens": await aside(request, tokens)})
 
     @app.post("/detokenize")
-    async def post_detokenize(body: DetokenizeRequest) -> Response:
+    async def post_detokenize(body: DetokenizeRequest, request: Request) -> Response:
         tokenizer = door.served().text.tokenizer
         if max(body.tokens, default=0) >= tokenizer.vocab_size:
             raise InvalidValue(f"tokens must be below {tokenizer.vocab_size}", param="tokens")
-        return json_response({"content": tokenizer.decode(body.tokens, skip_special=False)})
+        text = await aside(request, lambda: tokenizer.decode(body.tokens, skip_special=False))
+        return json_response({"content": text})
 
     @app.post("/apply-template")
-    async def post_apply_template(body: TemplateRequest) -> Response:
-        return json_response({"prompt": render_chat(told(body.messages))})
+    async def post_apply_template(body: TemplateRequest, request: Request) -> Response:
+        return json_response({"prompt": await aside(request, lambda: render_chat(told(body.messages)))})
 
     @app.get("/props")
     async def get_props() -> Response:

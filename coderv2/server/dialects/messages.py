@@ -16,7 +16,7 @@ from starlette.responses import Response
 from coderv2.engine.request import Delta
 from coderv2.server.backend import Backend
 from coderv2.server.conversation import Conversation, assistant, result
-from coderv2.server.door import Door, json_response, names
+from coderv2.server.door import Door, aside, json_response, names
 from coderv2.server.generation import Generation, Job
 from coderv2.server.schema.messages import (
     CountRequest,
@@ -51,9 +51,10 @@ def add_routes(app: FastAPI, door: Door) -> None:
         return await door.reply(request, replies, NAMED_EVENTS if body.stream else None)
 
     @app.post("/messages/count_tokens")
-    async def post_count_tokens(body: CountRequest) -> Response:
+    async def post_count_tokens(body: CountRequest, request: Request) -> Response:
         models = door.served().called(body.model, also=_THEIR_NAMES)
-        return json_response({"input_tokens": len(conversation(body).prompt(models.chat.tokenizer))})
+        prompt = await aside(request, lambda: conversation(body).prompt(models.chat.tokenizer))
+        return json_response({"input_tokens": len(prompt)})
 
 
 def job(request: MessagesRequest, talk: Conversation, backend: Backend) -> Job:

@@ -46,7 +46,11 @@ def add_routes(app: FastAPI, door: Door) -> None:
     async def post_responses(body: ResponseRequest, request: Request) -> Response:
         tenant = request.state.caller.tenant
         talk = conversation(body, _before(body, stored, tenant))
-        work = await door.start(request, lambda models, _: job(body, talk, models.called(body.model).chat))
+        work = await door.start(
+            request,
+            lambda models, _: job(body, talk, models.called(body.model).chat),
+            long=body.previous_response_id is not None,
+        )
         id = names(request, "resp_")
         replies = Replies(id, door.served().name, body, talk, work, Shelf(stored, tenant, id, body.store))
         return await door.reply(request, replies, NAMED_EVENTS if body.stream else None)
