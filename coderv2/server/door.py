@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from coderv2.server import errors
 from coderv2.server.caller import Accounts, Caller
-from coderv2.server.errors import Refused
+from coderv2.server.errors import Failure, Refused
 from coderv2.server.generation import Generation, Job
 from coderv2.server.metrics import Metrics
 from coderv2.server.models import Models
@@ -88,15 +88,23 @@ class Door:
         self.metrics.begin(work)
         return work
 
-    async def reply(self, request: Request, replies: Replies, framing: Framing | None) -> Response:
-        """The answer, in pieces where there is a framing."""
+    async def reply(
+        self,
+        request: Request,
+        replies: Replies,
+        framing: Framing | None,
+        tell: Callable[[Failure], Any] | None = None,
+    ) -> Response:
+        """The answer, in pieces where there is a framing; a failure among them is what `tell` makes of it, by default
+        the body of its family."""
         path, request_id, work = request.url.path, request.state.request_id, request.state.work
 
-        def tell(error: Exception) -> Any:
-            return errors.failure(error, request_id).body(path, request_id)
+        def told(error: Exception) -> Any:
+            failure = errors.failure(error, request_id)
+            return failure.body(path, request_id) if tell is None else tell(failure)
 
         if framing is not None:
-            source = framed(replies.chunks(), framing, tell, lambda: work.clock.first is not None)
+            source = framed(replies.chunks(), framing, told, lambda: work.clock.first is not None)
             return EventStream(source, framing.media_type)
         return await self.whole(request, replies.whole())
 

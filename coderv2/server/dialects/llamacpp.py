@@ -54,12 +54,9 @@ def add_routes(app: FastAPI, door: Door) -> None:
     async def post_tokenize(body: TokenizeRequest, request: Request) -> Response:
         tokenizer = door.served().text.tokenizer
         control = body.parse_special and request.state.caller.control_tokens
-
-        def tokens() -> list[Any]:
-            ids = tokenizer.encode(body.content, bos=body.add_special, control=control)
-            return [_piece(tokenizer, i) for i in ids] if body.with_pieces else ids
-
-        return json_response({"tokens": await aside(request, tokens)})
+        return json_response(
+            {"tokens": await aside(request, lambda: _tokens(tokenizer, body, control=control))}
+        )
 
     @app.post("/detokenize")
     async def post_detokenize(body: DetokenizeRequest, request: Request) -> Response:
@@ -239,6 +236,11 @@ def _at(value: Any, path: str) -> Any:
 
 def _ratio(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
+
+
+def _tokens(tokenizer: Tokenizer, request: TokenizeRequest, *, control: bool) -> list[Any]:
+    ids = tokenizer.encode(request.content, bos=request.add_special, control=control)
+    return [_piece(tokenizer, token_id) for token_id in ids] if request.with_pieces else ids
 
 
 def _piece(tokenizer: Tokenizer, token_id: int) -> dict[str, Any]:

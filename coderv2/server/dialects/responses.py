@@ -10,12 +10,11 @@ from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 from coderv2.errors import InvalidValue
-from coderv2.server import errors
 from coderv2.server.backend import Backend
 from coderv2.server.conversation import Conversation, assistant, result
 from coderv2.server.dialects.chat import call_id
 from coderv2.server.door import Door, json_response, names
-from coderv2.server.errors import Refused
+from coderv2.server.errors import Failure, Refused
 from coderv2.server.generation import Generation, Job
 from coderv2.server.schema.responses import (
     CallItem,
@@ -33,9 +32,8 @@ from coderv2.text.chat import Message
 from coderv2.text.toolcalls import Arguments, CallBegun, Piece, Said
 from coderv2.text.tools import Tool
 
-
-class _Cancelled(Refused):
-    """Somebody called it off."""
+_CANCELLED = "cancelled"
+"""The code of what somebody called off, and the status."""
 
 
 def add_routes(app: FastAPI, door: Door) -> None:
@@ -53,7 +51,7 @@ def add_routes(app: FastAPI, door: Door) -> None:
         )
         id = names(request, "resp_")
         replies = Replies(id, door.served().name, body, talk, work, Shelf(stored, tenant, id, body.store))
-        return await door.reply(request, replies, NAMED_EVENTS if body.stream else None)
+        return await door.reply(request, replies, NAMED_EVENTS if body.stream else None, replies.failed)
 
     @app.get("/responses/{id}")
     async def get_response(id: str, request: Request) -> Response:
@@ -71,8 +69,8 @@ def add_routes(app: FastAPI, door: Door) -> None:
         if work is None:
             stored.get(tenant, id)
             raise InvalidValue("the response has ended already", param="id")
-        work.abandon(_Cancelled(499, "cancelled", "the response was cancelled"))
-        return json_response({"id": id, "object": "response", "status": "cancelled"})
+        work.abandon(Refused(499, _CANCELLED, "the response was cancelled"))
+        return json_response({"id": id, "object": "response", "status": _CANCELLED})
 
 
 def _before(request: ResponseRequest, stored: StoredResponses, tenant: str) -> list[Message]:
@@ -157,26 +155,19 @@ class Replies:
 
     async def whole(self) -> dict[str, Any]:
         """The answer to a request without `stream`."""
-        async with aclosing(self._written()) as events:
+        async with aclosing(self.chunks()) as events:
             *_, last = [event async for event in events]
         response: dict[str, Any] = last["response"]
         return response
 
-    async def chunks(self) -> AsyncGenerator[dict[str, Any], None]:
-        """The same as events; a failure is the last of them."""
-        try:
-            async with aclosing(self._written()) as events:
-                async for event in events:
-                    yield event
-        except Exception as error:
-            if self._work.clock.first is None and not isinstance(error, _Cancelled):
-                raise  # nothing has been sent: it can have a status of its own
-            told = errors.failure(error, self._response["id"].replace("resp_", "req_"))
-            failure = {"code": told.code or told.type, "message": told.message}
-            status = "cancelled" if isinstance(error, _Cancelled) else "failed"
-            yield self._of_response("response.failed", status=status, error=failure)
+    def failed(self, failure: Failure) -> dict[str, Any]:
+        """The last event where something went wrong after the first."""
+        error = {"code": failure.code or failure.type, "message": failure.message}
+        status = _CANCELLED if failure.code == _CANCELLED else "failed"
+        return self._of_response("response.failed", status=status, error=error)
 
-    async def _written(self) -> AsyncGenerator[dict[str, Any], None]:
+    async def chunks(self) -> AsyncGenerator[dict[str, Any], None]:
+        """The same as events."""
         self._shelf.begin(self._work)
         finished = None
         try:

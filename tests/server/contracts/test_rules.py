@@ -1,5 +1,6 @@
 """The rules that hold for all clients: names (R), templates (T), streams (E), leaving and time (X), headers."""
 
+import asyncio
 import json
 import re
 import socket
@@ -143,6 +144,25 @@ def test_e6_a_failure_after_the_first_byte_is_told_once_and_ends_it(path: str, b
     assert reply.status_code == 200
     assert "error" in reply.text.rstrip().splitlines()[-1]
     assert "secret" not in reply.text
+    assert "[DONE]" not in reply.text
+
+
+@pytest.mark.parametrize(("path", "body"), STREAMS[:5])
+def test_e6_a_failure_after_a_keep_alive_and_before_the_first_token_is_told_once(
+    path: str, body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Waiting(ScriptedEngine):
+        async def _play(self, script: Any) -> Any:
+            await asyncio.sleep(0.1)
+            async for delta in super()._play(script):
+                yield delta
+
+    monkeypatch.setattr(stream, "KEEP_ALIVE_SECONDS", 0.02)
+    reply = post(scripted_app(Waiting([QueueFull("it waited too long")])), path, **body)
+    assert reply.status_code == 200
+    assert ": keep-alive\n\n" in reply.text
+    assert "it waited too long" in reply.text.rstrip().splitlines()[-1]
+    assert reply.text.endswith("\n\n")
     assert "[DONE]" not in reply.text
 
 
