@@ -1,13 +1,22 @@
 """What every chat of every dialect becomes: messages, functions, and what must be called."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from coderv2.engine.grammar import StructuredOutputsParams
 from coderv2.errors import InvalidValue
 from coderv2.text.chat import Message, encode_chat
 from coderv2.text.tokenizer import Tokenizer
-from coderv2.text.tools import Tool, introduce, required_calls, strict_calls, written_call, written_result
+from coderv2.text.tools import (
+    Tool,
+    calls_or_json,
+    introduce,
+    required_calls,
+    strict_calls,
+    written_call,
+    written_result,
+)
 
 
 @dataclass(frozen=True)
@@ -47,13 +56,33 @@ class Conversation:
             tokenizer, messages, add_generation_prompt=not self.goes_on, continue_last=self.goes_on
         )
 
-    def constraint(self) -> dict[str, StructuredOutputsParams]:
-        """`structured_outputs`, where a call is required or a function is strict; else nothing."""
+    def constraint(self, wanted: StructuredOutputsParams | None = None) -> StructuredOutputsParams | None:
+        """What the whole answer must match: calls, what is `wanted` of an answer without any, or either of them.
+
+        Raises InvalidValue for what does not go together.
+        """
         tools = self.callable
-        if not tools or (self.choice == "auto" and not any(tool.strict for tool in tools)):
-            return {}
-        write = strict_calls if self.choice == "auto" else required_calls
-        return {"structured_outputs": StructuredOutputsParams(grammar=write(tools, several=self.several))}
+        if not tools:
+            return wanted
+        if self.choice == "auto" and wanted is None and not any(tool.strict for tool in tools):
+            return None
+        return StructuredOutputsParams(grammar=self._grammar(tools, wanted))
+
+    def _grammar(self, tools: Sequence[Tool], wanted: StructuredOutputsParams | None) -> str:
+        if wanted is None:
+            write = strict_calls if self.choice == "auto" else required_calls
+            return write(tools, several=self.several)
+        if self.choice != "auto":
+            raise InvalidValue("an answer cannot both call tools and match a format; send one", param="tools")
+        return calls_or_json(tools, _schema(wanted), several=self.several)
+
+
+def _schema(wanted: StructuredOutputsParams) -> Mapping[str, Any]:
+    schema = {"type": "object"} if wanted.json_object else wanted.json
+    if not isinstance(schema, Mapping):
+        message = "beside tools an answer can match JSON only, with a schema that is an object; leave one out"
+        raise InvalidValue(message, param="tools")
+    return schema
 
 
 def assistant(content: str, calls: Sequence[tuple[str, str]]) -> Message:

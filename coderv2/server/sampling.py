@@ -1,13 +1,16 @@
 """Fields of OpenAI's requests → `SamplingParams`; options that cannot be honoured are refused by name."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
+from coderv2.engine.grammar import StructuredOutputsParams
 from coderv2.engine.request import SamplingParams
 from coderv2.errors import InvalidValue, Unsupported
 from coderv2.server.defaults import SamplingDefaults
 from coderv2.server.schema.openai import Sampling
 from coderv2.server.structured import structured_outputs
 
+Constrain: TypeAlias = Callable[[StructuredOutputsParams | None], StructuredOutputsParams | None]
 # Real options of OpenAI's and vLLM's that change the answer, each with the values that ask for nothing.
 _NOT_HONOURED: dict[str, tuple[object, ...]] = {
     "add_generation_prompt": (True,),
@@ -59,16 +62,21 @@ def check_stream_options(request: Sampling) -> None:
         raise InvalidValue("stream_options only goes with stream: true", param="stream_options")
 
 
-def sampling_params(request: Sampling, defaults: SamplingDefaults, **others: Any) -> SamplingParams:
-    """The engine's parameters; `others` are those that the routes name differently."""
+def sampling_params(
+    request: Sampling,
+    defaults: SamplingDefaults,
+    *,
+    constrain: Constrain = lambda wanted: wanted,
+    **others: Any,
+) -> SamplingParams:
+    """The engine's parameters; `constrain` says what an answer that is to match this must match in the end, and
+    `others` are those that the routes name differently."""
     refuse_what_is_not_honoured(request)
     check_stream_options(request)
     prediction = request.prediction
     given = {name: getattr(request, name) for name in _SAME}
     given["prediction"] = prediction.content if prediction and not isinstance(prediction, str) else prediction
-    given["structured_outputs"] = structured_outputs(request)
-    if given["structured_outputs"] is not None and "structured_outputs" in others:
-        raise InvalidValue("an answer cannot both call tools and match a format; send one", param="tools")
+    given["structured_outputs"] = constrain(structured_outputs(request))
     return defaults.params(temperature=request.temperature, top_p=request.top_p, **(given | others))
 
 

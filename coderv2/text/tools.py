@@ -74,13 +74,25 @@ def required_calls(tools: Sequence[Tool], *, several: bool) -> str:
 
 def strict_calls(tools: Sequence[Tool], *, several: bool) -> str:
     """A Lark grammar: any text; but once it calls, nothing but calls of `tools` follows, and strict ones are so."""
-    loose = [tool if tool.strict else Tool(tool.name) for tool in tools]
     start = [
         f"start: PLAIN | OPENED body{_more(several)}",
         f"PLAIN: /(?s:.*)/ & ~/(?s:.*){OPEN}(?s:.*)/",
         f'OPENED: PLAIN "{OPEN}"',
     ]
-    return "\n".join([*start, *_rules(loose)])
+    return "\n".join([*start, *_rules(_loose(tools))])
+
+
+def calls_or_json(tools: Sequence[Tool], schema: Mapping[str, Any], *, several: bool) -> str:
+    """A Lark grammar: JSON that follows the schema, or calls of `tools`, of which strict ones follow theirs."""
+    start = [
+        f'start: " "? (answer | call{_more(several)})',
+        f"answer: %json {json.dumps({**schema, 'x-guidance': _BOUNDED})}",
+    ]
+    return "\n".join([*start, *_rules(_loose(tools))])
+
+
+def _loose(tools: Sequence[Tool]) -> list[Tool]:
+    return [tool if tool.strict else Tool(tool.name) for tool in tools]
 
 
 def _more(several: bool) -> str:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from coderv2.engine.grammar import Grammars, StructuredOutputsParams
-from coderv2.text.tools import Tool, introduce, required_calls, strict_calls, written_call
+from coderv2.text.tools import Tool, calls_or_json, introduce, required_calls, strict_calls, written_call
 from tests.engine.fakes import VOCABULARY
 from tests.tiny_tokenizer import tiny_tokenizer
 
@@ -74,3 +74,21 @@ def test_several_calls_only_where_several_are_wanted() -> None:
 )
 def test_strict_functions_bind_calls_but_not_text(text: str, allowed: bool) -> None:
     assert _allows(strict_calls([ADD, SAY], several=True), text) == allowed
+
+
+@pytest.mark.parametrize(
+    ("text", "allowed"),
+    [
+        ('{"a": 1}', True),
+        (' {"a": 1}', True),
+        ('{"b": 1}', False),
+        ("text", False),
+        ("", False),
+        (written_call("add", '{"a": 1}'), True),
+        (written_call("add", '{"a": "x"}'), False),
+        (written_call("say", '{"b": 1}') + "\n" + written_call("add", '{"a": 1}'), True),
+        ('{"a": 1}' + written_call("add", '{"a": 1}'), False),
+    ],
+)
+def test_json_of_a_schema_or_calls_and_nothing_else(text: str, allowed: bool) -> None:
+    assert _allows(calls_or_json([ADD, SAY], INTEGER, several=True), text) == allowed

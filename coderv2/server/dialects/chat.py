@@ -47,7 +47,7 @@ def job(request: ChatRequest, talk: Conversation, backend: Backend) -> Job:
         backend.defaults,
         max_tokens=request.max_completion_tokens or request.max_tokens,
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
-        **talk.constraint(),
+        constrain=talk.constraint,
     )
     return Job([talk.prompt(backend.tokenizer)], params, backend, request.priority)
 

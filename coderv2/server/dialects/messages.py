@@ -65,7 +65,7 @@ def job(request: MessagesRequest, talk: Conversation, backend: Backend) -> Job:
         top_k=request.top_k,
         max_tokens=request.max_tokens,
         stop=request.stop_sequences,
-        **talk.constraint(),
+        structured_outputs=talk.constraint(),
     )
     return Job([talk.prompt(backend.tokenizer)], params, backend)
 

@@ -76,7 +76,7 @@ def generate_job(request: GenerateRequest, models: Models, *, control: bool = Tr
 
 def chat_job(request: OllamaChatRequest, talk: Conversation, backend: Backend) -> Job:
     """The conversation as one prompt."""
-    return _job(request, talk.prompt(backend.tokenizer), backend, **talk.constraint())
+    return _job(request, talk.prompt(backend.tokenizer), backend, talk)
 
 
 def conversation(request: OllamaChatRequest) -> Conversation:
@@ -94,10 +94,11 @@ def _told(message: OllamaMessage) -> Message:
     return Message(message.role, message.content)
 
 
-def _job(request: OllamaRequest, prompt: list[int], backend: Backend, **others: Any) -> Job:
+def _job(
+    request: OllamaRequest, prompt: list[int], backend: Backend, talk: Conversation | None = None
+) -> Job:
     options = request.options
-    if request.format:
-        others["structured_outputs"] = of_schema(None if request.format == "json" else request.format)
+    wanted = of_schema(None if request.format == "json" else request.format) if request.format else None
     params = backend.defaults.params(
         temperature=options.temperature,
         top_p=options.top_p,
@@ -113,7 +114,7 @@ def _job(request: OllamaRequest, prompt: list[int], backend: Backend, **others: 
         presence_penalty=options.presence_penalty,
         frequency_penalty=options.frequency_penalty,
         repetition_penalty=options.repeat_penalty,
-        **others,
+        structured_outputs=wanted if talk is None else talk.constraint(wanted),
     )
     return Job([prompt], params, backend)
 

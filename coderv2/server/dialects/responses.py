@@ -9,6 +9,7 @@ from uuid import uuid4
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 
+from coderv2.engine.grammar import StructuredOutputsParams
 from coderv2.errors import InvalidValue
 from coderv2.server.backend import Backend
 from coderv2.server.conversation import Conversation, assistant, result
@@ -85,17 +86,17 @@ def job(request: ResponseRequest, talk: Conversation, backend: Backend) -> Job:
         temperature=request.temperature,
         top_p=request.top_p,
         max_tokens=request.max_output_tokens,
-        **(_format(request.text.format) | talk.constraint()),
+        structured_outputs=talk.constraint(_wanted(request.text.format)),
     )
     return Job([talk.prompt(backend.tokenizer)], params, backend)
 
 
-def _format(wanted: TextFormat) -> dict[str, Any]:
-    if wanted.type == "text":
-        return {}
-    if wanted.type == "json_schema" and wanted.json_schema is None:
+def _wanted(format: TextFormat) -> StructuredOutputsParams | None:
+    if format.type == "text":
+        return None
+    if format.type == "json_schema" and format.json_schema is None:
         raise InvalidValue("type json_schema needs a schema", param="text.format.schema")
-    return {"structured_outputs": of_schema(wanted.json_schema if wanted.type == "json_schema" else None)}
+    return of_schema(format.json_schema if format.type == "json_schema" else None)
 
 
 def conversation(request: ResponseRequest, before: list[Message]) -> Conversation:
