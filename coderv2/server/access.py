@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from coderv2.log import logger
 from coderv2.server.door import Door
 from coderv2.server.errors import failure
+from coderv2.server.roots import below_root
 
 _CLIENT_GONE = 499
 """For the log only: nobody is left to read it."""
@@ -33,7 +34,7 @@ class Access:
         try:
             await self._app(scope, receive, reply.send)
         except Exception as error:
-            response = failure(error, request_id).response(scope["path"], request_id)
+            response = failure(error, request_id).response(below_root(scope["path"])[0], request_id)
             if not reply.status:
                 await response(scope, receive, reply.send)
         finally:

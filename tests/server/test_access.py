@@ -1,10 +1,12 @@
 """Ids, log lines, and failures that nobody foresaw."""
 
+import json
 import logging
 import re
 
 import pytest
 
+from coderv2.server.limits import MAX_HEADER_BYTES
 from tests.server.fakes import ScriptedEngine, events_of, post, request, said, scripted_app
 
 
@@ -49,3 +51,32 @@ def test_a_path_cannot_forge_a_log_line(caplog: pytest.LogCaptureFixture) -> Non
     with caplog.at_level(logging.INFO, "coderv2"):
         request(scripted_app(ScriptedEngine()), "GET", "/a%0AINFO forged")
     assert "\n" not in caplog.messages[0]
+
+
+@pytest.mark.parametrize("path", ["/messages", "/v1/messages", "/anthropic/v1/messages", "//v1//messages/"])
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 500),
+        ({"host": "evil.example"}, 403),
+        ({"content-encoding": "br"}, 415),
+        ({"x": "x" * MAX_HEADER_BYTES}, 431),
+    ],
+)
+def test_a_failure_outside_of_the_routes_has_the_body_of_its_family_under_every_root(
+    path: str, headers: dict[str, str], status: int
+) -> None:
+    app = scripted_app(ScriptedEngine(refuses=RuntimeError("broken")))
+    sent = json.dumps({"max_tokens": 3, "messages": [{"role": "user", "content": "a"}]})
+    said_json = {"content-type": "application/json"}
+    reply = request(app, "POST", path, content=sent, headers=said_json | headers)
+    assert reply.status_code == status
+    assert reply.json().keys() == {"type", "error", "request_id"}
+
+
+def test_a_bug_below_another_root_of_ollamas_is_told_as_ollama_does() -> None:
+    app = scripted_app(ScriptedEngine(refuses=RuntimeError("broken")))
+    for path in ("/api/chat", "/v1/api/chat"):
+        reply = post(app, path, messages=[{"role": "user", "content": "a"}])
+        assert (reply.status_code, reply.json().keys()) == (500, {"error"})
+        assert isinstance(reply.json()["error"], str)
