@@ -64,6 +64,12 @@ class _Guarded(H11Protocol):
         super().data_received(data)
         self._watch()
 
+    def on_response_complete(self) -> None:
+        """A next request may have begun with the bytes of this one."""
+        super().on_response_complete()
+        if self.conn.their_state is not h11.IDLE or self.conn.trailing_data[0]:
+            self._watch()
+
     def pause_writing(self) -> None:
         """The client reads too slowly."""
         super().pause_writing()

@@ -83,6 +83,17 @@ def test_a_body_that_never_ends_is_408(address: tuple[str, int]) -> None:
         assert _read_all(connection).startswith(b"HTTP/1.1 408 ")
 
 
+@pytest.mark.parametrize("begun", [HEAD[:30], HEAD + BODY[:5]])
+def test_a_request_that_begins_in_the_bytes_of_the_one_before_has_no_more_time(
+    address: tuple[str, int], begun: bytes
+) -> None:
+    with socket.create_connection(address) as connection:
+        connection.settimeout(3)  # uvicorn's own patience with a quiet connection is 5 s
+        connection.sendall(HEAD + BODY + begun)
+        *_, last = _read_all(connection).split(b"HTTP/1.1 ")
+    assert last.startswith(b"408 ")
+
+
 def test_what_is_no_http_is_a_400_in_our_words(address: tuple[str, int]) -> None:
     with socket.create_connection(address) as connection:
         connection.sendall(b"\x16\x03\x01 hello\r\n\r\n")
