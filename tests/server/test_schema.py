@@ -1,12 +1,19 @@
 """Types and ranges at the edge."""
 
+import importlib
 import logging
+import pkgutil
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
+from coderv2.server import schema
+from coderv2.server.schema.base import MAX_TURNS, Wire
 from coderv2.server.schema.openai import ChatRequest, CompletionRequest
+from tests.server.fakes import ScriptedEngine, post, scripted_app
 
 
 def _problem(kind: type[CompletionRequest] | type[ChatRequest], **body: Any) -> dict[str, Any]:
@@ -118,3 +125,72 @@ def test_other_contents_are_refused(content: Any) -> None:
 def test_a_chat_needs_a_message_and_has_eight_answers_at_most() -> None:
     assert _problem(ChatRequest, messages=[])["loc"] == ("messages",)
     assert _problem(ChatRequest, messages=[{"role": "user", "content": "a"}], n=9)["loc"] == ("n",)
+
+
+def _wires(kind: type[Wire] = Wire) -> Iterator[type[Wire]]:
+    for heir in kind.__subclasses__():
+        yield heir
+        yield from _wires(heir)
+
+
+def _nodes(schema: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(schema, dict):
+        yield schema
+    for child in schema.values() if isinstance(schema, dict) else schema:
+        if isinstance(child, dict | list | tuple):
+            yield from _nodes(child)
+
+
+def test_every_list_is_read_up_to_its_first_wrong_element() -> None:
+    for module in pkgutil.iter_modules(schema.__path__):
+        importlib.import_module(f"{schema.__name__}.{module.name}")
+    lists = [
+        (kind.__name__, node)
+        for kind in _wires()
+        for node in _nodes(kind.__pydantic_core_schema__)
+        if node.get("type") == "list"
+    ]
+    assert len(lists) > 20
+    assert [name for name, node in lists if not node.get("fail_fast")] == []
+
+
+HI: dict[str, Any] = {"role": "user", "content": "Hi"}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"messages": [1] * 100}),
+        ("/v1/chat/completions", {"messages": [HI] * (MAX_TURNS + 1)}),
+        ("/v1/chat/completions", {"messages": [HI], "logit_bias": {str(i): "a" for i in range(5000)}}),
+        ("/v1/chat/completions", {"messages": [HI], "stop_token_ids": [""] * 100}),
+        ("/v1/messages", {"max_tokens": 3, "messages": [1] * 100}),
+        ("/v1/messages", {"max_tokens": 3, "messages": [HI] * (MAX_TURNS + 1)}),
+        ("/v1/responses", {"input": [HI] * (MAX_TURNS + 1)}),
+        ("/v1/responses", {"input": "Hi", "metadata": {str(i): 1 for i in range(17)}}),
+        ("/api/chat", {"messages": [HI] * (MAX_TURNS + 1)}),
+        ("/detokenize", {"tokens": [""] * 100}),
+        ("/apply-template", {"messages": [HI] * (MAX_TURNS + 1)}),
+    ],
+)
+def test_of_many_mistakes_one_is_noted(
+    path: str, body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted: list[int] = []
+    errors = RequestValidationError.errors
+
+    def counted(error: RequestValidationError) -> Any:
+        found = errors(error)
+        noted.append(len(found))
+        return found
+
+    monkeypatch.setattr(RequestValidationError, "errors", counted)
+    assert post(scripted_app(ScriptedEngine()), path, **body).status_code == 400
+    assert noted == [1]
+
+
+@pytest.mark.parametrize("metadata", [{"a": "x" * 513}, {"a" * 65: "x"}, {"a": 1}])
+def test_metadata_are_short_texts(metadata: dict[str, Any]) -> None:
+    reply = post(scripted_app(ScriptedEngine()), "/v1/responses", input="Hi", metadata=metadata)
+    assert reply.status_code == 400
+    assert reply.json()["error"]["param"].startswith("metadata.")

@@ -1,6 +1,7 @@
 """What requests of all families are made of: strict types, ranges, texts in parts, stop lists."""
 
-from typing import Annotated, Any, Self, TypeAlias
+from collections.abc import Sized
+from typing import Annotated, Any, Self, TypeAlias, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -20,6 +21,8 @@ MAX_STOPS = 16
 MAX_STOP_BYTES = 256
 MAX_ANSWERS = 128
 """Prompts, and prompts times n, of one request."""
+MAX_TURNS = 4096
+"""Messages of a conversation, items of an input, blocks of a message."""
 _TEXTS = ("text", "input_text", "output_text")
 """What families call a part that is text."""
 
@@ -42,6 +45,23 @@ class Wire(BaseModel):
             names = ", ".join(sorted(self.model_extra))
             logger.debug("fields of %s not known here: %.200s", type(self).__name__, names)
         return self
+
+
+T = TypeVar("T")
+Listed: TypeAlias = Annotated[list[T], Field(fail_fast=True)]
+"""A list that is read up to its first wrong element: only one is told of, and each would take 10 µs and 1 KB."""
+Turns: TypeAlias = Annotated[Listed[T], Field(max_length=MAX_TURNS)]
+
+
+def at_most(count: int) -> BeforeValidator:
+    """For objects, whose wrong values would all be noted: their size is looked at first."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, Sized) and len(value) > count:
+            raise ValueError(f"has {len(value)} entries, at most {count} are taken")
+        return value
+
+    return BeforeValidator(check)
 
 
 def one_message(text: str) -> WrapValidator:
@@ -98,12 +118,12 @@ MinP: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 Penalty: TypeAlias = Annotated[float, Field(ge=-2, le=2)]
 Text: TypeAlias = Annotated[str, BeforeValidator(joined_parts)]
 """A text, or a list of parts of type text."""
-Texts: TypeAlias = Annotated[list[str], Field(min_length=1, max_length=MAX_ANSWERS)]
-TokenLists: TypeAlias = Annotated[list[list[TokenId]], Field(min_length=1, max_length=MAX_ANSWERS)]
+Texts: TypeAlias = Annotated[Listed[str], Field(min_length=1, max_length=MAX_ANSWERS)]
+TokenLists: TypeAlias = Annotated[Listed[Listed[TokenId]], Field(min_length=1, max_length=MAX_ANSWERS)]
 Prompt: TypeAlias = Annotated[
-    str | Texts | Annotated[list[TokenId], Field(min_length=1)] | TokenLists,
+    str | Texts | Annotated[Listed[TokenId], Field(min_length=1)] | TokenLists,
     one_message(f"text, token ids, or a list of 1 to {MAX_ANSWERS} of these"),
 ]
 Stop: TypeAlias = Annotated[
-    str | list[str], one_message("text or a list of texts"), BeforeValidator(_stop_list)
+    str | Listed[str], one_message("text or a list of texts"), BeforeValidator(_stop_list)
 ]

@@ -4,7 +4,19 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from coderv2.server.schema.base import MAX_INT, MinP, Natural, Penalty, Stop, Temperature, TokenId, TopP, Wire
+from coderv2.server.schema.base import (
+    MAX_INT,
+    Listed,
+    MinP,
+    Natural,
+    Penalty,
+    Stop,
+    Temperature,
+    TokenId,
+    TopP,
+    Turns,
+    Wire,
+)
 from coderv2.server.schema.base import Seed as AnySeed
 from coderv2.server.schema.openai import ChatMessage
 
@@ -34,14 +46,14 @@ class Predict(Wire):
     id_slot: Annotated[int, Field(ge=-1, le=MAX_INT)] = -1
     t_max_predict_ms: Milliseconds = 0.0
     """From the first token on; the answer ends at the first newline after it."""
-    response_fields: Annotated[list[str], Field(max_length=64)] | None = None
+    response_fields: Annotated[Listed[str], Field(max_length=64)] | None = None
     json_schema: dict[str, Any] | None = None
 
 
 class CompleteRequest(Predict):
     """POST /completion."""
 
-    prompt: str | Annotated[list[TokenId], Field(min_length=1)]
+    prompt: str | Annotated[Listed[TokenId], Field(min_length=1)]
 
 
 class ExtraFile(Wire):
@@ -57,7 +69,7 @@ class InfillRequest(Predict):
     input_prefix: str = ""
     input_suffix: str = ""
     prompt: str = ""
-    input_extra: Annotated[list[ExtraFile], Field(max_length=1024)] = Field(default_factory=list)
+    input_extra: Annotated[Listed[ExtraFile], Field(max_length=1024)] = Field(default_factory=list)
 
 
 class TokenizeRequest(Wire):
@@ -72,10 +84,10 @@ class TokenizeRequest(Wire):
 class DetokenizeRequest(Wire):
     """POST /detokenize."""
 
-    tokens: list[TokenId]
+    tokens: Listed[TokenId]
 
 
 class TemplateRequest(Wire):
     """POST /apply-template."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Annotated[Turns[ChatMessage], Field(min_length=1)]

@@ -4,7 +4,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from coderv2.server.schema.base import Count, Natural, Stop, Text, TopP, Wire, one_message
+from coderv2.server.schema.base import (
+    MAX_TURNS,
+    Count,
+    Listed,
+    Natural,
+    Stop,
+    Text,
+    TopP,
+    Turns,
+    Wire,
+    one_message,
+)
 
 
 class TextBlock(Wire):
@@ -50,7 +61,10 @@ class InputMessage(Wire):
     """One turn: a text, or blocks."""
 
     role: Literal["user", "assistant", "system"]
-    content: Annotated[str | list[Block], one_message("a text, or blocks of text, tool_use or tool_result")]
+    content: Annotated[
+        str | Turns[Block],
+        one_message(f"a text, or at most {MAX_TURNS} blocks of text, tool_use or tool_result"),
+    ]
 
 
 class AnthropicTool(Wire):
@@ -75,9 +89,9 @@ class CountRequest(Wire):
     """POST /v1/messages/count_tokens: what makes the prompt."""
 
     model: str = ""
-    messages: Annotated[list[InputMessage], Field(min_length=1)]
+    messages: Annotated[Turns[InputMessage], Field(min_length=1)]
     system: Text = ""
-    tools: Annotated[list[AnthropicTool], Field(max_length=256)] = Field(default_factory=list)
+    tools: Annotated[Listed[AnthropicTool], Field(max_length=256)] = Field(default_factory=list)
     tool_choice: AnthropicChoice = AnthropicChoice(type="auto")
 
 

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from coderv2.server.schema.base import (
     MAX_INT,
+    Listed,
     MinP,
     Natural,
     Penalty,
@@ -14,6 +15,7 @@ from coderv2.server.schema.base import (
     Temperature,
     Text,
     TopP,
+    Turns,
     Wire,
     one_message,
 )
@@ -54,7 +56,7 @@ class GenerateRequest(OllamaRequest):
     suffix: str = ""
     system: str = ""
     raw: bool = False
-    images: Annotated[list[str], Field(max_length=0)] = Field(default_factory=list)
+    images: Annotated[Listed[str], Field(max_length=0)] = Field(default_factory=list)
 
 
 class CalledFunction(Wire):
@@ -75,15 +77,15 @@ class OllamaMessage(Wire):
 
     role: Literal["system", "user", "assistant", "tool"]
     content: Text = ""
-    tool_calls: list[ToolCall] = Field(default_factory=list)
-    images: Annotated[list[str], Field(max_length=0)] = Field(default_factory=list)
+    tool_calls: Annotated[Listed[ToolCall], Field(max_length=128)] = Field(default_factory=list)
+    images: Annotated[Listed[str], Field(max_length=0)] = Field(default_factory=list)
 
 
 class OllamaChatRequest(OllamaRequest):
     """POST /api/chat."""
 
-    messages: list[OllamaMessage] = Field(default_factory=list)
-    tools: Annotated[list[FunctionTool], Field(max_length=128)] = Field(default_factory=list)
+    messages: Turns[OllamaMessage] = Field(default_factory=list)
+    tools: Annotated[Listed[FunctionTool], Field(max_length=128)] = Field(default_factory=list)
 
 
 class ShowRequest(Wire):

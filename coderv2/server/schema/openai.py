@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from coderv2.server.schema.base import (
     MAX_ANSWERS,
     Count,
+    Listed,
     MinP,
     Natural,
     Penalty,
@@ -18,9 +19,13 @@ from coderv2.server.schema.base import (
     TokenId,
     TopK,
     TopP,
+    Turns,
     Wire,
+    at_most,
     one_message,
 )
+
+MAX_BIASES = 4096
 
 
 class StreamOptions(Wire):
@@ -49,7 +54,7 @@ class StructuredOutputs(Wire):
 
     json_schema: Annotated[dict[str, Any] | str | None, Field(alias="json")] = None
     regex: str | None = None
-    choice: list[str] | None = None
+    choice: Listed[str] | None = None
     grammar: str | None = None
     json_object: bool = False
 
@@ -73,21 +78,25 @@ class Sampling(Wire):
     top_k: TopK = 0
     min_p: MinP = 0.0
     stop: Stop | None = None
-    stop_token_ids: list[TokenId] | None = None
+    stop_token_ids: Listed[TokenId] | None = None
     min_tokens: Natural = 0
     seed: Seed | None = None
     presence_penalty: Penalty = 0.0
     frequency_penalty: Penalty = 0.0
     repetition_penalty: Annotated[float, Field(gt=0, le=100)] = 1.0
     logit_bias: (
-        dict[Annotated[int, Field(strict=False, ge=0)], Annotated[float, Field(ge=-100, le=100)]] | None
+        Annotated[
+            dict[Annotated[int, Field(strict=False, ge=0)], Annotated[float, Field(ge=-100, le=100)]],
+            at_most(MAX_BIASES),
+        ]
+        | None
     ) = None
     skip_special_tokens: bool = True
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
     guided_json: dict[str, Any] | str | None = None
     guided_regex: str | None = None
-    guided_choice: list[str] | None = None
+    guided_choice: Listed[str] | None = None
     guided_grammar: str | None = None
     prediction: Annotated[Prediction | str, one_message("text, or {type: content, content: text}")] | None = (
         None
@@ -165,7 +174,7 @@ class ChatMessage(Wire):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: Text = ""
     prefix: bool = False
-    tool_calls: Annotated[list[ToolCall], Field(max_length=128)] = Field(default_factory=list)
+    tool_calls: Annotated[Listed[ToolCall], Field(max_length=128)] = Field(default_factory=list)
     tool_call_id: str = ""
 
     @model_validator(mode="after")
@@ -178,13 +187,13 @@ class ChatMessage(Wire):
 class ChatRequest(Sampling):
     """POST /v1/chat/completions."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Annotated[Turns[ChatMessage], Field(min_length=1)]
     n: Annotated[int, Field(ge=1, le=8)] = 1
     max_tokens: Count | None = None
     max_completion_tokens: Count | None = None
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    tools: Annotated[list[FunctionTool], Field(max_length=128)] = Field(default_factory=list)
+    tools: Annotated[Listed[FunctionTool], Field(max_length=128)] = Field(default_factory=list)
     tool_choice: Annotated[
         Literal["none", "auto", "required"] | NamedChoice,
         one_message("none, auto, required, or {type: function, function: {name: …}}"),

@@ -4,7 +4,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from coderv2.server.schema.base import Count, Temperature, Text, TopP, Wire, one_message
+from coderv2.server.schema.base import (
+    MAX_TURNS,
+    Count,
+    Listed,
+    Temperature,
+    Text,
+    TopP,
+    Turns,
+    Wire,
+    at_most,
+    one_message,
+)
 
 
 class MessageItem(Wire):
@@ -79,8 +90,8 @@ class ResponseRequest(Wire):
     """POST /v1/responses."""
 
     model: str = ""
-    input: Annotated[str | list[Item], one_message("a text, or a list of items")] = Field(
-        default_factory=list
+    input: Annotated[str | Turns[Item], one_message(f"a text, or a list of at most {MAX_TURNS} items")] = (
+        Field(default_factory=list)
     )
     instructions: str = ""
     previous_response_id: str | None = None
@@ -90,7 +101,7 @@ class ResponseRequest(Wire):
     temperature: Temperature | None = None
     top_p: TopP | None = None
     text: TextSettings = TextSettings()
-    tools: Annotated[list[ResponseTool], Field(max_length=128)] = Field(default_factory=list)
+    tools: Annotated[Listed[ResponseTool], Field(max_length=128)] = Field(default_factory=list)
     tool_choice: Annotated[
         Literal["none", "auto", "required"] | NamedTool,
         one_message("none, auto, required, or {type: function, name: …}"),
@@ -98,4 +109,6 @@ class ResponseRequest(Wire):
     parallel_tool_calls: bool = True
     truncation: Literal["disabled"] = "disabled"
     background: Literal[False] = False
-    metadata: Annotated[dict[str, Any], Field(max_length=16)] = Field(default_factory=dict)
+    metadata: Annotated[
+        dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], at_most(16)
+    ] = Field(default_factory=dict)

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from coderv2.server.schema.base import Seed, Temperature, Wire
+from coderv2.server.schema.base import Listed, Seed, Temperature, Wire
 
 
 class Snippet(Wire):
@@ -14,7 +14,7 @@ class Snippet(Wire):
     body: str
 
 
-Snippets = Annotated[list[Snippet], Field(max_length=256)]
+Snippets = Annotated[Listed[Snippet], Field(max_length=256)]
 
 
 class Segments(Wire):
