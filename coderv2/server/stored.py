@@ -3,15 +3,17 @@
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from coderv2.server.errors import Refused
 from coderv2.server.generation import Generation
+from coderv2.server.stream import encode_json
 from coderv2.text.chat import Message
 
 KEPT = 1000
-KEPT_CHARACTERS = 50_000_000
-"""Of all conversations together; the oldest go first."""
+KEPT_BYTES = 50_000_000
+"""Of all responses and their conversations together, about; the oldest go first."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +23,10 @@ class Stored:
     response: dict[str, Any]
     messages: Sequence[Message]
 
-    @property
-    def characters(self) -> int:
-        """Its size, about."""
-        return sum(len(message.content) for message in self.messages)
+    @cached_property
+    def size(self) -> int:
+        """Bytes, about."""
+        return len(encode_json(self.response)) + sum(len(message.content) for message in self.messages)
 
 
 class StoredResponses:
@@ -34,14 +36,14 @@ class StoredResponses:
         self.running: dict[tuple[str, str], Generation] = {}
         """Those that are being written, by key and id."""
         self._kept: OrderedDict[tuple[str, str], Stored] = OrderedDict()
-        self._characters = 0
+        self._bytes = 0
 
     def keep(self, tenant: str, stored: Stored) -> None:
         """Remembers one, and forgets old ones."""
         self._kept[tenant, stored.response["id"]] = stored
-        self._characters += stored.characters
-        while len(self._kept) > KEPT or self._characters > KEPT_CHARACTERS:
-            self._characters -= self._kept.popitem(last=False)[1].characters
+        self._bytes += stored.size
+        while len(self._kept) > KEPT or self._bytes > KEPT_BYTES:
+            self._bytes -= self._kept.popitem(last=False)[1].size
 
     def get(self, tenant: str, id: str) -> Stored:
         """Raises Refused for one that is unknown, forgotten, or another's: all look the same."""
@@ -52,7 +54,7 @@ class StoredResponses:
 
     def delete(self, tenant: str, id: str) -> None:
         """Raises Refused as `get` does."""
-        self._characters -= self.get(tenant, id).characters
+        self._bytes -= self.get(tenant, id).size
         del self._kept[tenant, id]
 
 

@@ -27,16 +27,25 @@ def test_each_is_seen_by_its_own_key_and_deleted_once() -> None:
 
 def test_the_oldest_go_when_there_are_too_many_or_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stored, "KEPT", 3)
-    monkeypatch.setattr(stored, "KEPT_CHARACTERS", 100)
+    monkeypatch.setattr(stored, "KEPT_BYTES", 200)
     responses = StoredResponses()
     for number in range(5):
         responses.keep("", _kept(str(number)))
     assert [id for _, id in responses._kept] == ["2", "3", "4"]
-    responses.keep("", _kept("large", 99))
+    responses.keep("", _kept("large", 170))
     assert [id for _, id in responses._kept] == ["4", "large"]
-    responses.keep("", _kept("too large", 101))
+    responses.keep("", _kept("too large", 201))
     assert not responses._kept
-    assert responses._characters == 0
+    assert responses._bytes == 0
+
+
+@pytest.mark.parametrize("field", ["instructions", "tools", "metadata", "output"])
+def test_all_of_a_response_counts_for_what_is_kept(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored, "KEPT_BYTES", 1000)
+    responses = StoredResponses()
+    for number in range(5):
+        responses.keep("", Stored({"id": str(number), field: {"a": "x" * 400}}, []))
+    assert [id for _, id in responses._kept] == ["3", "4"]
 
 
 @pytest.mark.parametrize(
