@@ -33,7 +33,7 @@ class Chunk:
     """Tokens of the sequence that are in the cache before the step."""
     token_ids: list[int]
     draft: tuple[int, ...] = ()
-    """Guesses at the tokens after those, whose logits are wanted too."""
+    """Guesses at the tokens after those, whose logits are wanted too; none while the prompt's own are."""
 
     @property
     def rows(self) -> int:

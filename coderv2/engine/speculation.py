@@ -113,7 +113,8 @@ class Drafting:
     def _draft(self, request: Request, tokens: int, answers: int) -> list[int]:
         left = request.limit - request.answer_count - 1
         room = min(self._budget - tokens, left, self._most_for(request))
-        if request.drafter is None or room <= 0:
+        # Where the whole prompt's logits are wanted there is no telling them from a draft's.
+        if request.drafter is None or request.reads_prompt or room <= 0:
             return []
         draft, chances = _propose(request, request.drafter, room)
         draft = draft[: worthwhile(chances, self._cost, tokens, answers)]

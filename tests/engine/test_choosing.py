@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from coderv2.engine.engine import Engine, EngineSettings
+from coderv2.engine.grammar import StructuredOutputsParams
 from coderv2.engine.request import Delta, SamplingParams
 from coderv2.errors import InvalidValue
 from coderv2.model.batch import Batch
@@ -303,3 +304,27 @@ def test_in_deterministic_mode_drafts_change_no_bit_of_a_logprob(family: str) ->
     plain = told(draft_tokens=0)
     tokens = [token for token, _ in plain]
     assert told(prediction=tokens) == told(prediction=edited(tokens, 2)) == told() == plain
+
+
+@pytest.mark.parametrize(
+    "guess",
+    [
+        {"prediction": "values + 1"},
+        {"structured_outputs": StructuredOutputsParams(choice=["a long sentence that nobody can change"])},
+    ],
+)
+def test_log_probabilities_of_a_prompt_are_not_those_of_a_draft_or_a_neighbour(guess: dict[str, Any]) -> None:
+    def read(engine: Engine, **more: Any) -> list[Delta]:
+        engine.submit([10, 11, 10, 12], greedy(6, prompt_logprobs=0, **more), request_id="r")
+        return run(engine)
+
+    def of_the_prompt(deltas: list[Delta]) -> Any:
+        return next(d.prompt_logprobs for d in deltas if d.request_id == "r")
+
+    plain = read(fake_engine(FakeModel(repetitive)))
+    engine = fake_engine(FakeModel(repetitive))
+    for first in (30, 31):
+        engine.submit([first, 13, 12, 11, 10], greedy(6, prompt_logprobs=0), request_id=f"beside {first}")
+    deltas = read(engine, **guess)
+    assert all(delta.error is None for delta in deltas)
+    assert of_the_prompt(deltas) == of_the_prompt(plain)
