@@ -7,6 +7,7 @@ from the suffix too, and the answer has to end with it. What was taken is not pa
 """
 
 from bisect import bisect_left
+from codecs import getincrementaldecoder
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from coderv2.text.tokenizer import Tokenizer
 
 _WINDOW = 24
 """Tokens on either side of the cursor from which the token that spans it is found."""
+_CONTINUATION = bytes(range(0x80, 0xC0))
+"""Bytes of UTF-8 that no character begins with."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ class Healer:
             return b"", suffix
         try:
             taken = self._spanning_end(prefix, suffix)
+            taken.decode()
             rest = self._text(suffix).removeprefix(taken).decode()
         except UnicodeDecodeError:
             return b"", suffix  # a border within a character
@@ -95,8 +99,9 @@ class Healer:
         near = list(prefix[-_WINDOW:])
         while not self.control_ids.isdisjoint(near):
             near.pop(0)
-        before, behind = self._text(near), self._text(suffix[:_WINDOW])
-        window, end = (before + behind).decode(), 0
+        # Characters that the window's outer edges cut are left out; one that the cursor cuts is an error.
+        before, behind = self._text(near).lstrip(_CONTINUATION), self._text(suffix[:_WINDOW])
+        window, end = getincrementaldecoder("utf-8")().decode(before + behind), 0
         for token_id in self._tokenizer.encode(window):
             start, end = end, end + len(self._tokenizer.token_bytes(token_id))
             if start < len(before) < end:

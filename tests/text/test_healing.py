@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coderv2.data.vocabulary import train_bpe
 from coderv2.text.fim import encode_fim
 from coderv2.text.healing import Healer
 from coderv2.text.stream import TextStream
@@ -77,6 +78,26 @@ def test_a_token_that_spans_the_hole_is_taken_from_both_sides() -> None:
     healed = HEALER.heal(encode_fim(TOKENIZER, "return val", "ues)\n"))
     assert (healed.before, healed.after) == (b" val", b"ues")
     assert healed.prompt_ids == encode_fim(TOKENIZER, "return", ")\n")
+
+
+@pytest.mark.parametrize("shift", range(3))
+def test_a_token_that_spans_the_hole_is_found_between_characters_that_the_window_cuts(shift: int) -> None:
+    foreign = "变" * 20  # three tokens each, so that the window of 24 begins and ends within one
+    prefix, suffix = f"{foreign}{'x' * shift}\nreturn val", f"ues){'x' * shift}{foreign}\n"
+    assert HEALER.heal(encode_fim(TOKENIZER, prefix, suffix)).after == b"ues"
+
+
+def test_a_hole_within_a_character_that_is_one_token_takes_nothing_from_the_suffix() -> None:
+    tokenizer = Tokenizer(train_bpe(["x = 变 变 变\n"] * 9, 300))
+    assert len(tokenizer.encode("变")) == 1
+    by_spelling = {tokenizer.token_bytes(i): i for i in range(tokenizer.vocab_size)}
+    first, second, third = (by_spelling[bytes([byte])] for byte in "变".encode())
+    ids = encode_fim(tokenizer, "x = ", "\n")
+    hole = ids.index(tokenizer.fim.hole) if tokenizer.fim else 0
+    ids[hole : hole + 1] = [first, ids[hole], second, third]
+    healed = Healer(tokenizer).heal(ids)
+    assert healed.after == b""
+    assert healed.prompt_ids[-4:] == ids[-4:]
 
 
 def test_a_suffix_that_starts_with_a_whole_token_is_left_alone() -> None:
