@@ -1,7 +1,8 @@
 """What an engine refuses, and how a submission becomes its requests."""
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from random import Random
 
 from coderv2.engine import determinism
@@ -12,14 +13,17 @@ from coderv2.engine.healing import Healing
 from coderv2.engine.luck import Luck
 from coderv2.engine.request import Request, SamplingParams
 from coderv2.engine.settings import EngineSettings
-from coderv2.errors import ContextTooLong, InvalidValue
+from coderv2.errors import ContextTooLong, InvalidValue, shown
 from coderv2.model.config import ModelConfig
 from coderv2.text.healing import Healed
 from coderv2.text.tokenizer import Tokenizer
 
+_AT_ONCE = 4096
+"""Characters of a prediction that are encoded at once, 10 ms: other threads wait meanwhile for the interpreter."""
+
 
 class Admission:
-    """Checks against one engine's limits; `check` may be called from any thread."""
+    """Checks against one engine's limits; `check` and `ready` may be called from any thread."""
 
     def __init__(
         self, config: ModelConfig, tokenizer: Tokenizer, settings: EngineSettings, max_model_len: int
@@ -34,11 +38,11 @@ class Admission:
 
     def check(self, prompt_ids: Sequence[int], params: SamplingParams) -> None:
         """Raises InvalidValue or ContextTooLong for what the engine can never serve."""
-        self.check_ids("prompt", prompt_ids)
-        self.check_ids("stop_token_ids", params.stop_token_ids or ())
-        self.check_ids("logit_bias", tuple(params.logit_bias or ()))
+        self.ids("prompt", prompt_ids)
+        self.ids("stop_token_ids", params.stop_token_ids or ())
+        self.ids("logit_bias", params.logit_bias or ())
         if params.prediction is not None and not isinstance(params.prediction, str):
-            self.check_ids("prediction", params.prediction)
+            self.ids("prediction", params.prediction)
         if params.structured_outputs is not None:
             self._grammars.compile(params.structured_outputs)
         self._check_reuse(params)
@@ -48,6 +52,23 @@ class Admission:
             name, most = "n" if params.best_of is None else "best_of", self._settings.max_waiting
             raise InvalidValue(f"{name} must be at most {most}, not {params.answers}", param=name)
         self._check_length(len(prompt_ids), params.max_tokens)
+
+    def ready(self, params: SamplingParams) -> SamplingParams:
+        """The same with its prediction as token ids, and no more of them than a context holds. Again: no change."""
+        given = params.prediction
+        if given is None:
+            return params
+        ids = self._encoded(given) if isinstance(given, str) else self.ids("prediction", given)
+        return replace(params, prediction=ids[: self._max_model_len])
+
+    def _encoded(self, text: str) -> list[int]:
+        """At least the first tokens of a context: where a piece ends inside a token, one guess is wrong."""
+        ids: list[int] = []
+        for start in range(0, len(text), _AT_ONCE):
+            if len(ids) >= self._max_model_len:
+                break
+            ids += self._tokenizer.encode(text[start : start + _AT_ONCE])
+        return ids
 
     def _check_reuse(self, params: SamplingParams) -> None:
         if params.fim_reuse == "exact":
@@ -75,7 +96,7 @@ class Admission:
     ) -> list[Request]:
         """One for each of the n answers."""
         seed = self.seed(prompt_ids, params)
-        healed = Healed([operator.index(token_id) for token_id in prompt_ids])
+        healed = Healed(self.ids("prompt", prompt_ids))
         if params.token_healing:
             healed = self._healing.heal(healed.prompt_ids)
         room = self._max_model_len - len(healed.prompt_ids)
@@ -105,18 +126,22 @@ class Admission:
 
     def check_scored(self, ids: Sequence[int]) -> None:
         """The same for a sequence that nothing is to follow."""
-        self.check_ids("sequences", ids)
+        self.ids("sequences", ids)
         if not 0 < len(ids) <= self._max_model_len:
             raise ContextTooLong(f"a sequence has {len(ids)} tokens; the limit is 1 to {self._max_model_len}")
 
-    def check_ids(self, name: str, ids: Sequence[int]) -> None:
-        """Raises InvalidValue for what is no token of the model."""
-        if not ids or (min(ids) >= 0 and max(ids) < self._config.vocab_size):
-            return
-        wrong = next(i for i in ids if not 0 <= i < self._config.vocab_size)
-        raise InvalidValue(
-            f"{name}: token {wrong} is not from 0 to {self._config.vocab_size - 1}", param=name
-        )
+    def ids(self, name: str, given: Iterable[int]) -> list[int]:
+        """As Python's own numbers. Raises InvalidValue for what is no token of the model."""
+        try:
+            ids = [operator.index(token_id) for token_id in given]
+        except TypeError:
+            message = f"{name}: token ids are whole numbers, not {shown(given)}"
+            raise InvalidValue(message, param=name) from None
+        last = self._config.vocab_size - 1
+        if ids and (min(ids) < 0 or max(ids) > last):
+            wrong = next(i for i in ids if not 0 <= i <= last)
+            raise InvalidValue(f"{name}: token {wrong} is not from 0 to {last}", param=name)
+        return ids
 
     def _check_length(self, prompt_count: int, max_tokens: int | None) -> None:
         wanted = prompt_count + (max_tokens or 1)

@@ -6,7 +6,7 @@ from heapq import heapify, heappop, heappush
 from itertools import count
 
 from coderv2.engine.request import Request
-from coderv2.errors import InvalidValue
+from coderv2.errors import InvalidValue, shown
 
 _FEW = 64
 """Fewer are not worth going through."""
@@ -49,6 +49,10 @@ def check_deadline(now: float, seconds: float | None) -> float:
     """When so many seconds from now will be; InvalidValue unless they are positive."""
     if seconds is None:
         return math.inf
-    if not seconds > 0:
-        raise InvalidValue(f"deadline must be a number of seconds above 0, not {seconds!r}", param="deadline")
-    return now + seconds
+    try:
+        if seconds > 0:
+            return now + seconds
+    except (TypeError, OverflowError):
+        pass
+    message = f"deadline must be a number of seconds above 0, not {shown(seconds)}"
+    raise InvalidValue(message, param="deadline")

@@ -2,7 +2,8 @@
 
 What a submission is, until it has ended, stands in `open_requests`; here is the step.
 
-Not safe to share between threads (`worker` is for that), save for `validate`, `full` and `stats`, which only read.
+Not safe to share between threads (`worker` is for that), save for `validate`, `ready`, `full` and `stats`, which only
+read.
 """
 
 import time
@@ -88,6 +89,10 @@ class Engine:
         """Raises InvalidValue or ContextTooLong for what this engine can never serve."""
         self._admission.check(prompt_ids, params)
 
+    def ready(self, params: SamplingParams) -> SamplingParams:
+        """The same with a `prediction` encoded, which `submit` does otherwise and which may take seconds."""
+        return self._admission.ready(params)
+
     def full(self, answers: int = 1) -> bool:
         """True when the queue has no room for so many more sequences."""
         return self._open.full(answers)
@@ -111,7 +116,8 @@ class Engine:
         Raises InvalidValue, ContextTooLong or QueueFull; nothing is queued then.
         """
         self.validate(prompt_ids, params)
-        return self._open.add(prompt_ids, params, request_id, Terms(tenant, priority, deadline, patience))
+        terms = Terms(tenant, priority, deadline, patience)
+        return self._open.add(prompt_ids, self.ready(params), request_id, terms)
 
     def abort(self, request_id: str) -> None:
         """Ends a request's open answers: their pages are free on return, the next step brings their last deltas.

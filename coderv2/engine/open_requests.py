@@ -15,12 +15,15 @@ from coderv2.engine.request import Delta, Request, SamplingParams
 from coderv2.engine.scheduler import Scheduler
 from coderv2.engine.settings import EngineSettings
 from coderv2.engine.speculation import Drafting
-from coderv2.errors import InvalidValue, QueueFull
+from coderv2.errors import InvalidValue, QueueFull, shown
+
+_MOST_URGENT = 1_000_000
+"""Levels of priority on either side of 0: more than a year of waiting."""
 
 
 @dataclass(frozen=True)
 class Terms:
-    """On which a submission waits and runs."""
+    """On which a submission waits and runs. Raises InvalidValue."""
 
     tenant: str = ""
     """Cached prompts are shared among requests of the same one only."""
@@ -30,6 +33,13 @@ class Terms:
     """Seconds after which what is there is the answer."""
     patience: float | None = None
     """Seconds after which what has not begun is given up."""
+
+    def __post_init__(self) -> None:
+        check_deadline(0.0, self.deadline)
+        check_deadline(0.0, self.patience)
+        if not isinstance(self.priority, int) or abs(self.priority) > _MOST_URGENT:
+            message = f"priority must be a whole number from -{_MOST_URGENT} to {_MOST_URGENT}"
+            raise InvalidValue(f"{message}, not {shown(self.priority)}", param="priority")
 
 
 class OpenRequests:

@@ -55,7 +55,8 @@ class SamplingParams:
     """With "shifted" an infilling prompt may take over its suffix from an earlier one, moved to its new place: the
     first token comes sooner, and the answer may differ from the exact one."""
     prediction: str | Sequence[int] | None = None
-    """What the answer will probably be, such as the file that is being edited; it is used where it is right."""
+    """What the answer will probably be, such as the file that is being edited; it is used where it is right, and as
+    far as a context reaches."""
     draft_tokens: int | None = None
     """Guessed tokens that one step checks at most; 0: none, None: the engine's setting. No answer depends on it."""
 

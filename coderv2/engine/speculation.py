@@ -90,8 +90,7 @@ class Drafting:
         if self._most_for(request) == 0:
             return
         prediction = request.params.prediction or ()
-        if isinstance(prediction, str):
-            prediction = request.tokenizer.encode(prediction)
+        assert not isinstance(prediction, str), "Admission.ready has encoded it"
         request.drafter = Drafter(request.tokens, prediction)
 
     def count(self, turn: Turn) -> None:

@@ -14,6 +14,7 @@ from itertools import count
 
 from coderv2.engine.deadlines import check_deadline
 from coderv2.engine.engine import Engine
+from coderv2.engine.open_requests import Terms
 from coderv2.engine.request import Delta, SamplingParams
 from coderv2.engine.stats import EngineStats
 from coderv2.errors import CoderV2Error, EngineStopped, QueueFull, ServiceError
@@ -94,29 +95,21 @@ class Worker:
         """
         self._check_running()
         self._engine.validate(prompt_ids, params)
-        check_deadline(0.0, deadline)
+        terms = Terms(tenant, priority, deadline, self._patience)
         if self._engine.full(params.answers):
             raise QueueFull("too many requests are waiting; try again soon")
         ids, name = list(prompt_ids), f"stream-{next(self._names)}"
 
-        def submit() -> None:
-            self._engine.submit(
-                ids,
-                params,
-                request_id=name,
-                tenant=tenant,
-                priority=priority,
-                deadline=deadline,
-                patience=self._patience,
-            )
-
-        return self._deltas(name, params.n, submit)
+        return self._deltas(name, ids, params, terms)
 
     async def _deltas(
-        self, request_id: str, unfinished: int, submit: Callable[[], None]
+        self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams, terms: Terms
     ) -> AsyncGenerator[Delta, None]:
-        reader = _Reader(asyncio.get_running_loop())
-        self._order(lambda: self._submit(request_id, submit), {request_id: reader})
+        reader, unfinished = _Reader(asyncio.get_running_loop()), params.n
+        if isinstance(params.prediction, str):
+            # Neither the engine nor this loop waits while a long one is encoded.
+            params = await asyncio.to_thread(self._engine.ready, params)
+        self._order(lambda: self._submit(request_id, prompt_ids, params, terms), {request_id: reader})
         try:
             while unfinished:
                 delta = _unwrap(await reader.inbox.get())
@@ -168,11 +161,16 @@ class Worker:
             order()
         return self._stop_reason is None
 
-    def _submit(self, request_id: str, submit: Callable[[], None]) -> None:
+    def _submit(
+        self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams, terms: Terms
+    ) -> None:
         try:
-            submit()
+            self._engine.submit(prompt_ids, params, request_id=request_id, **vars(terms))
         except CoderV2Error as error:
             self._send(request_id, error)
+        except Exception as error:  # a defect of ours, but of one request
+            logger.exception("a request could not be started")
+            self._send(request_id, ServiceError(f"the request could not be started: {error!r}"))
 
     def _send(self, request_id: str, item: "Delta | CoderV2Error") -> None:
         reader = self._readers.get(request_id)

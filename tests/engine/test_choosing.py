@@ -83,6 +83,28 @@ def test_a_prediction_that_is_always_wrong_is_given_up() -> None:
     assert sum(d.rejected_draft_tokens for d in late) == 0
 
 
+def test_of_a_prediction_no_more_is_read_than_a_context_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, read = fake_engine(), 0
+    encode = engine.tokenizer.encode
+
+    def noted(text: str) -> list[int]:
+        nonlocal read
+        read += len(text)
+        return encode(text)
+
+    monkeypatch.setattr(engine.tokenizer, "encode", noted)
+    ready = engine.ready(greedy(prediction="return values\n" * 100_000))
+    assert ready.prediction == encode("return values\n" * 200)[: engine.max_model_len]
+    assert read < 10_000
+    assert engine.ready(ready) == ready
+
+
+@pytest.mark.parametrize("wrong", [[1.5, 2], 5, pytest.param([10**400], id="huge"), [600], [-1], ["a"]])
+def test_a_prediction_that_is_no_tokens_is_refused_before_anything_looks_at_it(wrong: Any) -> None:
+    with pytest.raises(InvalidValue, match="prediction"):
+        fake_engine().submit([20], greedy(prediction=wrong))
+
+
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 3.0])
 def test_a_seed_draws_the_same_with_and_without_drafts(temperature: float) -> None:
     def draw(**more: Any) -> list[int]:

@@ -184,6 +184,49 @@ def test_a_failing_model_raises_in_the_stream_and_the_next_one_works() -> None:
         assert worker.healthy()
 
 
+def test_a_defect_in_a_submission_is_its_own_streams_error_and_the_engine_serves_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = fake_engine()
+    with working(engine) as worker:
+        with monkeypatch.context() as broken:
+            broken.setattr(engine._admission, "requests", lambda *_: 1 // 0)
+            with pytest.raises(ServiceError, match="ZeroDivisionError"):
+                within(lambda: collect(worker.stream([20], greedy(4))))
+        assert within(lambda: collect(worker.stream([20], greedy(4)))) == continuation([20], 4)
+        assert worker.healthy()
+    engine.check()
+
+
+@pytest.mark.parametrize("wrong", [pytest.param(10**400, id="huge"), 1.5, "1"])
+def test_a_priority_or_deadline_that_is_no_such_number_is_refused_at_the_call(wrong: Any) -> None:
+    with working() as worker:
+        with pytest.raises(InvalidValue, match="priority"):
+            worker.stream([20], greedy(), priority=wrong)
+        if wrong != 1.5:
+            with pytest.raises(InvalidValue, match="deadline"):
+                worker.stream([20], greedy(), deadline=wrong)
+        assert within(lambda: collect(worker.stream([20], greedy(4)))) == continuation([20], 4)
+
+
+def test_a_prediction_is_encoded_once_and_in_neither_the_engines_thread_nor_the_loops(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = fake_engine()
+    encode, threads = engine.tokenizer.encode, []
+
+    def noted(text: str) -> list[int]:
+        threads.append(threading.current_thread())
+        return encode(text)
+
+    monkeypatch.setattr(engine.tokenizer, "encode", noted)
+    with working(engine) as worker:
+        stream = worker.stream([20], greedy(4, n=3, prediction="values + 1"))
+        within(lambda: collect(stream))
+        assert len(threads) == 1
+        assert threads[0] not in (worker._thread, threading.main_thread())
+
+
 def test_stop_ends_every_stream_and_refuses_new_ones() -> None:
     async def main(worker: Worker) -> None:
         tasks = [asyncio.create_task(collect(worker.stream([20 + i], greedy(100)))) for i in range(3)]
