@@ -1,7 +1,8 @@
 """What a training run may be told; a recipe returns one of these, `override` changes single numbers."""
 
 import dataclasses
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -30,6 +31,13 @@ class OptimConfig:
     spike: float = 6.0
     """A step whose gradient norm exceeds this many times the running median is skipped."""
 
+    def __post_init__(self) -> None:
+        _require(self, _from_zero, "0 or more", "lr", "muon_lr", "weight_decay", "warmup_steps")
+        _require(self, lambda value: 0 <= value < 1, "at least 0 and below 1", "beta1", "beta2", "momentum")
+        _require(self, lambda value: value > 0, "above 0", "clip")
+        _require(self, lambda value: 0 <= value <= 1, "between 0 and 1", "final")
+        _require(self, lambda value: value >= 1, "1 or more", "spike")
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -53,6 +61,9 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.steps is None and self.minutes is None:
             raise InvalidValue("a run needs steps or minutes", param="steps")
+        _require(self, _from_zero, "0 or more", "seed", "steps", "minutes", "balance_alpha")
+        _require(self, lambda value: value >= 1, "1 or more", "rows_per_step", "log_every", "save_every")
+        _require(self, lambda value: value >= 2, "2 or more", "row_tokens")
 
 
 def override(config: C, settings: Iterable[str]) -> C:
@@ -63,6 +74,18 @@ def override(config: C, settings: Iterable[str]) -> C:
             raise InvalidValue(f"{setting!r} is not of the form name=value", param=setting)
         config = _set(config, path.split("."), value)
     return config
+
+
+def _from_zero(value: float) -> bool:
+    return 0 <= value < math.inf
+
+
+def _require(config: object, holds: Callable[[float], bool], wanted: str, *names: str) -> None:
+    """Each named setting that is given must hold; a value that is no number never does."""
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not holds(value):
+            raise InvalidValue(f"{name} must be {wanted}, not {value}", param=name)
 
 
 def _set(config: C, path: list[str], value: str) -> C:

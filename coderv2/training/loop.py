@@ -50,9 +50,14 @@ def train(model: Transformer, shard: Shard, config: RunConfig, folder: Path) -> 
 
 def share_done(progress: Progress, config: RunConfig) -> float:
     """How much of the run is over, by steps or by the clock, whichever is further; 1 or more: stop."""
-    by_steps = progress.step / config.steps if config.steps else 0.0
-    by_clock = progress.seconds / (60 * config.minutes) if config.minutes else 0.0
-    return max(by_steps, by_clock)
+    by_clock = _share(progress.seconds, None if config.minutes is None else 60 * config.minutes)
+    return max(_share(progress.step, config.steps), by_clock)
+
+
+def _share(done: float, wanted: float | None) -> float:
+    if wanted is None:
+        return 0.0
+    return done / wanted if wanted else 1.0
 
 
 def _step(

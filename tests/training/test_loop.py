@@ -68,6 +68,11 @@ def test_a_run_ends_by_steps_or_by_the_clock() -> None:
     assert share_done(progress, RunConfig(steps=10, minutes=0.5)) == 1.0
 
 
+@pytest.mark.parametrize("run", [RunConfig(steps=0), RunConfig(minutes=0.0), RunConfig(steps=9, minutes=0.0)])
+def test_a_run_of_no_steps_or_no_minutes_is_over_at_once(tmp_path: Path, run: RunConfig) -> None:
+    assert train(fresh(), Shard(counting_shard(tmp_path / "shard")), run, tmp_path / "run").step == 0
+
+
 def test_a_step_with_a_gradient_that_is_no_number_changes_nothing(tmp_path: Path) -> None:
     model = fresh()
     with torch.no_grad():
