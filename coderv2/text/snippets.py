@@ -142,11 +142,13 @@ def _returns(code: str) -> bool:
 
 
 def _outside(node: ast.AST) -> Iterator[ast.AST]:
-    """What is not inside a function of its own."""
-    yield node
-    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
-        for child in ast.iter_child_nodes(node):
-            yield from _outside(child)
+    """What is not inside a function of its own; without recursion, for replies nest as deep as they like."""
+    waiting = [node]
+    while waiting:
+        part = waiting.pop()
+        yield part
+        if not isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
+            waiting += ast.iter_child_nodes(part)
 
 
 def _imports(prompt: str) -> str:

@@ -76,6 +76,11 @@ def test_no_code_and_broken_code() -> None:
     assert "def total(" in (function("```python\ndef total(\n```", PROMPT, "total") or "")
 
 
+@pytest.mark.parametrize("deep", ["-" * 1200 + "1", "1 + " * 5000 + "1", "a" + ".b" * 3000, "(" * 5000])
+def test_a_reply_that_nests_deeply_is_read_too(deep: str) -> None:
+    assert function(f"```python\nx = {deep}\n```", PROMPT, "total")
+
+
 @given(st.text(alphabet="`~ \npy", max_size=60))
 def test_any_reply_is_read(reply: str) -> None:
     assert all(part.code in reply.replace("\r", "\n") for part in blocks(reply))
