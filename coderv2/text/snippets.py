@@ -2,10 +2,13 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from textwrap import indent
+from types import MappingProxyType
 
+_LINE_END = re.compile(r"(?<=\n)|(?<=\r)(?!\n)")
+"""As Python and Markdown count lines; `str.splitlines` also ends them at form feeds and U+2028."""
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})[ \t]*([^\s`{]*)[^`]*$")
 _TAGS = {
     "python": {"py", "python3"},
@@ -21,6 +24,10 @@ _TAGS = {
     "d": {"dlang"},
 }
 
+Effects = Mapping[str, set[str]]
+"""Of functions: the names outside of them that a call changes."""
+_NO_EFFECTS: Effects = MappingProxyType({})
+
 
 @dataclass(frozen=True)
 class Block:
@@ -33,7 +40,7 @@ class Block:
 def blocks(reply: str) -> Iterator[Block]:
     """All fenced blocks, in order. One that is never closed goes on to the end of the reply."""
     fence, tag, lines = "", "", list[str]()
-    for line in reply.splitlines(keepends=True):
+    for line in _LINE_END.split(reply):
         match = _FENCE.match(line.rstrip())
         if not fence:
             if match:
@@ -75,7 +82,18 @@ def function(reply: str, prompt: str, entry_point: str) -> str | None:
         return None
     if not _defines(code, entry_point):
         code = _behind(prompt, code, entry_point)
-    return _imports(prompt) + needed(code, entry_point)
+    return joined(_imports(prompt), needed(code, entry_point))
+
+
+def joined(*parts: str) -> str:
+    """The parts as one program: their `from __future__ import …` come first, where alone Python takes them."""
+    first, rest = list[str](), list[str]()
+    for part in parts:
+        tree = _parsed(part)
+        future = _lines(filter(_is_future, tree.body)) if tree else set()
+        for number, line in enumerate(_LINE_END.split(part)):
+            (first if number in future else rest).append(line)
+    return "".join(first + rest)
 
 
 def needed(code: str, entry_point: str) -> str:
@@ -84,16 +102,15 @@ def needed(code: str, entry_point: str) -> str:
     if tree is None:
         return code
     statements = [node for node in tree.body if not _is_main_guard(node)]
+    effects = _effects(node for node in statements if entry_point not in _bound(node))
     names, before = {entry_point, "sys"}, -1
     while before != len(names):
         before = len(names)
         for node in statements:
-            if _bound(node) & names:
+            if _bound(node, effects) & names:
                 names |= _loaded(node)
-    kept = [node for node in statements if _is_import(node) or _bound(node) & names]
-    lines = code.splitlines(keepends=True)
-    numbers = sorted({number for node in kept for number in _lines(node)})
-    return "".join(lines[number] for number in numbers)
+    kept = _lines(node for node in statements if _is_import(node) or _bound(node, effects) & names)
+    return "".join(line for number, line in enumerate(_LINE_END.split(code)) if number in kept)
 
 
 def _before_its_only_fence(reply: str) -> str | None:
@@ -163,6 +180,10 @@ def _is_import(node: ast.stmt) -> bool:
     return isinstance(node, ast.Import | ast.ImportFrom)
 
 
+def _is_future(node: ast.stmt) -> bool:
+    return isinstance(node, ast.ImportFrom) and node.module == "__future__"
+
+
 def _is_call(node: ast.stmt) -> bool:
     return isinstance(node, ast.Expr)
 
@@ -171,36 +192,57 @@ def _is_main_guard(node: ast.stmt) -> bool:
     return isinstance(node, ast.If) and "__name__" in _loaded(node.test)
 
 
-def _bound(node: ast.stmt) -> set[str]:
-    """What a statement defines or changes: `x = …`, `x[i] = …`, `x.append(…)`."""
+def _bound(node: ast.stmt, effects: Effects = _NO_EFFECTS) -> set[str]:
+    """What a statement defines or changes: `x = …`, `x[i] = …`, `x.append(…)`, or `f(…)` where f does that."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return {node.name}
     if _is_import(node):
         return set()
-    return {name for part in ast.walk(node) for name in _changed(part)}
+    parts = list(ast.walk(node))
+    called = {part.func.id for part in map(_bare_call, parts) if part and isinstance(part.func, ast.Name)}
+    return {name for part in parts for name in _changed(part)}.union(*(effects.get(f, ()) for f in called))
+
+
+def _effects(statements: Iterable[ast.stmt]) -> Effects:
+    return {node.name: _outer(node) for node in statements if isinstance(node, ast.FunctionDef)}
+
+
+def _outer(function: ast.FunctionDef) -> set[str]:
+    """The names outside of a function that a call changes."""
+    parts = list(ast.walk(function))
+    own = {part.arg for part in parts if isinstance(part, ast.arg)}
+    own |= {part.id for part in parts if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)}
+    shared = {name for part in parts if isinstance(part, ast.Global) for name in part.names}
+    return {name for part in parts for name in _changed(part)} - (own - shared)
 
 
 def _changed(part: ast.AST) -> Iterator[str]:
     target: ast.AST | None = None
     if isinstance(part, ast.Name | ast.Subscript | ast.Attribute) and isinstance(part.ctx, ast.Store):
         target = part
-    elif (
-        isinstance(part, ast.Expr)
-        and isinstance(part.value, ast.Call)
-        and isinstance(part.value.func, ast.Attribute)
-    ):
-        target = part.value.func
+    elif (call := _bare_call(part)) and isinstance(call.func, ast.Attribute):
+        target = call.func
     while isinstance(target, ast.Subscript | ast.Attribute):
         target = target.value
     if isinstance(target, ast.Name):
         yield target.id
 
 
+def _bare_call(part: ast.AST) -> ast.Call | None:
+    return part.value if isinstance(part, ast.Expr) and isinstance(part.value, ast.Call) else None
+
+
 def _loaded(node: ast.AST) -> set[str]:
     return {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
 
 
-def _lines(node: ast.stmt) -> range:
-    decorators = getattr(node, "decorator_list", [])
-    first = min([node.lineno, *(decorator.lineno for decorator in decorators)])
-    return range(first - 1, node.end_lineno or node.lineno)
+def _lines(nodes: Iterable[ast.stmt]) -> set[int]:
+    """The lines, counted from 0, that the statements stand on."""
+    return {
+        number for node in nodes for number in range(_first_line(node) - 1, node.end_lineno or node.lineno)
+    }
+
+
+def _first_line(node: ast.stmt) -> int:
+    decorators: list[ast.expr] = getattr(node, "decorator_list", [])
+    return min([node.lineno, *(decorator.lineno for decorator in decorators)])

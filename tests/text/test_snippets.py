@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coderv2.text.snippets import block, blocks, function, needed
+from coderv2.text.snippets import block, blocks, function, joined, needed
 
 PROMPT = 'from typing import List\n\ndef total(xs: List[int]) -> int:\n    """ Sum. """\n'
 
@@ -74,6 +74,36 @@ def test_the_block_that_defines_the_function_wins() -> None:
 def test_no_code_and_broken_code() -> None:
     assert function("Sorry.", PROMPT, "total") is None
     assert "def total(" in (function("```python\ndef total(\n```", PROMPT, "total") or "")
+
+
+def test_what_is_imported_from_the_future_stays_in_front() -> None:
+    reply = (
+        "```python\n'Adds.'\nfrom __future__ import annotations\ndef total(xs: Unknown): return sum(xs)\n```"
+    )
+    space: dict[str, object] = {}
+    exec(joined(PROMPT, "\n\n", function(reply, PROMPT, "total") or ""), space)
+    assert space["total"]([1, 2]) == 3  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("odd", ["\f", "\u2028", "\x85", "\x1c"])
+def test_lines_end_where_python_ends_them(odd: str) -> None:
+    code = f"import math\n\f\nsign = '{odd}'\ndef total(xs):\n    return sum(xs)\nprint(1)\n"
+    kept = needed(code, "total")
+    assert kept.endswith("def total(xs):\n    return sum(xs)\n")
+    assert "".join(part.code for part in blocks(f"```python\n{code}```")) == code
+
+
+def test_a_call_that_fills_a_table_is_kept() -> None:
+    code = (
+        "primes = []\ncount = 0\n\ndef build(n):\n    global count\n    for i in range(2, n):\n"
+        "        if all(i % p for p in primes):\n            primes.append(i)\n            count += 1\n\n"
+        "build(100)\n\ndef total(k):\n    primes.append(0)\n    return primes[k], count\n\n"
+        "def main():\n    k = int(input())\n    print(total(k))\n\ntotal(3)\nmain()\n"
+    )
+    kept, space = needed(code, "total"), dict[str, object]()
+    exec(kept, space)
+    assert space["total"](3) == (7, 25)  # type: ignore[operator]
+    assert not any(line in kept for line in ("main()", "\ntotal(3)"))
 
 
 @pytest.mark.parametrize("deep", ["-" * 1200 + "1", "1 + " * 5000 + "1", "a" + ".b" * 3000, "(" * 5000])

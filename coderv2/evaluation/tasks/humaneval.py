@@ -40,7 +40,7 @@ class HumanEval(Executed):
             return prompt + cut(reply, STOPS)
         function = snippets.function(reply, prompt, problem.row["entry_point"])
         # The prompt first: some tests call a helper that it defines, and replies leave it out.
-        return None if function is None else f"{prompt}\n\n{function}"
+        return None if function is None else snippets.joined(prompt, "\n\n", function)
 
     def program(self, problem: Problem, code: str) -> Program:
         """Function, tests, and the call of `check`."""
