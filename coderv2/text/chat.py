@@ -111,8 +111,12 @@ def _message_spans(message: Message, index: int, is_open: bool) -> list[_Span]:
         case "user":
             return [_Span(f"User: {message.content}\n\n")]
         case "assistant":
-            answer = " " + message.content.removeprefix(" ")
-            return [_Span(_GENERATION_PROMPT), _Span(answer, written=True, ends=not is_open)]
+            content = message.content.removeprefix(" ")
+            answer = _Span(f" {content}", written=True, ends=not is_open)
+            # An answer that has not begun leaves its space to the model, as any prompt does.
+            return (
+                [_Span(_GENERATION_PROMPT), answer] if content or answer.ends else [_Span(_GENERATION_PROMPT)]
+            )
     known = ", ".join(ROLES)
     raise InvalidValue(f"unknown role {message.role!r}: use one of {known}", param=f"messages[{index}].role")
 

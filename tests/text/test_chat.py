@@ -81,6 +81,11 @@ class TestRendering:
         text = render_chat(messages, add_generation_prompt=False, continue_last=True)
         assert text == f"{BOS}User: a\n\nAssistant: b{EOS}User: c\n\nAssistant: def f("
 
+    @pytest.mark.parametrize("begun", ["", " "])
+    def test_continuing_an_answer_of_nothing_leaves_the_first_space_to_the_model(self, begun: str) -> None:
+        text = render_chat([user("Hi"), assistant(begun)], add_generation_prompt=False, continue_last=True)
+        assert text == render_chat([user("Hi")])
+
 
 class TestRefusals:
     @pytest.mark.parametrize("role", ["tool", "User", "", "function"])
@@ -110,8 +115,9 @@ class TestEncoding:
         ids = encode_chat(TOKENIZER, messages, add_generation_prompt=prompt)
         assert ids == TOKENIZER.encode(text, control=True)
 
-    def test_a_continued_answer_equals_the_rendered_text(self) -> None:
-        messages = [user("Hi"), assistant("def f(")]
+    @pytest.mark.parametrize("content", ["def f(", "", " "])
+    def test_a_continued_answer_equals_the_rendered_text(self, content: str) -> None:
+        messages = [user("Hi"), assistant(content)]
         text = render_chat(messages, add_generation_prompt=False, continue_last=True)
         ids = encode_chat(TOKENIZER, messages, add_generation_prompt=False, continue_last=True)
         assert ids == TOKENIZER.encode(text, control=True)
