@@ -1,14 +1,16 @@
 """Whether two formulas mean the same: math-verify in a process of its own, since it may never come to an end."""
 
 import atexit
+import contextlib
 import json
 import selectors
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from importlib.util import find_spec
 
-from coderv2.errors import Unsupported
+from coderv2.errors import ServiceError, Unsupported
 
 SECONDS = 5.0  # for one comparison
 _STARTING = 60.0  # sympy takes its time
@@ -19,39 +21,61 @@ class Comparer:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        # Held here only while it owes no answer: whatever interrupts a question, the next one gets another child.
         self._child: subprocess.Popen[str] | None = None
 
     def equal(self, gold: str, answer: str) -> bool:
         """Whether `answer` means what `gold` does. Raises Unsupported without math-verify."""
         with self._lock:
-            child = self._child or self._started()
-            assert child.stdin
+            child, self._child = self._child or _started(), None
             try:
-                child.stdin.write(json.dumps([gold, answer]) + "\n")
-                child.stdin.flush()
-                return _line(child, SECONDS) == "true"
+                with _ended_on_error(child):
+                    said = _asked(child, gold, answer)
             except (BrokenPipeError, TimeoutError):
-                self._end()
                 return False
+            self._child = child
+            return said == "true"
 
     def close(self) -> None:
         """Ends the child."""
         with self._lock:
-            self._end()
+            child, self._child = self._child, None
+            if child:
+                _end(child)
 
-    def _started(self) -> "subprocess.Popen[str]":
-        if find_spec("math_verify") is None:
-            raise Unsupported("comparing formulas needs math-verify: pip install 'coderv2[evaluation]'")
-        command = [sys.executable, "-m", "coderv2.text.verifying"]
-        self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        _line(self._child, _STARTING)
-        return self._child
 
-    def _end(self) -> None:
-        if self._child:
-            self._child.kill()
-            self._child.communicate()
-        self._child = None
+def _started() -> "subprocess.Popen[str]":
+    if find_spec("math_verify") is None:
+        raise Unsupported("comparing formulas needs math-verify: pip install 'coderv2[evaluation]'")
+    command = [sys.executable, "-m", "coderv2.text.verifying"]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        with _ended_on_error(child):
+            _line(child, _STARTING)  # "ready"
+    except (BrokenPipeError, TimeoutError) as error:
+        raise ServiceError(f"the process that compares formulas did not start: {error!r}") from error
+    return child
+
+
+@contextlib.contextmanager
+def _ended_on_error(child: "subprocess.Popen[str]") -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        _end(child)
+        raise
+
+
+def _end(child: "subprocess.Popen[str]") -> None:
+    child.kill()
+    child.communicate()
+
+
+def _asked(child: "subprocess.Popen[str]", gold: str, answer: str) -> str:
+    assert child.stdin
+    child.stdin.write(json.dumps([gold, answer]) + "\n")
+    child.stdin.flush()
+    return _line(child, SECONDS)
 
 
 def _line(child: "subprocess.Popen[str]", seconds: float) -> str:
