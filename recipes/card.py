@@ -1,7 +1,9 @@
 """The bundled model's card: what was measured, put into words."""
 
 import json
+import math
 import platform
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +76,8 @@ def run_figures(out: Path) -> dict[str, float]:
 
 
 def last_loss(folder: Path) -> float:
-    """Mean of the last ten lines of a run's log."""
-    lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()[-10:]
-    losses = [float(json.loads(line)["loss"]) for line in lines]
-    return sum(losses) / len(losses)
+    """Mean over the last ten steps of a run's log; no number for a run of no steps."""
+    log = folder / "log.jsonl"
+    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    losses = [line["loss"] for line in map(json.loads, lines) if "loss" in line][-10:]
+    return statistics.fmean(losses) if losses else math.nan

@@ -49,9 +49,9 @@ _GSM8K = {
 @pytest.mark.usefixtures("small")
 def test_the_recipe_makes_a_measured_checkpoint_in_two_steps(tmp_path: Path) -> None:
     bundled.data(tmp_path)
-    model = bundled.pretrain(tmp_path, 1.0, ["steps=2", "row_tokens=256", "rows_per_step=1", "log_every=1"])
-    for phase in (bundled.sft, bundled.holes):
-        phase(model, tmp_path, 1.0, ["steps=2", "row_tokens=512", "rows_per_step=1", "log_every=1"])
+    model = bundled.pretrain(tmp_path, 1.0, ["steps=2", "row_tokens=256", "rows_per_step=1"])
+    bundled.sft(model, tmp_path, 1.0, ["steps=2", "row_tokens=512", "rows_per_step=1"])
+    bundled.holes(model, tmp_path, 0.0)
     folder = bundled.package(model, tmp_path)
     bundled.measure(tmp_path)
     bundled.write_card(tmp_path)

@@ -21,6 +21,8 @@ class Progress:
     tokens: int = 0
     seconds: float = 0.0
     loader: LoaderState = dataclasses.field(default_factory=LoaderState)
+    norms: list[float] = dataclasses.field(default_factory=list)
+    """The spike alarm's memory of gradient norms."""
 
 
 def save(folder: Path, progress: Progress, optimiser: dict[str, Any]) -> None:

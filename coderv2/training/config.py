@@ -29,7 +29,7 @@ class OptimConfig:
     final: float = 0.1
     """The rate at the end, as a share of the peak: cosine between the two."""
     spike: float = 6.0
-    """A step whose gradient norm exceeds this many times the running median is skipped."""
+    """A step whose gradient norm exceeds this many times the running median is skipped; inf skips none."""
 
     def __post_init__(self) -> None:
         _require(self, _from_zero, "0 or more", "lr", "muon_lr", "weight_decay", "warmup_steps")
@@ -53,7 +53,7 @@ class RunConfig:
     balance_alpha: float = 0.003
     """Weight of the expert balance loss."""
     log_every: int = 20
-    """Steps between log lines."""
+    """Steps between log lines; the first, the last and skipped steps have one too."""
     save_every: int = 200
     """Steps between checkpoints of the run's state."""
     optim: OptimConfig = field(default_factory=OptimConfig)

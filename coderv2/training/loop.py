@@ -31,16 +31,18 @@ def train(model: Transformer, shard: Shard, config: RunConfig, folder: Path) -> 
     optimiser = Optimiser(model, config.optim)
     progress = _resume(folder, optimiser)
     loader = Loader(shard, config.row_tokens, seed=config.seed, state=progress.loader)
-    log, alarm = RunLog(folder / "log.jsonl"), SpikeAlarm(config.optim.spike)
+    log, alarm = RunLog(folder / "log.jsonl"), SpikeAlarm(config.optim.spike, progress.norms)
     clock = time.monotonic() - progress.seconds
-    while (done := share_done(progress, config)) < 1:
+    done = share_done(progress, config)
+    while done < 1:
         rate = learning_rate(config.optim, progress.step, done)
         result = _step(model, loader, optimiser, config, alarm, rate)
         progress.step += 1
         progress.tokens += result.tokens
         progress.loader = loader.state
         progress.seconds = time.monotonic() - clock
-        if progress.step % config.log_every == 0 or result.skipped:
+        done = share_done(progress, config)
+        if progress.step == 1 or progress.step % config.log_every == 0 or result.skipped or done >= 1:
             _report(log, progress, result, rate)
         if progress.step % config.save_every == 0:
             checkpoint.save(folder, progress, optimiser.state())

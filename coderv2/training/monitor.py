@@ -1,10 +1,11 @@
 """What a run writes down, and the alarm for gradient spikes."""
 
 import json
+import math
 import statistics
-from collections import deque
 from pathlib import Path
 
+from coderv2.errors import UserError
 from coderv2.log import logger
 
 MEMORY = 100
@@ -25,17 +26,29 @@ class RunLog:
 
 
 class SpikeAlarm:
-    """Tells whether a gradient norm is far above those before it (the paper met such spikes, section 3.2)."""
+    """Tells whether a gradient norm is far above those before it (the paper met such spikes, section 3.2).
 
-    def __init__(self, factor: float) -> None:
+    Norms that ring are remembered like the others: a few do not move the median, and a level that lasts is the usual
+    one after half of the memory.
+    """
+
+    def __init__(self, factor: float, norms: list[float]) -> None:
+        """`norms` are those before, the latest last; the alarm keeps them up to date."""
         self._factor = factor
-        self._norms: deque[float] = deque(maxlen=MEMORY)
+        self._norms = norms
 
     def rings(self, norm: float) -> bool:
-        """Also for a norm that is no number. A norm that rings is forgotten."""
-        if len(self._norms) >= MEMORY // 2 and not norm <= self._factor * statistics.median(self._norms):
-            return True
-        if norm != norm or norm == float("inf"):
-            return True
-        self._norms.append(norm)
-        return False
+        """Also for a norm that is no number. Raises UserError when that has become usual."""
+        norm = norm if math.isfinite(norm) else math.inf
+        usual = self._median()
+        self._norms[:] = [*self._norms, norm][-MEMORY:]
+        if self._median() == math.inf:
+            raise UserError(
+                f"the gradient was no number in half of the last {len(self._norms)} steps: the run has diverged. "
+                "Train anew with a lower optim.lr and optim.muon_lr"
+            )
+        return norm == math.inf or (usual is not None and norm > self._factor * usual)
+
+    def _median(self) -> float | None:
+        """None until enough is known."""
+        return statistics.median(self._norms) if len(self._norms) >= MEMORY // 2 else None

@@ -10,7 +10,7 @@ from coderv2.training.checkpoint import Progress
 
 
 def test_a_state_comes_back_as_it_was_saved(tmp_path: Path) -> None:
-    progress = Progress(step=3, tokens=70, seconds=1.5, loader=LoaderState(1, 4))
+    progress = Progress(step=3, tokens=70, seconds=1.5, loader=LoaderState(1, 4), norms=[0.5])
     checkpoint.save(tmp_path / "run", progress, {"masters": {"norm": torch.arange(3.0)}})
     loaded = checkpoint.load(tmp_path / "run")
     assert loaded is not None

@@ -52,6 +52,24 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
 
 
+def test_a_resumed_run_knows_the_gradient_norms_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coderv2.training.monitor.MEMORY", 4)
+    shard, folder = Shard(counting_shard(tmp_path / "shard")), tmp_path / "run"
+    train(fresh(), shard, RunConfig(steps=4, row_tokens=64, rows_per_step=1), folder)
+    shrunk = RunConfig(steps=5, row_tokens=64, rows_per_step=1, log_every=1, balance_alpha=1e6)
+    train(fresh(), shard, shrunk, folder)
+    assert json.loads((folder / "log.jsonl").read_text().splitlines()[-1])["skipped"] == 1
+
+
+def test_the_first_and_the_last_step_are_logged(tmp_path: Path) -> None:
+    run = RunConfig(steps=5, row_tokens=64, rows_per_step=1, log_every=3)
+    train(fresh(), Shard(counting_shard(tmp_path / "shard")), run, tmp_path / "run")
+    lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 3, 5]
+
+
 def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
     shard = Shard(counting_shard(tmp_path / "shard"))
     run = RunConfig(steps=2, row_tokens=64, rows_per_step=1)
