@@ -31,27 +31,44 @@ _CLASSIFIERS = {
     "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
     "Python Software Foundation License": "PSF-2.0",
 }
+_INNERMOST = re.compile(r"\(([^()]*)\)")
 _FREE_TEXT = {"apache 2.0": "Apache-2.0", "apache 2.0 license": "Apache-2.0", "bsd": "BSD-3-Clause"}
 
 
 def stated_licence(distribution: Distribution) -> str:
-    """The SPDX expression of a package: its expression, else its classifiers, else its licence line, else ""."""
+    """The SPDX expression of a package: its expression, else its classifiers, else its licence line, else "".
+
+    A classifier that is not among `_CLASSIFIERS` stands for itself, and so is not permissive.
+    """
     metadata = distribution.metadata
     for expression in metadata.get_all("License-Expression") or []:
         return str(expression)
-    labels = [label.rpartition(" :: ")[2] for label in metadata.get_all("Classifier") or []]
-    if named := sorted({_CLASSIFIERS[label] for label in labels if label in _CLASSIFIERS}):
+    classifiers = [item for item in metadata.get_all("Classifier") or [] if item.startswith("License :: ")]
+    labels = {item.rpartition(" :: ")[2] for item in classifiers} - {"OSI Approved"}
+    if named := sorted(_CLASSIFIERS.get(label, label) for label in labels):
         return " AND ".join(named)
     line = "".join(metadata.get_all("License") or []).strip()
     return _FREE_TEXT.get(line.lower(), line if "\n" not in line else "")
 
 
 def is_permissive(expression: str) -> bool:
-    """Every part joined by AND must be allowed; of parts joined by OR, one is enough."""
-    alternatives = re.split(r"\s+OR\s+", expression.replace("(", "").replace(")", ""))
+    """Every part joined by AND must be allowed; of parts joined by OR, one is enough. AND binds tighter."""
+    solved = _INNERMOST.sub(_verdict, expression)
+    while solved != expression:
+        expression, solved = solved, _INNERMOST.sub(_verdict, solved)
+    return not {"(", ")"} & set(expression) and _allowed(expression)
+
+
+def _verdict(brackets: re.Match[str]) -> str:
+    """One word in place of what is in brackets."""
+    return "MIT" if _allowed(brackets[1]) else "refused"
+
+
+def _allowed(expression: str) -> bool:
+    """Of an expression without brackets."""
     return any(
         all(part.strip() in PERMISSIVE for part in re.split(r"\s+AND\s+", alternative))
-        for alternative in alternatives
+        for alternative in re.split(r"\s+OR\s+", expression)
     )
 
 

@@ -19,6 +19,18 @@ from tests.data.fakes import FakeDistribution, document
             ],
             "Apache-2.0 AND MIT",
         ),
+        (
+            [
+                "Classifier: License :: OSI Approved :: MIT License",
+                "Classifier: License :: OSI Approved :: GNU General Public License v3 (GPLv3)",
+            ],
+            "GNU General Public License v3 (GPLv3) AND MIT",
+        ),
+        (
+            ["Classifier: License :: OSI Approved :: GNU General Public License v3 (GPLv3)", "License: MIT"],
+            "GNU General Public License v3 (GPLv3)",
+        ),
+        (["Classifier: License :: OSI Approved", "License: MIT"], "MIT"),
     ],
 )
 def test_the_licence_is_what_the_metadata_states(lines: list[str], licence: str) -> None:
@@ -33,6 +45,12 @@ def test_the_licence_is_what_the_metadata_states(lines: list[str], licence: str)
         ("MIT AND MPL-2.0", False),
         ("GPL-3.0 OR MIT", True),
         ("(Apache-2.0 WITH LLVM-exception) AND MIT", True),
+        ("(MIT OR GPL-2.0-only) AND GPL-3.0-only", False),
+        ("GPL-3.0-only AND (GPL-2.0-only OR MIT)", False),
+        ("(MIT OR (GPL-2.0-only AND GPL-3.0-only)) AND (ISC)", True),
+        ("GPL-3.0-only OR MIT AND GPL-2.0-only", False),
+        ("MIT (X11)", False),
+        ("MIT OR (", False),
         ("", False),
     ],
 )
