@@ -1,7 +1,8 @@
 """Documents to training examples: cut to pieces, a hole in half of them, tokens.
 
 A file longer than its window is cut before a top-level statement, so that no example begins in mid-air more
-often than it must. Whether a piece gets a hole, and where, comes from a hash of the document's id.
+often than it must; so is a piece of more tokens than a row of training holds, which would lose its end there: the
+middle, in a piece with a hole. Whether a piece gets a hole, and where, comes from a hash of the document's id.
 
 A holed piece is written prefix, suffix, middle (PSM): BOS begin prefix hole suffix end middle EOS. The holes are
 of three kinds: any run of characters; whole lines, with the newlines around the hole left outside it, as
@@ -13,12 +14,14 @@ import re
 from collections.abc import Iterable, Iterator
 
 from coderv2.data.document import Document, choice_seed
-from coderv2.errors import BadData
+from coderv2.errors import BadData, InvalidValue
 from coderv2.text.tokenizer import Tokenizer
 
 FIM_RATE = 0.5
 """The paper's rate (section 3.1)."""
 MAX_HOLE_LINES = 12
+ROW_TOKENS = 4096
+"""Of one forward pass of training, unless a run says otherwise."""
 WINDOWS = ((2_800, 0.75), (6_000, 0.20), (12_000, 0.05))
 """Window sizes in characters, and the share of files cut to each; about 2.9 characters are one token."""
 
@@ -26,14 +29,32 @@ _TOP_LEVEL = re.compile(r"(?<=\n)(?=[^\s)\]}#])")
 
 
 def encode(
-    documents: Iterable[Document], tokenizer: Tokenizer, *, fim_rate: float = FIM_RATE
+    documents: Iterable[Document],
+    tokenizer: Tokenizer,
+    *,
+    fim_rate: float = FIM_RATE,
+    row_tokens: int = ROW_TOKENS,
 ) -> Iterator[list[int]]:
-    """The token ids of every piece of every document, BOS and EOS included."""
+    """The token ids of every piece of every document, BOS and EOS included; at most `row_tokens` each."""
     for document in documents:
         for number, piece in enumerate(pieces(document)):
-            rng = random.Random(choice_seed("hole", document.id, number))
-            holed = rng.random() < fim_rate and len(piece) > 1
-            yield encode_holed(piece, rng, tokenizer) if holed else encode_plain(piece, tokenizer)
+            yield from _examples(piece, tokenizer, fim_rate, row_tokens, document.id, number)
+
+
+def _examples(
+    piece: str, tokenizer: Tokenizer, fim_rate: float, row_tokens: int, *key: object
+) -> Iterator[list[int]]:
+    """The piece, or where it is too long its parts; `key` decides its hole."""
+    rng = random.Random(choice_seed("hole", *key))
+    holed = rng.random() < fim_rate and len(piece) > 1
+    ids = encode_holed(piece, rng, tokenizer) if holed else encode_plain(piece, tokenizer)
+    if len(ids) <= row_tokens:
+        yield ids
+    elif len(piece) < 3:
+        raise InvalidValue(f"row_tokens={row_tokens} is too few for two characters", param="row_tokens")
+    else:
+        for number, part in enumerate(cut(piece, len(piece) // 3)):
+            yield from _examples(part, tokenizer, fim_rate, row_tokens, *key, number)
 
 
 def encode_plain(text: str, tokenizer: Tokenizer) -> list[int]:

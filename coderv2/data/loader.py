@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from coderv2.data.shards import Example, Shard
+from coderv2.log import logger
 
 Row = list[Example]
 """Examples laid end to end in one forward pass; each attends only to itself."""
@@ -32,6 +33,13 @@ class Loader:
         self._seed = seed
         self.state = state or LoaderState()
         self._order = self._shuffle()
+        if cut := int((shard.lengths > row_tokens).sum()):
+            logger.warning(
+                "%d of %d examples are longer than a row of %d tokens and lose their ends",
+                cut,
+                len(shard),
+                row_tokens,
+            )
 
     def __iter__(self) -> Iterator[Row]:
         while True:

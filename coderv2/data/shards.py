@@ -69,6 +69,12 @@ class Shard:
     def tokens(self) -> int:
         return int(self._bounds[-1])
 
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each example."""
+        lengths: NDArray[np.int64] = np.diff(self._bounds)
+        return lengths
+
     def __len__(self) -> int:
         return len(self._bounds) - 1
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from coderv2.data.encode import ROW_TOKENS
 from coderv2.errors import InvalidValue
 
 C = TypeVar("C")
@@ -44,7 +45,7 @@ class RunConfig:
     """Length, batch and book-keeping of one run. It ends at `steps` or `minutes`, whichever comes first."""
 
     seed: int = 0
-    row_tokens: int = 4096
+    row_tokens: int = ROW_TOKENS
     """Tokens of one forward pass, whole documents laid end to end."""
     rows_per_step: int = 2
     steps: int | None = None

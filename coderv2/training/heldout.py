@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from coderv2.data.document import Document, choice_seed
-from coderv2.data.encode import encode_plain, pieces
+from coderv2.data.encode import ROW_TOKENS, encode_plain, pieces
 from coderv2.data.shards import as_example
 from coderv2.engine.llm import LLM
 from coderv2.engine.request import SamplingParams
@@ -21,7 +21,6 @@ from coderv2.training.losses import row_loss
 
 PREFIX, SUFFIX = 1_500, 700
 """Characters before and after a hole that the model is shown."""
-ROW_TOKENS = 4096
 
 
 @dataclass(frozen=True)

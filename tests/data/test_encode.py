@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coderv2.data import encode
+from coderv2.errors import InvalidValue
 from coderv2.text.tokenizer import Tokenizer
 from tests.data.fakes import document
 from tests.tiny_tokenizer import tiny_tokenizer
@@ -60,6 +61,27 @@ def test_half_of_the_documents_get_a_hole_and_a_rerun_chooses_the_same(tokenizer
     assert 150 < sum(ids[1] == tokenizer.fim.begin for ids in examples) < 250
     assert examples == list(encode.encode(documents, tokenizer))
     assert not any(ids[1] == tokenizer.fim.begin for ids in encode.encode(documents, tokenizer, fim_rate=0.0))
+
+
+def test_a_piece_longer_than_a_row_is_cut_again_so_that_none_loses_its_middle(tokenizer: Tokenizer) -> None:
+    assert tokenizer.fim is not None
+    documents = [document(CODE * 20, name=f"p/{number}.py") for number in range(10)]
+    examples = list(encode.encode(documents, tokenizer, row_tokens=100))
+    assert all(len(ids) <= 100 and ids[-1] == tokenizer.eos_id for ids in examples)
+    assert 0.3 < sum(ids[1] == tokenizer.fim.begin for ids in examples) / len(examples) < 0.7
+    plain = encode.encode(documents, tokenizer, fim_rate=0.0, row_tokens=100)
+    assert "".join(tokenizer.decode(ids[1:-1]) for ids in plain) == CODE * 200
+
+
+def test_only_what_is_too_long_for_a_row_changes(tokenizer: Tokenizer) -> None:
+    documents = [document(CODE * times, name=f"p/{times}.py") for times in range(1, 9)]
+    whole, cut = (list(encode.encode(documents, tokenizer, row_tokens=n)) for n in (10_000, 150))
+    assert [ids for ids in whole if len(ids) <= 150] == [ids for ids in cut if ids in whole] != []
+
+
+def test_a_row_too_short_for_two_characters_is_refused(tokenizer: Tokenizer) -> None:
+    with pytest.raises(InvalidValue, match="row_tokens=5 is too few"):
+        list(encode.encode([document("\U0001f680" * 9)], tokenizer, row_tokens=5))
 
 
 @given(st.text(alphabet="ab \n", max_size=400), st.integers(0, 20), st.integers(1, 30))

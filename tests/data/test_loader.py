@@ -28,6 +28,14 @@ def test_rows_hold_whole_examples_and_an_epoch_holds_each_once(
     assert sorted(seen[: len(lengths)]) == list(range(len(lengths)))
 
 
+def test_it_says_how_many_examples_a_row_cuts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    shard = shard_of(tmp_path, [3, 5, 9, 9])
+    Loader(shard, 9, seed=0)
+    assert not caplog.records
+    Loader(shard, 8, seed=0)
+    assert "2 of 4 examples are longer than a row of 8 tokens" in caplog.text
+
+
 def test_a_loader_goes_on_from_its_state(tmp_path: Path) -> None:
     shard = shard_of(tmp_path, [3, 5, 2, 7, 4, 1])
     loader = Loader(shard, 8, seed=3)
