@@ -69,7 +69,7 @@ def run_figures(out: Path) -> dict[str, float]:
     figures: dict[str, float] = {"epoch_tokens": tokens}
     for phase, saved in runs.items():
         if saved is not None:
-            progress = saved[0]
+            progress = saved.progress
             figures |= {f"{phase}_tokens": progress.tokens, f"{phase}_minutes": progress.seconds / 60}
             figures |= {f"{phase}_steps": progress.step, f"{phase}_loss": last_loss(out / phase)}
     return figures | {"epochs": figures["pretrain_tokens"] / tokens}

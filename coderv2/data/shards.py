@@ -4,6 +4,7 @@ Ids are 16 bits wide when the vocabulary allows, else 32. `trained.bin`, where t
 token: 1 if its prediction counts in the loss; without the file all of them do.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -68,6 +69,11 @@ class Shard:
     @property
     def tokens(self) -> int:
         return int(self._bounds[-1])
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells this shard from others, by the lengths of its examples."""
+        return hashlib.sha256(self._bounds.tobytes()).hexdigest()[:16]
 
     @property
     def lengths(self) -> NDArray[np.int64]:

@@ -25,15 +25,35 @@ class Progress:
     """The spike alarm's memory of gradient norms."""
 
 
-def save(folder: Path, progress: Progress, optimiser: dict[str, Any]) -> None:
+@dataclass(frozen=True)
+class Record:
+    """What a run was told and what it read: its log and its state begin with that."""
+
+    settings: dict[str, Any]
+    """By the names that `config.override` takes."""
+    shard: str
+    """The shard's fingerprint."""
+
+
+@dataclass(frozen=True)
+class State:
+    """A run as it stands."""
+
+    progress: Progress
+    optimiser: dict[str, Any]
+    record: Record
+
+
+def save(folder: Path, state: State) -> None:
     """Written beside and renamed, so that a kill leaves the old state or the new one."""
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"{FILE}.partial"
-    torch.save({"progress": dataclasses.asdict(progress), "optimiser": optimiser}, partial)
+    records = {name: dataclasses.asdict(getattr(state, name)) for name in ("progress", "record")}
+    torch.save({**records, "optimiser": state.optimiser}, partial)
     partial.replace(folder / FILE)
 
 
-def load(folder: Path) -> tuple[Progress, dict[str, Any]] | None:
+def load(folder: Path) -> State | None:
     """The state saved in `folder`, or None when there is none."""
     path = folder / FILE
     if not path.exists():
@@ -41,7 +61,8 @@ def load(folder: Path) -> tuple[Progress, dict[str, Any]] | None:
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
         progress = dict(saved["progress"])
-        return Progress(**{**progress, "loader": LoaderState(**progress["loader"])}), saved["optimiser"]
+        loader = LoaderState(**progress.pop("loader"))
+        return State(Progress(**progress, loader=loader), saved["optimiser"], Record(**saved["record"]))
     except Exception as error:  # torch raises many kinds for a damaged file
         raise BadCheckpoint(
             f"{path} cannot be read as a run's state: {error}; remove it to start over"

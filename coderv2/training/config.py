@@ -77,6 +77,15 @@ def override(config: C, settings: Iterable[str]) -> C:
     return config
 
 
+def settings(config: object, before: str = "") -> dict[str, Any]:
+    """Every setting by the name that `override` takes."""
+    found: dict[str, Any] = {}
+    for item in dataclasses.fields(config):  # type: ignore[arg-type]
+        value, name = getattr(config, item.name), before + item.name
+        found |= settings(value, f"{name}.") if dataclasses.is_dataclass(value) else {name: value}
+    return found
+
+
 def _from_zero(value: float) -> bool:
     return 0 <= value < math.inf
 

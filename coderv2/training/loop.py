@@ -1,15 +1,18 @@
 """The training loop: rows in, updates out; the same for pretraining and fine-tuning."""
 
+import dataclasses
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from coderv2.data.loader import Loader
 from coderv2.data.shards import Shard
+from coderv2.errors import BadCheckpoint
+from coderv2.log import logger
 from coderv2.model.transformer import Transformer
 from coderv2.training import checkpoint
-from coderv2.training.checkpoint import Progress
-from coderv2.training.config import RunConfig
+from coderv2.training.checkpoint import Progress, Record, State
+from coderv2.training.config import RunConfig, settings
 from coderv2.training.losses import row_loss
 from coderv2.training.monitor import RunLog, SpikeAlarm
 from coderv2.training.optim import Optimiser, learning_rate
@@ -27,13 +30,18 @@ class StepResult:
 
 
 def train(model: Transformer, shard: Shard, config: RunConfig, folder: Path) -> Progress:
-    """Trains `model` in place; `folder` gets `log.jsonl` and the run's state, and is resumed from if it has one."""
-    optimiser = Optimiser(model, config.optim)
-    progress = _resume(folder, optimiser)
+    """Trains `model` in place; `folder` gets `log.jsonl` and the run's state, and is resumed from if it has one.
+
+    A run may be resumed with other settings, which is said, but not with another model or shard: BadCheckpoint.
+    """
+    optimiser, record = Optimiser(model, config.optim), Record(settings(config), shard.fingerprint)
+    progress = _resume(folder, optimiser, record)
     loader = Loader(shard, config.row_tokens, seed=config.seed, state=progress.loader)
     log, alarm = RunLog(folder / "log.jsonl"), SpikeAlarm(config.optim.spike, progress.norms)
     clock = time.monotonic() - progress.seconds
     done = share_done(progress, config)
+    if done < 1:
+        log.write(step=progress.step, **dataclasses.asdict(record))
     while done < 1:
         rate = learning_rate(config.optim, progress.step, done)
         result = _step(model, loader, optimiser, config, alarm, rate)
@@ -45,8 +53,8 @@ def train(model: Transformer, shard: Shard, config: RunConfig, folder: Path) -> 
         if progress.step == 1 or progress.step % config.log_every == 0 or result.skipped or done >= 1:
             _report(log, progress, result, rate)
         if progress.step % config.save_every == 0:
-            checkpoint.save(folder, progress, optimiser.state())
-    checkpoint.save(folder, progress, optimiser.state())
+            checkpoint.save(folder, State(progress, optimiser.state(), record))
+    checkpoint.save(folder, State(progress, optimiser.state(), record))
     return progress
 
 
@@ -90,13 +98,21 @@ def _step(
     return StepResult(nats / max(targets, 1), balance, norm, tokens, skipped)
 
 
-def _resume(folder: Path, optimiser: Optimiser) -> Progress:
+def _resume(folder: Path, optimiser: Optimiser, record: Record) -> Progress:
     saved = checkpoint.load(folder)
     if saved is None:
         return Progress()
-    progress, state = saved
-    optimiser.load(state)
-    return progress
+    if saved.record.shard != record.shard:
+        raise BadCheckpoint(
+            f"{folder} was trained on another shard; remove its {checkpoint.FILE} to start over"
+        )
+    before, now = saved.record.settings, record.settings
+    if changed := [
+        f"{name}={now[name]} (was {before.get(name)})" for name in now if now[name] != before.get(name)
+    ]:
+        logger.warning("the run goes on with other settings: %s", ", ".join(changed))
+    optimiser.load(saved.optimiser)
+    return saved.progress
 
 
 def _report(log: RunLog, progress: Progress, result: StepResult, rate: float) -> None:

@@ -4,6 +4,7 @@ import json
 import math
 import statistics
 from pathlib import Path
+from typing import Any
 
 from coderv2.errors import UserError
 from coderv2.log import logger
@@ -18,7 +19,7 @@ class RunLog:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
 
-    def write(self, **fields: float | int | str) -> None:
+    def write(self, **fields: float | int | str | dict[str, Any]) -> None:
         rounded = {k: round(v, 6) if isinstance(v, float) else v for k, v in fields.items()}
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(rounded) + "\n")

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from coderv2.errors import BadCheckpoint
 from coderv2.training.config import OptimConfig
 
 # Odd polynomial that drives singular values towards 1, tuned for few steps (Jordan et al. 2024).
@@ -70,12 +71,18 @@ class Optimiser:
         return {"masters": masters, "parts": [optimiser.state_dict() for optimiser, _ in self._parts]}
 
     def load(self, state: dict[str, Any]) -> None:
+        """Rates, decay and momentum stay those of this optimiser. Raises BadCheckpoint for another model's state."""
+        if _shapes(state["masters"]) != _shapes(self._masters):
+            raise BadCheckpoint(
+                "the run's state is that of a model of another shape; remove it to start over"
+            )
         with torch.no_grad():
             for name, master in self._masters.items():
                 master.copy_(state["masters"][name])
                 self._weights[name].copy_(master)
         for (optimiser, _), saved in zip(self._parts, state["parts"], strict=True):
-            optimiser.load_state_dict(saved)
+            ours = optimiser.state_dict()["param_groups"]
+            optimiser.load_state_dict({**saved, "param_groups": ours})
 
 
 def is_inner_matrix(name: str, weight: Tensor) -> bool:
@@ -142,6 +149,10 @@ def _by_shape(matrices: Iterable[Tensor]) -> Iterator[list[Tensor]]:
         if matrix.grad is not None:
             groups[tuple(matrix.shape[-2:])].append(matrix)
     return iter(groups.values())
+
+
+def _shapes(weights: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: weight.shape for name, weight in weights.items()}
 
 
 def _master(weight: Tensor) -> Tensor:

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from coderv2.data.shards import Shard
+from coderv2.errors import BadCheckpoint
 from coderv2.model.transformer import Transformer
 from coderv2.training.checkpoint import Progress
-from coderv2.training.config import OptimConfig, RunConfig
+from coderv2.training.config import OptimConfig, RunConfig, override, settings
 from coderv2.training.loop import share_done, train
 from tests.tiny import tiny_config, tiny_model
 from tests.training.fakes import counting_shard
@@ -21,16 +22,18 @@ def fresh() -> Transformer:
     return tiny_model(tiny_config()).requires_grad_()
 
 
-def losses(folder: Path) -> list[float]:
-    return [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
+def logged(folder: Path) -> list[dict[str, float]]:
+    """Lines of the log that are about a step."""
+    lines = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
+    return [line for line in lines if "loss" in line]
 
 
 def test_training_learns_to_count(tmp_path: Path) -> None:
     shard = Shard(counting_shard(tmp_path / "shard"))
     progress = train(fresh(), shard, RUN, tmp_path / "run")
-    logged = losses(tmp_path / "run")
-    assert (progress.step, len(logged)) == (30, 30)
-    assert logged[-1] < logged[0] / 2
+    losses = [line["loss"] for line in logged(tmp_path / "run")]
+    assert (progress.step, len(losses)) == (30, 30)
+    assert losses[-1] < losses[0] / 2
 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(
@@ -60,14 +63,42 @@ def test_a_resumed_run_knows_the_gradient_norms_before(
     train(fresh(), shard, RunConfig(steps=4, row_tokens=64, rows_per_step=1), folder)
     shrunk = RunConfig(steps=5, row_tokens=64, rows_per_step=1, log_every=1, balance_alpha=1e6)
     train(fresh(), shard, shrunk, folder)
-    assert json.loads((folder / "log.jsonl").read_text().splitlines()[-1])["skipped"] == 1
+    assert logged(folder)[-1]["skipped"] == 1
 
 
 def test_the_first_and_the_last_step_are_logged(tmp_path: Path) -> None:
     run = RunConfig(steps=5, row_tokens=64, rows_per_step=1, log_every=3)
     train(fresh(), Shard(counting_shard(tmp_path / "shard")), run, tmp_path / "run")
-    lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [1, 3, 5]
+    assert [line["step"] for line in logged(tmp_path / "run")] == [1, 3, 5]
+
+
+def test_a_runs_settings_stand_in_its_log(tmp_path: Path) -> None:
+    shard, run = Shard(counting_shard(tmp_path / "shard")), override(RUN, ["steps=1", "optim.lr=2.5e-7"])
+    train(fresh(), shard, run, tmp_path / "run")
+    first = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
+    assert first == {"step": 0, "settings": settings(run), "shard": shard.fingerprint}
+    assert first["settings"]["optim.lr"] == 2.5e-7
+
+
+def test_a_run_that_goes_on_with_other_settings_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shard, run = Shard(counting_shard(tmp_path / "shard")), override(RUN, ["steps=1"])
+    train(fresh(), shard, run, tmp_path / "run")
+    train(fresh(), shard, run, tmp_path / "run")
+    assert "other settings" not in caplog.text
+    train(fresh(), shard, override(run, ["steps=2", "optim.lr=0.5"]), tmp_path / "run")
+    assert "other settings: steps=2 (was 1), optim.lr=0.5 (was 0.003)" in caplog.text
+
+
+def test_a_run_does_not_go_on_with_another_shard_or_model(tmp_path: Path) -> None:
+    shard, folder = Shard(counting_shard(tmp_path / "shard")), tmp_path / "run"
+    train(fresh(), shard, override(RUN, ["steps=1"]), folder)
+    with pytest.raises(BadCheckpoint, match="another shard"):
+        train(fresh(), Shard(counting_shard(tmp_path / "other", examples=3)), RUN, folder)
+    deeper = tiny_model(tiny_config(num_hidden_layers=4)).requires_grad_()
+    with pytest.raises(BadCheckpoint, match="a model of another shape"):
+        train(deeper, shard, RUN, folder)
 
 
 def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
@@ -99,4 +130,4 @@ def test_a_step_with_a_gradient_that_is_no_number_changes_nothing(tmp_path: Path
     run = RunConfig(steps=1, row_tokens=64, rows_per_step=1)
     train(model, Shard(counting_shard(tmp_path / "shard")), run, tmp_path / "run")
     assert torch.equal(model.embed_tokens, kept)
-    assert json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])["skipped"] == 1
+    assert logged(tmp_path / "run")[0]["skipped"] == 1

@@ -75,6 +75,17 @@ def test_the_state_brings_another_model_to_the_same_weights_and_updates() -> Non
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
+def test_a_loaded_state_leaves_the_settings_as_they_are() -> None:
+    model = tiny_model(tiny_config()).requires_grad_()
+    config = OptimConfig(weight_decay=0.5, beta2=0.99, momentum=0.5)
+    loaded = Optimiser(model, config)
+    loaded.load(Optimiser(model, OptimConfig()).state())
+    groups = [group for part in loaded.state()["parts"] for group in part["param_groups"]]
+    assert [group["weight_decay"] for group in groups] == [0.5, 0.0, 0.5]
+    assert groups[0]["betas"] == (0.9, 0.99)
+    assert groups[2]["momentum"] == 0.5
+
+
 @pytest.mark.parametrize(
     ("step", "progress", "rate"),
     [(0, 0.0, 0.1), (9, 0.0, 1.0), (500, 0.5, 0.55), (900, 1.0, 0.1), (900, 1.5, 0.1)],
