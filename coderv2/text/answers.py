@@ -7,7 +7,7 @@ from coderv2.text import symbolic
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*")
 _NUMBER = re.compile(r"[-+]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/[1-9]\d*)?|\.\d+)")
-_SAID = re.compile(r"(?:answer\s*(?:is|:)|####|答案(?:是|为|：|:))\s*", re.IGNORECASE)
+_SAID = re.compile(r"(?:answer\s*(?:is\s*:?|:)|####|答案(?:是|为|：|:))\s*", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?<=\.)\s+(?=[A-Z])|(?<=。)")
 _EDGES = re.compile(r"^(?:\s|\*\*)+|(?:\s|\*\*|[.。])+$")
 _SPACING = re.compile(r"\\left|\\right|\\[,;: ]|\\quad|\\noindent|\\displaystyle|\\\\|~|\s+")

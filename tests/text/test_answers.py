@@ -56,6 +56,10 @@ def test_thousands_powers_of_units_and_fractions_are_read_as_one_number(reply: s
     assert final_number(reply) == number
 
 
+def test_a_colon_after_the_answer_is_belongs_to_the_words_before() -> None:
+    assert equal("(1,2)", final_answer("So the final answer is: (1,2)."))
+
+
 def test_numbers_are_compared_by_value() -> None:
     assert same_number("12", "$12.00")
     assert same_number("1,000", "1000 apples")
