@@ -326,9 +326,23 @@ def write_json(path: Path, value: object) -> None:
 
 @click.command(help=__doc__)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/bundled"), show_default=True)
-@click.option("--minutes", default=60.0, show_default=True, help="Of pretraining.")
-@click.option("--sft-minutes", default=8.0, show_default=True, help="Of the instruction phase.")
-@click.option("--holes-minutes", default=14.0, show_default=True, help="Of the last phase, on holes.")
+@click.option(
+    "--minutes", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Of pretraining."
+)
+@click.option(
+    "--sft-minutes",
+    type=click.FloatRange(min=0),
+    default=8.0,
+    show_default=True,
+    help="Of the instruction phase.",
+)
+@click.option(
+    "--holes-minutes",
+    type=click.FloatRange(min=0),
+    default=14.0,
+    show_default=True,
+    help="Of the last phase, on holes.",
+)
 @click.option(
     "--card", "card_only", is_flag=True, help="Writes the card anew, with the benchmarks; trains nothing."
 )

@@ -77,6 +77,11 @@ def test_the_command_explains_itself() -> None:
     assert "--minutes" in shown.output
 
 
+def test_a_negative_length_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    done = CliRunner().invoke(bundled.main, ["--out", str(tmp_path), "--holes-minutes", "-1"])
+    assert (done.exit_code, list(tmp_path.iterdir())) == (2, [])
+
+
 def test_the_bundled_shape_fits_its_size_limit() -> None:
     with torch.device("meta"):
         model = Transformer(bundled.model_config(tiny_tokenizer()))
