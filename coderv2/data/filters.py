@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 
 from coderv2.data.document import Document
-from coderv2.data.pipeline import Stage
+from coderv2.data.pipeline import Stage, matching
 
 Rule = Callable[[str], str | None]
 """Text to the reason for dropping it, or None."""
@@ -37,11 +37,11 @@ def apply(*rules: Rule) -> Stage:
 
 def outside(*patterns: str) -> Stage:
     """A stage that drops documents whose id matches one of the regular expressions."""
-    excluded = re.compile("|".join(patterns))
+    excluded = matching(*patterns)
 
     def stage(documents: Iterable[Document]) -> Iterator[Document]:
         for document in documents:
-            yield document.drop("excluded path") if excluded.search(document.id) else document
+            yield document.drop("excluded path") if excluded(document) else document
 
     return stage
 

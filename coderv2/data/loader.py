@@ -48,9 +48,9 @@ class Loader:
     def next_row(self) -> Row:
         row: Row = []
         room = self._row_tokens
-        while (example := self._peek()) and (not row or len(example) <= room):
-            row.append(example)
-            room -= len(example)
+        while not row or len(self._peek()) <= room:
+            row.append(self._peek())
+            room -= len(row[-1])
             self._advance()
         return row
 

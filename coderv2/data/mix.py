@@ -1,21 +1,20 @@
 """Which documents are kept for measuring, and how often each of the others is seen."""
 
 import dataclasses
-import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from coderv2.data.document import Document, choice_seed
-from coderv2.data.pipeline import Stage
+from coderv2.data.pipeline import Stage, matching
 
 
 def hold_out(*patterns: str) -> Stage:
     """A stage that marks documents whose id matches, and lets them go first: what copies them is then the copy."""
-    wanted = re.compile("|".join(patterns))
+    wanted = matching(*patterns)
 
     def stage(documents: Iterable[Document]) -> Iterator[Document]:
         others: list[Document] = []
         for document in documents:
-            if wanted.search(document.id):
+            if wanted(document):
                 yield dataclasses.replace(document, held_out=True)
             else:
                 others.append(document)

@@ -1,5 +1,6 @@
 """Stages in a row over documents; the dropped are kept with their reason."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -7,6 +8,12 @@ from coderv2.data.document import Document
 
 Stage = Callable[[Iterable[Document]], Iterator[Document]]
 """A generator function: documents in, documents out; it marks what it refuses (`Document.drop`)."""
+
+
+def matching(*patterns: str) -> Callable[[Document], bool]:
+    """Whether a document's id matches one of the regular expressions; of none, none does."""
+    compiled = [re.compile(pattern) for pattern in patterns]
+    return lambda document: any(pattern.search(document.id) for pattern in compiled)
 
 
 def run(

@@ -1,5 +1,6 @@
 """Documents from Python source on this machine: the standard library, and what the project depends on."""
 
+import dataclasses
 import platform
 import re
 import sysconfig
@@ -63,6 +64,9 @@ def _installed(name: str) -> Distribution | None:
 
 
 def _read(path: Path, source: str, relative: str, version: str, licence: str) -> Document:
-    text = path.read_bytes().decode("utf-8", errors="replace").replace("\r\n", "\n")
-    document = Document(f"{source}/{relative}", text, source, version, licence)
-    return document.drop("not UTF-8") if "\N{REPLACEMENT CHARACTER}" in text else document
+    document = Document(f"{source}/{relative}", "", source, version, licence)
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return document.drop("not UTF-8")
+    return dataclasses.replace(document, text=text.replace("\r\n", "\n"))

@@ -42,6 +42,8 @@ def write(folder: Path, examples: Iterable[list[int] | tuple[list[int], list[boo
     with (folder / "tokens.bin").open("wb") as tokens, (folder / "trained.bin").open("wb") as marks:
         for example in examples:
             ids, trained = example if isinstance(example, tuple) else (example, [True] * len(example))
+            if not ids:
+                raise BadData(f"{folder}: example {len(bounds) - 1} has no token")
             tokens.write(np.asarray(ids, dtype=kind).tobytes())
             marks.write(np.asarray(trained, dtype=np.uint8).tobytes())
             bounds.append(bounds[-1] + len(ids))

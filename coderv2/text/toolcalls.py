@@ -42,7 +42,8 @@ Piece: TypeAlias = Said | CallBegun | Arguments
 class ToolCalls:
     """One answer's calls. What looks like a call but is none comes out as the text that it is.
 
-    White space next to a call is not said. Work per character is constant.
+    White space before a call is not said, nor behind the last one; between a call and text it parts that text from
+    what was said before. Work per character is constant.
     """
 
     def __init__(self, *, several: bool = True) -> None:

@@ -84,7 +84,7 @@ def parse_rate(llm: LLM, documents: Sequence[Document], count: int) -> float:
 def completes(prompt: str, completion: str) -> bool:
     """Whether prompt and completion parse after at most half of the completion's lines were cut."""
     lines = completion.rstrip().split("\n")
-    kept = range(len(lines), len(lines) // 2, -1)
+    kept = range(len(lines), (len(lines) - 1) // 2, -1)
     return completion.strip() != "" and any(_parses(prompt + "\n".join(lines[:count])) for count in kept)
 
 

@@ -28,6 +28,10 @@ def test_the_longest_allowed_line_passes() -> None:
     assert filters.line_lengths("a" * filters.MAX_LINE + "\n" * 20) is None
 
 
+def test_no_pattern_excludes_nothing() -> None:
+    assert [item.dropped for item in filters.outside()([document()])] == [None]
+
+
 def test_excluded_paths_are_dropped() -> None:
     documents = [document(name="torch/tests/a.py"), document(name="torch/nn/a.py")]
     assert [item.dropped for item in filters.outside("/tests/", "^numpy/")(documents)] == [

@@ -24,3 +24,7 @@ def test_held_out_documents_are_marked_and_go_first() -> None:
         ("click/a.py", True),
         ("torch/a.py", False),
     ]
+
+
+def test_no_pattern_holds_out_nothing() -> None:
+    assert [item.held_out for item in hold_out()([document()])] == [False]

@@ -1,4 +1,3 @@
-import json
 from itertools import islice
 from pathlib import Path
 
@@ -32,10 +31,20 @@ def test_names_are_compared_in_canonical_form(name: str, plain: str) -> None:
     assert read.canonical(name) == plain
 
 
-def test_bytes_that_are_not_utf8_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a.py").write_bytes(b"# caf\xe9\r\n")
-    (tmp_path / "b.py").write_bytes(b"x = 1\r\n")
-    monkeypatch.setattr(read.sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path)})
-    broken, good = read.standard_library()
-    assert broken.dropped == "not UTF-8"
-    assert json.dumps(good.text) == '"x = 1\\n"'
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"x = 1\r\n", "x = 1\n"),
+        (b"\xef\xbb\xbfx = 1\n", "x = 1\n"),  # a byte order mark
+        (b"BAD = '\xef\xbf\xbd'\n", "BAD = '\N{REPLACEMENT CHARACTER}'\n"),
+        (b"# caf\xe9\r\n", None),
+    ],
+)
+def test_utf8_is_read_and_other_bytes_are_dropped(
+    content: bytes, text: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.py").write_bytes(content)
+    monkeypatch.setattr("sysconfig.get_paths", lambda: {"stdlib": str(tmp_path)})
+    (document,) = read.standard_library()
+    assert document.dropped == (None if text else "not UTF-8")
+    assert document.text == (text or "")

@@ -41,6 +41,11 @@ def test_a_truncated_shard_is_refused(tmp_path: Path) -> None:
         shards.Shard(tmp_path)
 
 
+def test_an_example_of_no_token_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(BadData, match="example 1 has no token"):
+        shards.write(tmp_path, [[1, 2], [], [3]], 600)
+
+
 def test_an_empty_shard_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(BadData, match="no token"):
         shards.write(tmp_path, [], 600)

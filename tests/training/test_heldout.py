@@ -37,6 +37,9 @@ def test_rates_of_a_random_model_are_shares_and_repeat(tiny_checkpoint: Path) ->
         ("    return 1\n", True),
         ("    return 1\n\n\ndef g():\n    x = (\n", True),  # cut before the head that has no body
         ("    x = (\n    y\n", False),
+        ("    x = 1\n    y = (\n", True),
+        ("    x = 1\n    y = [\n    z = (\n", False),
+        ("    x = 1\n    y = 2\n    z = (\n    z\n", True),  # half of them cut
         ("", False),
         ("    return 1\n    ]\n    ]\n    ]\n", False),  # more than half would have to go
     ],
