@@ -250,13 +250,17 @@ def _table(summary: dict[str, dict[str, Any]]) -> Iterator[str]:
             yield f"{name:{width}}  not run: {figures['not_run']}"
         else:
             yield (
-                f"{name:{width}}  {figures['metric']} {_shown(figures['value'])} ± {_shown(figures['stderr'])} "
+                f"{name:{width}}  {figures['metric']} {_shown(name, figures['value'])} ± "
+                f"{_shown(name, figures['stderr'])} "
                 f"({figures['n']} problems)"
             )
 
 
-def _shown(value: float) -> str:
-    return f"{value:.2f}" if value > 1 else f"{100 * value:.1f} %"
+def _shown(task: str, value: float) -> str:
+    """A rating as it is, a share in percent."""
+    from coderv2.evaluation.published import OUT_OF
+
+    return f"{value:.2f}" if OUT_OF.get(task) == 1.0 else f"{100 * value:.1f} %"
 
 
 @eval.command()
@@ -281,7 +285,7 @@ def diff(first: Path, second: Path) -> None:
             click.echo(f"{one.task}: not compared, for it was judged by {' and by '.join(one.judges)}")
             continue
         click.echo(
-            f"{one.task}: {_shown(one.first)} → {_shown(one.second)} on {one.both} problems; "
+            f"{one.task}: {_shown(one.task, one.first)} → {_shown(one.task, one.second)} on {one.both} problems; "
             f"{len(one.better)} better, {len(one.worse)} worse (p = {one.chance:.3g})"
         )
         for name, (old, new) in one.unlike.items():

@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,10 +75,9 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
 
 def mean(items: Sequence[Item], metric: str) -> Figures:
     """Mean over problems of each one's mean over samples; Wilson's interval where each is all or nothing."""
-    by_problem = _by_problem(items)
-    values = [statistics.fmean(item.value for item in group) for group in by_problem.values()]
+    values = _values(items)
     average, error = _mean_and_error(values)
-    low, high = _interval(values, average, error)
+    low, high = _interval(values, average, error, len(values))
     return Figures(
         metric, average, len(values), len(items), error, low, high,
         others=_others(items), groups=_groups(items), **_counts(items),
@@ -102,36 +101,56 @@ def pass_rate(items: Sequence[Item], metric: str = "pass@1") -> Figures:
 
 
 def macro(items: Sequence[Item], metric: str) -> Figures:
-    """The plain mean over groups (subjects, tasks, levels), its error by bootstrap; the mean over items beside it."""
+    """The plain mean over groups (subjects, tasks, levels); the mean over items beside it."""
     figures = mean(items, metric)
-    values = {name: [i.value for i in group] for name, group in _by_group(items).items()}
-    average, error, low, high = bootstrap(values, _mean_of_means)
+    value, error, low, high = stratified(items, lambda groups: dict.fromkeys(groups, 1.0))
     others = {**figures.others, "over items": figures.value}
-    return _with(figures, value=average, stderr=error, low=low, high=high, others=others)
+    return _with(figures, value=value, stderr=error, low=low, high=high, others=others)
+
+
+def stratified(
+    items: Sequence[Item], weigh: Callable[[Collection[str]], Mapping[str, float]]
+) -> tuple[float, float, float, float]:
+    """The weighted mean of groups' means over problems, its standard error, and the ends of its 95 % interval.
+
+    Of few problems a group's variance is uncertain, of one unknown. So that of all groups together counts as one more
+    problem of each, and that of all problems, whatever their group, as one more of those.
+    """
+    groups = {name: _values(group) for name, group in _by_group(items).items()}
+    weights = weigh(groups)
+    total = math.fsum(weights.values())
+    every = [value for values in groups.values() for value in values]
+    spread = statistics.variance(every) if len(every) > 1 else 0.0
+    within = (sum(map(_squares, groups.values())) + spread) / (len(every) - len(groups) + 1)
+    shares = {name: (weights[name] / total) ** 2 / len(values) for name, values in groups.items()}
+    average = math.fsum(weights[name] * statistics.fmean(v) for name, v in groups.items()) / total
+    error = math.sqrt(sum(shares[name] * (_squares(v) + within) / len(v) for name, v in groups.items()))
+    n = average * (1 - average) / error**2 if error else 1 / sum(shares.values())
+    return average, error, *_interval(every, average, error, n)
 
 
 def bootstrap(
-    values: Mapping[str, Sequence[Any]], statistic: Callable[[Mapping[str, Array]], float]
+    items: Sequence[Item], row: Callable[[Item], Sequence[float]], statistic: Callable[[Array], float]
 ) -> tuple[float, float, float, float]:
-    """The statistic, its standard error, and the ends of its 95 % interval, over resamples within each group.
+    """The statistic, its standard error, and the ends of its 95 % interval, over resamples of problems.
 
-    A group's values may be rows of several numbers, which stay together.
+    A problem's row, or rows where it has several samples, stay together.
     """
+    rows = [np.array([row(item) for item in group], np.float64) for group in _by_problem(items).values()]
     draw = np.random.default_rng(0)
-    arrays = {name: np.asarray(group, dtype=np.float64) for name, group in values.items()}
     drawn = sorted(
-        statistic({name: draw.choice(array, len(array)) for name, array in arrays.items()})
+        statistic(np.concatenate([rows[i] for i in draw.integers(len(rows), size=len(rows))]))
         for _ in range(ROUNDS)
     )
     return (
-        statistic(arrays),
+        statistic(np.concatenate(rows)),
         statistics.stdev(drawn),
         drawn[int(0.025 * ROUNDS)],
         drawn[int(0.975 * ROUNDS) - 1],
     )
 
 
-def wilson(share: float, n: int) -> tuple[float, float]:
+def wilson(share: float, n: float) -> tuple[float, float]:
     """The 95 % interval of a proportion (Wilson 1927)."""
     spread = _Z * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
     centre, scale = share + _Z**2 / (2 * n), 1 + _Z**2 / n
@@ -144,8 +163,15 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return min(1.0, float(2 * sum(math.comb(n, i) for i in range(fewer + 1)) / 2**n))
 
 
-def _mean_of_means(groups: Mapping[str, Array]) -> float:
-    return statistics.fmean(float(group.mean()) for group in groups.values())
+def _values(items: Iterable[Item]) -> list[float]:
+    """Each problem's mean over its samples."""
+    return [statistics.fmean(item.value for item in group) for group in _by_problem(items).values()]
+
+
+def _squares(values: Sequence[float]) -> float:
+    """Of the distances from their mean."""
+    centre = statistics.fmean(values)
+    return sum((value - centre) ** 2 for value in values)
 
 
 def _by_problem(items: Iterable[Item]) -> dict[str, list[Item]]:
@@ -169,9 +195,10 @@ def _mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     return statistics.fmean(values), spread / math.sqrt(len(values))
 
 
-def _interval(values: Sequence[float], average: float, error: float) -> tuple[float, float]:
+def _interval(values: Sequence[float], average: float, error: float, n: float) -> tuple[float, float]:
+    """`n` problems of equal weight would make that error."""
     if values and set(values) <= {0.0, 1.0}:
-        return wilson(average, len(values))
+        return wilson(average, n)
     low, high = average - _Z * error, average + _Z * error
     if all(0.0 <= value <= 1.0 for value in values):  # no share lies outside; a judge's rating may
         return max(0.0, low), min(1.0, high)

@@ -39,6 +39,19 @@ def test_report_and_diff_of_two_runs(data: Path, tmp_path: Path, command: RunCom
     )
 
 
+def test_ratings_are_told_as_points_and_never_in_percent(tmp_path: Path, command: RunCommand) -> None:
+    """7.81 ± 0.15 was told as 7.81 ± 15.0 %."""
+    for name, value in (("a", 0.5), ("b", 7.5)):
+        verdict = {"value": value, "reason": "rated", "others": {}, "kept": {}}
+        sample = {"problem": "81", "sample": 0, "group": "", "finish_reason": "stop", "verdict": verdict}
+        data_with(
+            tmp_path / name,
+            {"mt-bench.jsonl": [{"coderv2": "eval 1"}, sample], "summary.json": '{"mt-bench": {}}'},
+        )
+    told = command("eval", "diff", tmp_path / "a", tmp_path / "b").out
+    assert told.startswith("mt-bench: 0.50 → 7.50 on 1 problems; 1 better")
+
+
 def test_the_needles_grid_is_as_asked_and_its_report_has_a_table(tmp_path: Path, command: RunCommand) -> None:
     words = ["eval", "needle", "--answers", "canonical", "--depths", "0,100", "--out", tmp_path]
     assert "found 100.0 % ± 0.0 % (2 problems)" in command(*words, "--lengths", "1000").out

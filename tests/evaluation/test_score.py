@@ -3,6 +3,7 @@
 import math
 from itertools import combinations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,11 +56,55 @@ def test_macro_weighs_groups_alike_and_keeps_the_mean_over_items() -> None:
 
 
 def test_bootstrap_finds_the_error_of_a_mean() -> None:
-    values = [0.0, 1.0] * 200
-    value, error, low, high = bootstrap({"": values}, lambda groups: float(groups[""].mean()))
+    found = items({str(n): [n % 2] for n in range(400)})
+    value, error, low, high = bootstrap(found, lambda item: [item.value], lambda rows: float(rows.mean()))
     assert value == 0.5
     assert error == pytest.approx(0.5 / math.sqrt(400), rel=0.15)
     assert low < 0.5 < high
+
+
+def test_bootstrap_draws_problems_and_not_their_samples() -> None:
+    """Twenty samples of each made the error a quarter of what it is."""
+    found = items({str(n): [n % 2] * 20 for n in range(40)})
+    _, error, _, _ = bootstrap(found, lambda item: [item.value], lambda rows: float(rows.mean()))
+    assert error == pytest.approx(0.5 / math.sqrt(40), rel=0.15)
+
+
+def each_in_a_group(values: dict[str, list[float]]) -> list[Item]:
+    return items(values, {name: name for name in values})
+
+
+def test_of_one_problem_a_group_the_macro_mean_is_as_uncertain_as_the_mean() -> None:
+    """It was certain: 0.5 ± 0.0."""
+    half = {str(n): [float(n % 2)] for n in range(10)}
+    found, plain = macro(each_in_a_group(half), "em"), mean(items(half), "em")
+    assert (found.value, found.stderr) == (0.5, pytest.approx(plain.stderr))
+    assert (found.low, found.high) == (
+        pytest.approx(plain.low, abs=0.02),
+        pytest.approx(plain.high, abs=0.02),
+    )
+    full = {str(n): [1.0] for n in range(10)}
+    assert macro(each_in_a_group(full), "em").low == pytest.approx(wilson(1.0, 10)[0])
+
+
+def test_samples_of_one_problem_do_not_make_a_macro_mean_surer() -> None:
+    groups = {str(n): str(n % 4) for n in range(40)}
+    once, often = ({str(n): [float(n // 4 % 2)] * k for n in range(40)} for k in (1, 20))
+    assert macro(items(often, groups), "").stderr == pytest.approx(macro(items(once, groups), "").stderr)
+
+
+def test_the_macro_means_interval_holds_the_truth_as_often_as_it_says() -> None:
+    """Nineteen times in twenty, with few problems in each group and with many."""
+    draw = np.random.default_rng(1)
+    truth = np.linspace(0.2, 0.9, 12)
+    for size in (1, 3, 10):
+        names = [(g, f"{g}/{i}") for g in range(12) for i in range(size)]
+        groups, held = {name: str(g) for g, name in names}, 0
+        for _ in range(300):
+            values = {name: [float(draw.random() < truth[g])] for g, name in names}
+            found = macro(items(values, groups), "")
+            held += found.low <= truth.mean() <= found.high
+        assert 0.92 <= held / 300 <= 0.995
 
 
 @pytest.mark.parametrize(

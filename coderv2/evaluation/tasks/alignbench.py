@@ -1,13 +1,14 @@
 """AlignBench v1.1 (Liu et al. 2023): 683 Chinese requests of eight kinds, rated from 1 to 10."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
 from coderv2.evaluation.asking import Ask, Chat, Decoding, Exchange, Problem, Style
 from coderv2.evaluation.data import Data, Source
 from coderv2.evaluation.refereed import Refereed, judged, judgement, last_match
-from coderv2.evaluation.score import Figures, Item, bootstrap, mean
+from coderv2.evaluation.score import Figures, Item, mean, stratified
 from coderv2.evaluation.task import Score, Tools
 
 _SOURCE = Source(
@@ -80,14 +81,11 @@ class AlignBench(Refereed):
         return str(problem.row["reference"])
 
     def figures(self, items: Sequence[Item]) -> Figures:
-        """The mean of the two halves, each over its kinds; the error by bootstrap within each kind."""
+        """The mean of the two halves, each over its kinds."""
         rated = judged(items)
         figures = mean(rated, self.metric)
-        kinds: dict[str, list[float]] = {kind: [] for kind in figures.groups}
-        for item in rated:
-            kinds[item.group].append(item.value)
-        value, error, low, high = bootstrap(kinds, lambda drawn: fmean(_halves(drawn).values()))
-        others = {**_halves(kinds), "without a rating": float(len(items) - len(rated))}
+        others = {**_halves(figures.groups), "without a rating": float(len(items) - len(rated))}
+        value, error, low, high = stratified(rated, _weights)
         return replace(figures, value=value, stderr=error, low=low, high=high, others=others)
 
 
@@ -96,13 +94,22 @@ def _dimensions(problem: Problem) -> Sequence[str]:
     return _MADE if made else _DIMENSIONS.get(problem.group, _FACTS)
 
 
-def _halves(kinds: Mapping[str, Iterable[float]]) -> dict[str, float]:
+def _half(kind: str) -> str:
+    return "reasoning" if kind in _REASONING else "language"
+
+
+def _halves(means: Mapping[str, float]) -> dict[str, float]:
     """Of the halves that there are, the mean over kinds."""
-    means = {kind: fmean(values) for kind, values in kinds.items()}
-    reasoning = [value for kind, value in means.items() if kind in _REASONING]
-    language = [value for kind, value in means.items() if kind not in _REASONING]
-    halves = {"reasoning": reasoning, "language": language}
-    return {name: fmean(values) for name, values in halves.items() if values}
+    found: dict[str, list[float]] = {}
+    for kind, value in means.items():
+        found.setdefault(_half(kind), []).append(value)
+    return {half: fmean(values) for half, values in found.items()}
+
+
+def _weights(kinds: Collection[str]) -> dict[str, float]:
+    """Of each kind in the mean of halves."""
+    sizes = Counter(map(_half, kinds))
+    return {kind: 1 / sizes[_half(kind)] for kind in kinds}
 
 
 TASKS = (

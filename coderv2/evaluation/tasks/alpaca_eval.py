@@ -11,12 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from coderv2.evaluation.asking import Ask, Chat, Decoding, Exchange, Problem, Style
 from coderv2.evaluation.data import Data, Source
 from coderv2.evaluation.refereed import Refereed, judged, judgement, last_match
-from coderv2.evaluation.score import Figures, Item, mean
+from coderv2.evaluation.score import Array, Figures, Item, bootstrap, mean
 from coderv2.evaluation.task import Score, Tools
 
 _BASELINE = Source(
@@ -70,16 +69,20 @@ class AlpacaEval(Refereed):
         asked = [item for item in items if item.kept]
         figures = mean(asked, self.metric)
         others = {**figures.others, "win rate": figures.value}
-        return replace(figures, value=at_equal_length(asked), others=others)
+        value, error, low, high = bootstrap(asked, _row, at_equal_length)
+        return replace(figures, value=value, stderr=error, low=low, high=high, others=others)
 
 
-def at_equal_length(items: Sequence[Item]) -> float:
+def _row(item: Item) -> tuple[float, float, float]:
+    return item.value, item.kept["longer"], item.kept["difficulty"]
+
+
+def at_equal_length(rows_I3: Array) -> float:
     """The mean preference that the fit predicts where both answers are equally long."""
-    longer = np.array([float(item.kept["longer"]) for item in items])
-    spread = longer.std() or 1.0
-    columns = [np.ones(len(items)), np.tanh(longer / spread), np.array([i.kept["difficulty"] for i in items])]
-    x_IF: NDArray[np.float64] = np.stack(columns, axis=1)
-    weights_F = _fit(x_IF, np.array([item.value for item in items]))
+    value_I, longer_I, difficulty_I = rows_I3.T
+    spread = longer_I.std() or 1.0
+    x_IF = np.stack([np.ones(len(rows_I3)), np.tanh(longer_I / spread), difficulty_I], axis=1)
+    weights_F = _fit(x_IF, value_I)
     x_IF[:, 1] = 0.0
     return float(_logistic(x_IF @ weights_F).mean())
 
@@ -92,7 +95,9 @@ def _fit(x_IF: Any, y_I: Any, *, ridge: float = 1.0, steps: int = 50) -> Any:
         p_I = _logistic(x_IF @ weights_F)
         slope_F = x_IF.T @ (p_I - y_I) + penalty_F * weights_F
         curve_FF = (x_IF * (p_I * (1 - p_I) + 1e-9)[:, None]).T @ x_IF + np.diag(penalty_F)
-        weights_F = np.clip(weights_F - np.linalg.solve(curve_FF, slope_F), -20, 20)
+        before_F, weights_F = weights_F, np.clip(weights_F - np.linalg.solve(curve_FF, slope_F), -20, 20)
+        if np.abs(weights_F - before_F).max() < 1e-9:
+            break
     return weights_F
 
 

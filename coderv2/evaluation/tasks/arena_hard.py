@@ -65,8 +65,7 @@ class ArenaHard(Refereed):
     def figures(self, items: Sequence[Item]) -> Figures:
         """The predicted win rate, with its interval from resampled problems."""
         figures = mean(items, self.metric)
-        shares = [_share(item.kept["games"]) for item in judged(items)]
-        value, error, low, high = bootstrap({"games": shares}, lambda v: _rate(v["games"]))
+        value, error, low, high = bootstrap(judged(items), lambda item: _share(item.kept["games"]), _rate)
         dropped = sum(2 - len(item.kept.get("games", ())) for item in items)
         others = {**figures.others, "games without a verdict": float(dropped)}
         return replace(figures, value=value, stderr=error, low=low, high=high, others=others)

@@ -13,7 +13,6 @@ from coderv2.evaluation.data import Data
 from coderv2.evaluation.score import Figures, Item, Unmeasured
 from coderv2.evaluation.task import TOO_LONG, Attempt, Score
 from coderv2.evaluation.tasks import TASKS
-from coderv2.evaluation.tasks.alpaca_eval import at_equal_length
 from coderv2.evaluation.toolbox import Toolbox
 from tests.evaluation.fakes import FakeTools
 from tests.evaluation.tasks import invented
@@ -114,11 +113,41 @@ def test_equal_length_takes_away_what_length_won() -> None:
         return Item(str(n), 0, "", value, "won", kept={"longer": longer, "difficulty": 0.0})
 
     wordy = [item(n, 900 if n % 2 else -900, float(n % 2)) for n in range(200)]
-    assert at_equal_length(wordy) == pytest.approx(0.5, abs=0.02)
+    assert equal_length(wordy) == pytest.approx(0.5, abs=0.02)
     even = [item(n, (n % 5 - 2) * 100, float(n % 4 != 0)) for n in range(200)]
-    assert at_equal_length(even) == pytest.approx(0.75, abs=0.03)
+    assert equal_length(even) == pytest.approx(0.75, abs=0.03)
     alike = [item(n, 0, 0.5) for n in range(5)]
-    assert at_equal_length(alike) == pytest.approx(0.5)
+    assert equal_length(alike) == pytest.approx(0.5)
+
+
+def equal_length(items: list[Item]) -> float:
+    return TASKS["alpaca-eval"].figures(items).value
+
+
+def test_the_interval_of_alpaca_eval_is_that_of_its_own_figure() -> None:
+    """It was the plain win rate's, beside which the value stood."""
+    items = [
+        Item(
+            str(n),
+            0,
+            "",
+            float(n % 3 > 0 and n % 10 > 0),
+            "won",
+            kept={"longer": 900 * (n % 3), "difficulty": 0.0},
+        )
+        for n in range(120)
+    ]
+    found = TASKS["alpaca-eval"].figures(items)
+    assert found.value < found.others["win rate"] - 0.2
+    assert found.low < found.value < found.high < found.others["win rate"]
+
+
+def test_one_problem_of_each_kind_does_not_make_alignbench_certain() -> None:
+    kinds = ("数学计算", "中文理解", "文本写作", "角色扮演")
+    found = TASKS["alignbench"].figures(
+        [Item(kind, 0, kind, 2.0 * n, "rated") for n, kind in enumerate(kinds)]
+    )
+    assert found.stderr > 1.0
 
 
 def test_alignbench_reads_the_total_and_averages_two_halves(data: Data) -> None:
