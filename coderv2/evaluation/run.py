@@ -98,6 +98,8 @@ async def run(
         Place(task.name, problem, i, settings.seed) for problem in chosen for i in range(settings.samples)
     ]
     header = await _header(task, data, generator, settings, style, toolbox)
+    if not task.measured_by_tokens:  # whose grid may grow
+        header["layout"] = fingerprint.of_text(repr(task.prompt(found[0], style)))
     with Records(out / f"{task.name}.jsonl", header) as records:
         todo = [place for place in places if (place.problem.id, place.index) not in records.samples]
         work = _Work(task, style, generator, settings, toolbox, records)

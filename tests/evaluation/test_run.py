@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from coderv2.errors import BadData, ContextTooLong, InvalidValue, ServiceError, Unsupported
-from coderv2.evaluation.asking import Ask, Chat, Place
+from coderv2.evaluation.asking import Ask, Chat, Decoding, Place, Problem, Style
 from coderv2.evaluation.data import Data
 from coderv2.evaluation.records import read
 from coderv2.evaluation.run import Settings, problems, run
@@ -53,6 +53,26 @@ def test_a_run_that_is_given_again_asks_nothing_again(tmp_path: Path) -> None:
     again = Scripted(right)
     assert go(Sums(), again, tmp_path).value == 1.0
     assert again.asked == []
+
+
+def test_a_run_does_not_go_on_with_a_prompt_that_was_changed(tmp_path: Path) -> None:
+    """Nothing said that half of the samples had been asked in other words, or up to another stop."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Reworded(Sums):
+        stop: str = ""
+
+        def prompt(self, problem: Problem, style: Style) -> Ask:
+            return Chat.of(f"What is twice {problem.row['n']}?", Decoding(stop=(self.stop,)))
+
+    go(Sums(), Scripted(right), tmp_path)
+    with pytest.raises(InvalidValue, match="holds a run with layout"):
+        go(Reworded(), Scripted(right), tmp_path)
+    other = tmp_path / "other"
+    other.mkdir()
+    go(Reworded(), Scripted(right), other)
+    with pytest.raises(InvalidValue, match="holds a run with layout"):
+        go(Reworded(stop="."), Scripted(right), other)
 
 
 def test_an_error_in_the_middle_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
