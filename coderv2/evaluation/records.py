@@ -4,7 +4,6 @@ The first line says what the run is; samples of another model, prompt or data ar
 its power loses the last second of samples at most.
 """
 
-import fcntl
 import json
 import os
 import time
@@ -16,7 +15,7 @@ from typing import Any
 
 from coderv2.errors import BadData, InvalidValue, ServiceError
 from coderv2.evaluation.score import Item
-from coderv2.evaluation.storing import refused
+from coderv2.evaluation.storing import lock, refused
 
 Record = dict[str, Any]
 _SYNC_SECONDS = 1.0
@@ -68,7 +67,7 @@ class Records:
         self._synced_at = time.monotonic()
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            _lock(self._file, path)
+            _take(self._file, path)
             self._size = self._take_up(header)
         except BaseException:
             os.close(self._file)
@@ -130,9 +129,9 @@ class Records:
         self._size += len(line)
 
 
-def _lock(file: int, path: Path) -> None:
+def _take(file: int, path: Path) -> None:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(file, path, wait=False)
     except BlockingIOError:
         raise InvalidValue(
             f"{path} is being written by another run: wait for its end, or choose another --out"

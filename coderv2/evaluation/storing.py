@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from coderv2.errors import ServiceError
+from coderv2.log import logger
 
 
 def put(path: Path, content: bytes) -> None:
@@ -26,10 +27,20 @@ def alone(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        lock(handle, folder)
         yield
     finally:
         os.close(handle)
+
+
+def lock(handle: int, path: Path, *, wait: bool = True) -> None:
+    """Until the handle is closed. Raises BlockingIOError where it is another's and this does not wait."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError as error:  # some file systems of clusters have no locks
+        logger.warning("%s cannot be locked (%s): let no other run write there", path, error.strerror)
 
 
 def refused(path: Path, error: OSError, kept: str) -> ServiceError:

@@ -1,5 +1,6 @@
 """Records on disk."""
 
+import errno
 import json
 import os
 import subprocess
@@ -67,6 +68,19 @@ def test_two_runs_do_not_write_into_one_file(tmp_path: Path) -> None:
             Records(path, HEADER)
         records.append(record(2))
     assert len(read(path).samples) == 2
+
+
+def test_where_files_cannot_be_locked_that_is_said_and_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def without_locks(file: int, kind: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", without_locks)
+    with Records(tmp_path / "sums.jsonl", HEADER) as records:
+        records.append(record(1))
+    assert "let no other run write there" in caplog.text
+    assert len(read(tmp_path / "sums.jsonl").samples) == 1
 
 
 def test_samples_reach_the_disk_while_a_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
