@@ -1,11 +1,17 @@
 """The next line of code: right when it is the author's, white space aside; how near it is beside that."""
 
+import re
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from coderv2.evaluation.task import Score, Scored, verdict
 
-_COMMENTS = {"python": ("#",), "java": ("//", "/*", "*"), "javascript": ("//", "/*", "*")}
+_C_COMMENTS = r"//[^\n]*|/\*.*?(?:\*/|\Z)"
+_COMMENTS = {
+    "python": r"#[^\n]*|[rRuU]?(?:\"\"\".*?(?:\"\"\"|\Z)|\'\'\'.*?(?:\'\'\'|\Z))",
+    "java": _C_COMMENTS,
+    "javascript": _C_COMMENTS,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,10 +22,10 @@ class NextLine(Scored):
 
 
 def first_code_line(text: str, language: str) -> str:
-    """The first line that is neither blank nor a comment."""
-    marks = _COMMENTS[language]
-    lines = (line.strip() for line in text.splitlines())
-    return next((line for line in lines if line and not line.startswith(marks)), "")
+    """The first line that is neither blank nor within a comment or a docstring."""
+    skipped = re.match(rf"(?s)(?:\s|{_COMMENTS[language]})*", text)
+    assert skipped
+    return text[skipped.end() :].partition("\n")[0].strip()
 
 
 def compared(line: str, gold: str) -> Score:

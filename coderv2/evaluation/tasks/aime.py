@@ -54,9 +54,10 @@ def majority(items: Sequence[Item]) -> float:
 
 def _elected(items: Sequence[Item]) -> float:
     voting = [item for item in items if item.kept.get("vote")]
-    votes = Counter(item.kept["vote"] for item in voting)
-    winner = max(votes, key=votes.__getitem__) if votes else ""
-    return next((item.value for item in voting if item.kept["vote"] == winner), 0.0)
+    said = [answers.number(item.kept["vote"]) for item in voting]  # 073 and 73 are one answer
+    votes = Counter(said)
+    winner = max(votes, key=votes.__getitem__, default=None)
+    return next((item.value for item, vote in zip(voting, said, strict=True) if vote == winner), 0.0)
 
 
 TASKS = (

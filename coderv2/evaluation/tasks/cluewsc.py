@@ -1,5 +1,6 @@
 """CLUEWSC (Xu et al. 2020): whether a Chinese pronoun stands for a given name; five worked examples."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -36,7 +37,9 @@ def _answer(row: Row) -> str:
 
 
 def _first_word(text: str) -> str:
-    return next((letter for letter in text if letter in "是否"), "")
+    """是 or 否, whichever is said first; 不是 is 否, and 是否 neither."""
+    found = re.search("不|(?<!是)否|是(?!否)", text)
+    return ("是" if found[0] == "是" else "否") if found else ""
 
 
 TASKS = (

@@ -24,3 +24,8 @@ def test_samples_without_an_answer_have_no_vote() -> None:
     """Where the model could not be asked nothing is kept, which was a KeyError."""
     assert majority(items("1", ("", 0.0), ("", 0.0), ("385", 1.0))) == 1.0
     assert majority([Item("1", 0, "", 0.0, "prompt too long for the model")]) == 0.0
+
+
+def test_an_answer_with_leading_zeros_is_the_same_vote() -> None:
+    votes = [("12", 0.0), ("12", 0.0), ("12", 0.0), ("073", 1.0), ("073", 1.0), ("73", 1.0), ("73", 1.0)]
+    assert majority(items("1", *votes)) == 1.0
