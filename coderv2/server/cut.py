@@ -4,8 +4,7 @@ import re
 import time
 from collections.abc import Callable
 
-_INDENT = re.compile(r"\n([ \t]*)(?=[^ \t\n])")
-_UNDECIDED = re.compile(r"(?:\n[ \t]*)+\Z")
+_INDENT = re.compile(r"\n([ \t]*)(?=[^ \t\r\n])")
 
 
 class Cut:
@@ -29,10 +28,9 @@ class Cut:
         end = self._end()
         if end is not None:
             self.ended = True
-            said, self._held = self._held[:end], ""
+            said, self._held = self._held[:end].removesuffix("\r"), ""
             return said
-        undecided = _UNDECIDED.search(self._held) if self._indent else None
-        safe = undecided.start() if undecided else len(self._held)
+        safe = len(self._held.rstrip(" \t\r\n" if self._indent else "\r"))
         said, self._held = self._held[:safe], self._held[safe:]
         return said
 

@@ -1,6 +1,7 @@
 """Every route is one of these: closed unless it says that it is open, and its body is strict JSON."""
 
 import json
+import math
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ class StrictRequest(Request):
 def parse(body: bytes) -> Any:
     """Raises Refused."""
     try:
-        value = json.loads(body, parse_constant=_no_number)
+        value = json.loads(body, parse_constant=_no_number, parse_float=_finite)
     except json.JSONDecodeError as error:
         raise _invalid(f"{error.msg} at character {error.pos}") from None
     except (
@@ -43,6 +44,13 @@ def parse(body: bytes) -> Any:
 
 def _no_number(name: str) -> None:
     raise _invalid(f"{name} is no number of JSON's")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise _invalid(f"{digits[:40]} is larger than any number that can be computed with")
+    return value
 
 
 def _invalid(why: str) -> Refused:

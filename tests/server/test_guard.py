@@ -15,6 +15,8 @@ from tests.server.fakes import ScriptedEngine, key, keyed_app, request, said
         (b'{"a": }', "at character 6"),
         (b'{"a": NaN}', "NaN is no number"),
         (b"[1, -Infinity]", "-Infinity is no number"),
+        (b'{"metadata": {"a": 1e999}}', "1e999 is larger"),
+        (b"[-1e999]", "-1e999 is larger"),
         (b"\xff", "utf-8"),
         (b"[" * (DEEPEST + 1) + b"]" * (DEEPEST + 1), "nests deeper"),
         (b"[" * 10**6, "recursion|character"),

@@ -93,7 +93,7 @@ def _messages(request: ChatRequest) -> tuple[list[Message], bool]:
     if not request.messages[-1].prefix:
         return messages, False
     # Nothing to go on with: the template's space would stand alone after `Assistant:`, which spoils the answer.
-    if not messages[-1].content.strip(" ") and len(messages) > 1:
+    if not messages[-1].content.strip(" "):
         return messages[:-1], False
     return messages, True
 

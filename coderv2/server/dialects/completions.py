@@ -156,9 +156,13 @@ class Replies:
             yield self._header | {"choices": [], "usage": self._work.usage.openai()}
 
     def _pieces(self, delta: Delta) -> Iterator[dict[str, Any]]:
-        places = [*self._echoed_places(delta.index, delta.prompt_logprobs), *(delta.logprobs or ())]
-        if delta.text or places:
-            yield self._choice(delta.index, delta.text, None, places)
+        if (
+            self._echoed and delta.prompt_logprobs is not None
+        ):  # with the first token of a prompt's first answer
+            for index in range(delta.index, delta.index + self._request.n):
+                yield self._choice(index, "", None, self._of_prompt(index, delta.prompt_logprobs))
+        if delta.text or delta.logprobs:
+            yield self._choice(delta.index, delta.text, None, delta.logprobs or ())
         if delta.finish_reason:
             yield self._choice(delta.index, "", delta.finish_reason, stop_reason=delta.stop_reason)
 
@@ -183,15 +187,14 @@ class Replies:
         }
 
     def _places(self, answers: Sequence[Any], index: int) -> "list[TokenLogprob | int]":
-        of_prompt = answers[index - index % self._request.n].prompt_logprobs or None
-        return [*self._echoed_places(index, of_prompt), *answers[index].logprobs]
+        own = answers[index].logprobs
+        if not self._echoed or self._request.logprobs is None:
+            return [*own]
+        first = answers[index - index % self._request.n]
+        return [*self._of_prompt(index, first.prompt_logprobs), *own]
 
-    def _echoed_places(
-        self, index: int, places: Sequence[TokenLogprob] | None
-    ) -> "Sequence[TokenLogprob | int]":
+    def _of_prompt(self, index: int, places: Sequence[TokenLogprob]) -> "list[TokenLogprob | int]":
         """The prompt's, whose first token has no probability: nothing precedes it."""
-        if not self._echoed or places is None:
-            return ()
         first = self._work.job.prompts[index // self._request.n][0]
         return [first, *places]
 

@@ -138,17 +138,20 @@ class Replies:
         """The answer to a request without `stream`; a list where there are several."""
         texts = [""] * self._work.choices
         lasts: list[dict[str, Any]] = [{} for _ in texts]
+        tokens: list[list[int]] = [[] for _ in texts]
         probabilities: list[list[Any]] = [[] for _ in texts]
         async with aclosing(self.chunks(whole=True)) as chunks:
             async for chunk in chunks:
                 index = chunk["index"]
                 texts[index] += chunk["content"]
+                tokens[index] += chunk["tokens"]
                 probabilities[index] += chunk.pop("completion_probabilities", [])
                 lasts[index] = chunk
         answers = []
         for index, text in enumerate(texts):
             more = {"completion_probabilities": probabilities[index]} if self._request.n_probs else {}
-            answers.append(self._selected(lasts[index] | {"content": text} | more))
+            whole = {"content": text, "tokens": tokens[index], **more}
+            answers.append(self._selected(lasts[index] | whole))
         return answers if len(answers) > 1 else answers[0]
 
     async def chunks(self, *, whole: bool = False) -> AsyncGenerator[dict[str, Any], None]:

@@ -108,6 +108,7 @@ def test_an_empty_prefix_is_a_plain_question(nothing: str) -> None:
 @pytest.mark.parametrize(
     ("messages", "param"),
     [
+        ([{"role": "assistant", "content": "", "prefix": True}], "messages"),
         ([{"role": "assistant", "content": "a", "prefix": True}, HI], "messages[0].prefix"),
         ([HI | {"prefix": True}], "messages[0].prefix"),
         ([HI, {"role": "robot", "content": "a"}], "messages[1].role"),

@@ -1,5 +1,6 @@
 """/v1/completions."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -129,6 +130,24 @@ def test_echo_puts_the_prompt_in_front_whole_and_streamed() -> None:
         assert whole.json()["choices"][0]["text"] == f"{shown} and"
         streamed = events_of(post(app, "/v1/completions", prompt=prompt, echo=True, stream=True))
         assert "".join(e["choices"][0]["text"] for e in streamed[:-1]) == f"{shown} and"
+
+
+@pytest.mark.parametrize(("prompt", "places"), [("ab", 2), ("", 0)])
+def test_the_echoed_prompts_logprobs_are_the_same_whole_and_streamed(prompt: str, places: int) -> None:
+    of_prompt = said(*["x"] * places, logprobs=True) if places else []
+    known = tuple(place for delta in of_prompt for place in delta.logprobs or ())
+    first, second = said("c", "d", logprobs=True), said("e", index=1, logprobs=True)
+    script = [replace(first[0], prompt_logprobs=known), second[0], first[1]]
+    app = scripted_app(ScriptedEngine(script, script))
+    body = {"prompt": prompt, "echo": True, "logprobs": 1, "n": 2}
+    whole = post(app, "/v1/completions", **body).json()["choices"]
+    streamed: dict[int, dict[str, list[Any]]] = {}
+    for event in events_of(post(app, "/v1/completions", **body, stream=True))[:-1]:
+        for choice in event["choices"]:
+            for name, values in (choice["logprobs"] or {}).items():
+                streamed.setdefault(choice["index"], {}).setdefault(name, []).extend(values)
+    assert [choice["logprobs"] for choice in whole] == [streamed[0], streamed[1]]
+    assert [len(choice["logprobs"]["tokens"]) for choice in whole] == [places + 3, places + 2]
 
 
 def test_stream_ends_with_reason_then_done_and_never_an_empty_choice_list() -> None:

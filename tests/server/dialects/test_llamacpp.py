@@ -70,3 +70,9 @@ def test_their_names_are_ours(sent: dict[str, Any], name: str, value: Any) -> No
     engine = ScriptedEngine(said("a"))
     post(scripted_app(engine), "/completion", prompt="a", **sent)
     assert getattr(engine.params[0], name) == value
+
+
+def test_the_tokens_of_a_whole_answer_are_all_of_them() -> None:
+    engine = ScriptedEngine([*said("a", "b", "c"), *said("d", index=1)])
+    answers = post(scripted_app(engine), "/completion", prompt="x", n_predict=5, n_cmpl=2).json()
+    assert [answer["tokens"] for answer in answers] == [[65, 66, 67], [65]]
