@@ -7,22 +7,32 @@ within a second and nothing else.
 
 import json
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
-from llguidance import LLMatcher, LLTokenizer
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+from numpy.typing import NDArray
 from torch import Tensor
 
 from coderv2.errors import InvalidValue
 from coderv2.text.tokenizer import Tokenizer
 
 _PARAM = "structured_outputs"
-_KINDS = ("json", "regex", "choice", "grammar", "json_object")
+_KINDS = {
+    "json": "JSON Schema",
+    "regex": "regular expression",
+    "choice": "choice",
+    "grammar": "Lark grammar",
+    "json_object": "JSON Schema",
+}
 _LONGEST = 1 << 18
 """Characters of a grammar at most."""
+_LIMITS = LLParserLimits(max_grammar_size=20_000)
+"""Symbols of a grammar at most: an object of 2,500 properties that may be left out, which takes two seconds."""
 # Without an end to white space between JSON's tokens, a model that has lost its way writes nothing else.
 _JSON_OPTIONS: Any = {"whitespace_pattern": r"[ \n\r\t]{0,64}"}
 _KEPT = 64
@@ -42,7 +52,7 @@ class StructuredOutputsParams:
     json_object: bool = False
 
     def __post_init__(self) -> None:
-        given = [name for name in _KINDS if getattr(self, name) not in (None, False)]
+        given = self._given()
         if len(given) != 1:
             raise InvalidValue(
                 f"{_PARAM} needs exactly one of {', '.join(_KINDS)}, not {', '.join(given) or 'none'}",
@@ -56,6 +66,16 @@ class StructuredOutputsParams:
 
     def source(self) -> str:
         """The grammar as llguidance reads it. Raises InvalidValue for what is no grammar at all."""
+        try:
+            return self._written()
+        except (ValueError, TypeError, RecursionError) as error:  # a lone surrogate among them
+            (kind,) = self._given()
+            raise InvalidValue(f"{_PARAM}: not a {_KINDS[kind]}: {error}", param=_PARAM) from None
+
+    def _given(self) -> list[str]:
+        return [name for name in _KINDS if getattr(self, name) not in (None, False)]
+
+    def _written(self) -> str:
         if self.regex is not None:
             return LLMatcher.grammar_from_regex(self.regex)
         if self.grammar is not None:
@@ -70,17 +90,16 @@ def _are_texts(choice: Any) -> bool:
 
 
 def _from_choice(choice: Sequence[str]) -> str:
-    return LLMatcher.grammar_from_lark("start: " + " | ".join(json.dumps(text) for text in choice))
+    # As a terminal, in capitals, it is an automaton; of a rule's alternatives each is followed by itself.
+    texts = " | ".join(json.dumps(text) for text in choice)
+    return LLMatcher.grammar_from_lark(f"start: CHOICE\nCHOICE: {texts}")
 
 
 def _from_schema(schema: str | Mapping[str, Any]) -> str:
-    try:
-        text = schema if isinstance(schema, str) else json.dumps(schema)
-        if not isinstance(json.loads(text), dict | bool):
-            raise ValueError("not an object")
-        return LLMatcher.grammar_from_json_schema(text, overrides=_JSON_OPTIONS)
-    except (ValueError, TypeError, RecursionError) as error:
-        raise InvalidValue(f"{_PARAM}: not a JSON Schema: {error}", param=_PARAM) from None
+    text = schema if isinstance(schema, str) else json.dumps(schema)
+    if not isinstance(json.loads(text), dict | bool):
+        raise ValueError("not an object")
+    return LLMatcher.grammar_from_json_schema(text, overrides=_JSON_OPTIONS)
 
 
 class Grammars:
@@ -112,12 +131,21 @@ class Grammars:
             # Reading a vocabulary of 100,000 takes a moment, and most engines never need it.
             vocabulary: Any = _Vocabulary(self._tokenizer, self._vocab_size)
             self._ours = LLTokenizer(vocabulary, n_vocab=self._vocab_size)
-        matcher = LLMatcher(self._ours, source, log_level=0)
-        # Some errors only show when the first tokens are looked for.
-        matcher.compute_bitmask()
-        if matcher.is_error():
-            raise InvalidValue(f"{_PARAM}: {_first_line(matcher)}", param=_PARAM)
+        matcher = LLMatcher(self._ours, source, log_level=0, limits=_LIMITS)
+        # Some errors only show when the first tokens are looked for, and some when one is taken.
+        first_W = _unpacked(matcher.compute_bitmask())
+        for state in chain([matcher], self._one_further(matcher, first_W)):
+            if state.is_error():
+                raise InvalidValue(f"{_PARAM}: {_first_line(state)}", param=_PARAM)
         return matcher
+
+    def _one_further(self, matcher: LLMatcher, allowed_W: NDArray[np.uint8]) -> Iterator[LLMatcher]:
+        """The state after a token of each first byte; at the most 256."""
+        spelling = self._tokenizer.token_bytes
+        for token_id in {spelling(i)[:1]: i for i in allowed_W.nonzero()[0].tolist()}.values():
+            state = matcher.deep_copy()
+            state.consume_token(token_id)
+            yield state
 
 
 class Grammar:
@@ -132,10 +160,10 @@ class Grammar:
 
     def allowed(self) -> Tensor | None:
         """Bool [W]; the end of the answer is allowed where the grammar is satisfied."""
-        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+        allowed_W = _unpacked(self._matcher.compute_bitmask())
         if self._gave_up():
             return None
-        return torch.from_numpy(np.unpackbits(bits, bitorder="little")[: self._vocab_size].view(np.bool_))
+        return torch.from_numpy(allowed_W[: self._vocab_size].view(np.bool_))
 
     def accept(self, token_id: int) -> None:
         """Moves on by one allowed token."""
@@ -172,6 +200,10 @@ class _Vocabulary:
 
     def __call__(self, text: str | bytes) -> list[int]:
         return self._tokenizer.encode(text.decode("utf-8", "replace") if isinstance(text, bytes) else text)
+
+
+def _unpacked(bits: bytes) -> NDArray[np.uint8]:
+    return np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little")
 
 
 def _first_line(matcher: LLMatcher) -> str:

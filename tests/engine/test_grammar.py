@@ -87,6 +87,15 @@ def test_a_choice_is_one_of_those_given() -> None:
     assert len(seen) > 1
 
 
+def test_a_choice_may_be_of_thousands_and_one_text_the_start_of_another() -> None:
+    names = [f"{name}{number}" for name in ("red", "reddish") for number in range(5000)]
+    few = {written(StructuredOutputsParams(choice=["red", "reddish"]), s, temperature=3.0) for s in range(20)}
+    assert few == {"red", "reddish"}
+    assert {written(StructuredOutputsParams(choice=names), s, temperature=3.0) for s in range(3)} <= set(
+        names
+    )
+
+
 def test_a_lark_grammar_is_followed() -> None:
     lark = 'start: item ("+" item)*\nitem: /[0-9]{1,2}/'
     assert re.fullmatch(r"\d{1,2}(\+\d{1,2})*", written(StructuredOutputsParams(grammar=lark)))
@@ -147,6 +156,11 @@ def test_text_that_the_grammar_forces_takes_few_steps() -> None:
         ({"json": '{"type":"array","items":' * 5000 + "{}" + "}" * 5000}, "not a JSON Schema|recursion"),
         ({"json": {"enum": ["x" * 50 + str(i) for i in range(20000)]}}, "at most 262144"),
         ({"json": {"type": "integer", "multipleOf": 999983, "minimum": 5}}, "fuel"),
+        ({"json": {"properties": {f"p{i}": {"type": "integer"} for i in range(1000)}}}, "max is 2000"),
+        ({"json": {"properties": {f"p{i}": {"type": "integer"} for i in range(5000)}}}, "too big"),
+        ({"regex": "\ud800"}, "not a regular expression"),
+        ({"grammar": 'start: "\ud800"'}, "not a Lark grammar"),
+        ({"choice": ["\ud800"]}, "structured_outputs"),
         ({"json": {"$defs": {"a": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}}, "structured_outputs"),
     ],
 )
