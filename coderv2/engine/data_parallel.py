@@ -19,6 +19,8 @@ from torch import Tensor
 
 from coderv2.engine.engine import Engine
 from coderv2.engine.follower import Follower
+from coderv2.engine.open_requests import Terms
+from coderv2.engine.rank_processes import uninterrupted
 from coderv2.engine.ranks import Ranks, Weights
 from coderv2.engine.request import Delta, SamplingParams
 from coderv2.engine.sampler import Said
@@ -50,6 +52,12 @@ class Member(Engine):
         with self._lockstep():
             return super()._forward(chunks)
 
+    def refuse(self, request_id: str, answers: int, error: Exception) -> None:
+        """The next step says of so many answers why they were not begun."""
+        why = f"the request could not be started: {error!r}"
+        ends = [Delta(request_id, index, finish_reason="error", error=why) for index in range(answers)]
+        self._open.tell_later(ends)
+
     def forget(self) -> None:
         """Lets recorded steps go."""
         self._runner.forget()
@@ -77,8 +85,11 @@ class EngineFollower(Follower):
         self._forget = self._engine.forget
 
     def submit(self, prompt_ids: Sequence[int], params: SamplingParams, options: dict[str, Any]) -> None:
-        """As `Engine`."""
-        self._engine.submit(prompt_ids, params, **options)
+        """As `Engine`; what the first rank has let pass and this one does not ends with an error."""
+        try:
+            self._engine.submit(prompt_ids, params, **options)
+        except Exception as error:
+            self._engine.refuse(options["request_id"], params.n, error)
 
     def abort(self, request_id: str) -> None:
         """As `Engine`."""
@@ -144,6 +155,7 @@ class DataParallelEngine(Member):
         """True when no rank's queue has room for so many more sequences; all that is open counts as waiting."""
         return self._open_answers(self._idlest()) + answers > self.settings.max_waiting
 
+    @uninterrupted()
     def submit(
         self,
         prompt_ids: Sequence[int],
@@ -154,6 +166,7 @@ class DataParallelEngine(Member):
     ) -> str:
         """As `Engine`, on the rank with the fewest open answers."""
         self.validate(prompt_ids, params)
+        params, options = self.ready(params), vars(Terms(**options))
         if self.full(params.answers):
             raise QueueFull("too many requests are waiting; try again soon")
         name = request_id or self._open.new_id()
@@ -168,12 +181,14 @@ class DataParallelEngine(Member):
         self._away[name] = Away(rank, params.answers, params.n)
         return name
 
+    @uninterrupted()
     def abort(self, request_id: str) -> None:
         """As `Engine`."""
         if (away := self._away.get(request_id)) is not None:
             self.ranks.tell_one(away.rank, "abort", request_id)
         super().abort(request_id)
 
+    @uninterrupted()
     def step(self) -> list[Delta]:
         """One pass of all ranks."""
         self.ranks.tell("step")
@@ -189,6 +204,7 @@ class DataParallelEngine(Member):
         """As `Engine`, of any rank."""
         return bool(self._away) or super().has_work()
 
+    @uninterrupted()
     def update_weights(self, source: Weights) -> None:
         """As `Engine`, from a folder, on all ranks."""
         self.ranks.update(source)

@@ -8,6 +8,7 @@ read.
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from coderv2.engine.choosing import Turn, take
 from coderv2.engine.disk import DiskTier, fingerprint
 from coderv2.engine.open_requests import OpenRequests, Terms
 from coderv2.engine.pages import Pages
+from coderv2.engine.rank_processes import uninterrupted
 from coderv2.engine.ranks import Ranks, Weights
 from coderv2.engine.recording import Recorder
 from coderv2.engine.request import Delta, Request, SamplingParams
@@ -132,10 +134,11 @@ class Engine:
         Whatever the model raises ends the requests of that pass with an error delta, and logits that are not finite
         end theirs; the engine goes on with the others.
         """
-        self._open.expire()
-        deltas = self._open.take_ended()
-        chunks = self._drafting.extend(self._scheduler.plan())
-        return self._open.told(deltas + self._advance(chunks))
+        with self._whole():
+            self._open.expire()
+            deltas = self._open.take_ended()
+            chunks = self._drafting.extend(self._scheduler.plan())
+            return self._open.told(deltas + self._advance(chunks))
 
     def score(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
         """The log-probability of each sequence's tokens but the first, given those before.
@@ -154,8 +157,9 @@ class Engine:
         forgotten; open requests go on under the new weights, their tokens so far computed anew. Raises BadCheckpoint,
         and nothing has changed then.
         """
-        self._runner.update(source)
-        self.renew()
+        with self._whole():
+            self._runner.update(source)
+            self.renew()
 
     def renew(self) -> None:
         """Forgets what was computed under other weights."""
@@ -189,6 +193,10 @@ class Engine:
     def check(self) -> None:
         """Raises AssertionError unless the books on every page agree with what the open requests hold."""
         self._pages.check(request.pages for request in self._open)
+
+    def _whole(self) -> AbstractContextManager[None]:
+        """Around what all ranks do together."""
+        return nullcontext() if self.ranks is None else uninterrupted()
 
     def _tier(self) -> DiskTier | None:
         if self.settings.cache_dir is None:

@@ -5,13 +5,14 @@ name; nothing is accepted and ignored.
 """
 
 import operator
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from numbers import Integral
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import torch
 from tqdm import tqdm
@@ -21,11 +22,12 @@ from coderv2.engine.data_parallel import DataParallelEngine, EngineRanks
 from coderv2.engine.engine import Engine, EngineSettings
 from coderv2.engine.ranks import Ranks
 from coderv2.engine.request import Delta, SamplingParams, TokenLogprob
+from coderv2.engine.settings import check_ranks, longest_context
 from coderv2.engine.vllm_names import check_names
 from coderv2.errors import ContextTooLong, InvalidValue, ServiceError, Unsupported
 from coderv2.kernels.scaled import Kind
 from coderv2.model import hub
-from coderv2.model.loading import open_tokenizer
+from coderv2.model.loading import open_config, open_tokenizer
 from coderv2.model.parallel import Split
 from coderv2.text.chat import Message, encode_chat
 from coderv2.text.fim import encode_fim
@@ -161,12 +163,12 @@ class LLM:
             settings = settings if plan is None else offload.limited(settings, plan)
             engine = Engine(loaded, vocabulary, settings, between=offload.mover(wish, loaded))
             self._use(engine, partial(offload.save_usage, wish, loaded))
-        elif data_parallel_attention:
-            engines = EngineRanks(folder, split, dtype=weights_dtype, device=place, scaled=scaled)
-            self._use(DataParallelEngine(engines, vocabulary, settings))
         else:
-            ranks = Ranks(folder, split, dtype=weights_dtype, device=place, scaled=scaled)
-            self._use(Engine(ranks.model, vocabulary, settings, ranks=ranks))
+            check_ranks(settings)
+            longest_context(open_config(folder), settings, settings.cache_tokens or sys.maxsize)
+            kind = EngineRanks if data_parallel_attention else Ranks
+            ranks = kind(folder, split, dtype=weights_dtype, device=place, scaled=scaled)
+            self._use(_engine_over(ranks, vocabulary, settings))
 
     @classmethod
     def from_engine(cls, engine: Engine) -> "LLM":
@@ -180,6 +182,18 @@ class LLM:
         self.save_usage = counted
         """Adds the choices of experts so far to `expert_usage`, where that was given."""
         self._made = 0
+
+    def close(self) -> None:
+        """Ends other ranks, where there are any; nothing can be asked after that. Again: nothing happens."""
+        if self.engine.ranks is not None:
+            self.engine.ranks.stop()
+
+    def __enter__(self) -> Self:
+        """`with LLM(…) as llm:` closes it at the end."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def get_tokenizer(self) -> Tokenizer:
         """The tokenizer that prompts are encoded with."""
@@ -343,6 +357,16 @@ def _split(size: int, dealt: bool, tokens: bool) -> Split:
             param="data_parallel_attention",
         )
     return Split(size=size, experts="dealt" if dealt else "cut", attention="tokens" if tokens else "heads")
+
+
+def _engine_over(ranks: Ranks, vocabulary: Tokenizer, settings: EngineSettings) -> Engine:
+    try:
+        if isinstance(ranks, EngineRanks):
+            return DataParallelEngine(ranks, vocabulary, settings)
+        return Engine(ranks.model, vocabulary, settings, ranks=ranks)
+    except BaseException:
+        ranks.stop()
+        raise
 
 
 def _given(value: int | None, default: int) -> int:

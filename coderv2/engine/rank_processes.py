@@ -8,6 +8,7 @@ ever.
 import atexit
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
@@ -27,6 +28,23 @@ GRACE_SECONDS = 15.0
 """What the first rank gets to leave by itself after another died."""
 REASON_SECONDS = 10.0
 """What the true reason may take to be known."""
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Holds Ctrl-C back until the end: a rank that leaves a step midway is out of step with the others for ever."""
+    usual = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(usual):
+        yield  # it interrupts the main thread alone
+        return
+    held: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+        if held:
+            signal.raise_signal(signal.SIGINT)
 
 
 class RankProcesses:
@@ -103,6 +121,8 @@ class RankProcesses:
 
     def stopped(self, why: object = "another rank is gone") -> EngineStopped:
         """The error that a pass ends with; waits a moment for the true reason, which a process's end brings."""
+        if self._stopping:
+            return EngineStopped(self.failure or "the other ranks have been stopped")
         deadline = time.monotonic() + REASON_SECONDS
         while self.failure is None and time.monotonic() < deadline:
             time.sleep(0.01)

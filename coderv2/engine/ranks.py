@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, TypeAlias
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from coderv2.engine.follower import READY, Follower
@@ -56,6 +57,11 @@ class Ranks(RankProcesses):
             raise Unsupported(f"these ranks cut attention by {self.ATTENTION}, not by {split.attention}")
         split = replace(split, grain=grain(folder))
         _check(open_config(folder), split, device)
+        if dist.is_initialized():
+            raise Unsupported(
+                "this process is one of several ranks already: end those first (`LLM.close()`)",
+                param="tensor_parallel_size",
+            )
         self.forget: Callable[[], object] = lambda: None
         """Lets go of what was recorded."""
         self._opening = Opening(folder, split, dtype, device, scaled, _free_port(), recorder)
@@ -65,7 +71,7 @@ class Ranks(RankProcesses):
             for rank, word in self.words():
                 if word != READY:
                     raise self.stopped(f"rank {rank} did not start: {word}")
-        except CoderV2Error:
+        except (CoderV2Error, KeyboardInterrupt):
             self.stop()
             raise
         except Exception as error:

@@ -170,9 +170,26 @@ def test_the_queue_is_full_when_every_ranks_is(tiny_checkpoint: Path) -> None:
 @pytest.mark.slow
 def test_a_rank_that_fails_in_a_pass_ends_the_engine_with_the_reason(engine: DataParallelEngine) -> None:
     engine.submit([5, 6], GREEDY)
-    engine.ranks.tell("submit", [10**6], GREEDY, {"request_id": "wrong"})
-    with pytest.raises(EngineStopped, match=r"rank 1 .*: InvalidValue: prompt: token 1000000"):
+    engine.ranks.tell("what nobody does")
+    with pytest.raises(EngineStopped, match=r"rank 1 .*: AttributeError: .*what nobody does"):
         run(engine)
+
+
+@pytest.mark.slow
+def test_a_submission_that_another_rank_refuses_ends_no_other(
+    engine: DataParallelEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [engine.submit([5 + n, 9, 11], GREEDY) for n in range(3)]
+    for wrong in ({"deadline": 0}, {"deadline": "soon"}, {"patience": -1.0}, {"priority": 10**400}):
+        with pytest.raises(InvalidValue, match=r"deadline|priority"):
+            engine.submit([5, 9, 11], GREEDY, **wrong)
+    monkeypatch.setattr(engine, "validate", lambda *_: None)
+    refused = engine.submit([10**6], replace(GREEDY, n=2, seed=0))
+    assert engine._away[refused].rank == 1
+    ends = {(delta.request_id, delta.index): delta for delta in run(engine) if delta.finish_reason}
+    assert {ends[name, 0].finish_reason for name in names} == {"length"}
+    assert {ends[refused, index].finish_reason for index in range(2)} == {"error"}
+    assert "token 1000000" in (ends[refused, 0].error or "")
 
 
 @pytest.mark.slow

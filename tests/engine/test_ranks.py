@@ -1,5 +1,6 @@
 """An engine on two processes: the answers of one, and an end with a reason when a process dies."""
 
+import multiprocessing
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ from gguf import GGMLQuantizationType as Type
 from coderv2 import LLM, SamplingParams
 from coderv2.engine.engine import Engine, EngineSettings
 from coderv2.engine.mirrored import MirroredSteps
+from coderv2.engine.rank_processes import uninterrupted
 from coderv2.engine.ranks import Ranks
 from coderv2.errors import BadCheckpoint, EngineStopped, InvalidValue, Unsupported
 from coderv2.model.convert import pack_folder
@@ -156,6 +158,74 @@ def test_a_rank_that_dies_ends_the_engine_with_the_reason(tiny_checkpoint: Path)
         llm.generate(PROMPTS, SamplingParams(temperature=0, max_tokens=400), use_tqdm=False)
     ranks.stop()
     assert told == ["told"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tokens", [False, True])
+def test_ctrl_c_waits_for_the_step_and_ranks_answer_on_until_they_are_closed(
+    tiny_checkpoint: Path, tokens: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
+    options: dict[str, Any] = {"cache_tokens": 512, "tensor_parallel_size": 2}
+
+    def answers(llm: LLM) -> list[list[int]]:
+        return [r.outputs[0].token_ids for r in llm.generate(PROMPTS, params, use_tqdm=False)]
+
+    with LLM(tiny_checkpoint, **options, data_parallel_attention=tokens) as llm:
+        before = answers(llm)
+        ranks = llm.engine.ranks
+        assert ranks is not None
+        tell = ranks.tell
+        with monkeypatch.context() as interrupted:
+            interrupted.setattr(ranks, "tell", lambda *a: (tell(*a), signal.raise_signal(signal.SIGINT)))
+            with pytest.raises(KeyboardInterrupt):
+                answers(llm)
+        assert answers(llm) == before
+        with pytest.raises(Unsupported, match="those first"):
+            LLM(tiny_checkpoint, **options)
+        assert answers(llm) == before
+    assert not dist.is_initialized()
+    assert not multiprocessing.active_children()
+    with pytest.raises(EngineStopped, match="have been stopped"):
+        answers(llm)
+
+
+def test_ctrl_c_is_held_back_and_comes_once_at_the_end() -> None:
+    done = []
+
+    @uninterrupted()
+    @uninterrupted()
+    def work() -> None:
+        for part in range(2):
+            signal.raise_signal(signal.SIGINT)
+            done.append(part)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert done == [0, 1]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"deterministic": True}, {"max_model_len": 1 << 20}, {"max_model_len": 100, "cache_tokens": 50}]
+)
+def test_an_engine_that_ranks_cannot_be_is_refused_before_they_start(
+    tiny_checkpoint: Path, wrong: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coderv2.engine.llm.Ranks", lambda *_, **__: pytest.fail("they started"))
+    with pytest.raises((InvalidValue, Unsupported), match=next(iter(wrong))):
+        LLM(tiny_checkpoint, tensor_parallel_size=2, **wrong)
+
+
+@pytest.mark.slow
+def test_no_rank_is_left_behind_where_there_comes_no_engine(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coderv2.engine.llm.Engine", lambda *_, **__: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        LLM(tiny_checkpoint, cache_tokens=512, tensor_parallel_size=2)
+    assert not multiprocessing.active_children()
+    assert not dist.is_initialized()
 
 
 @pytest.mark.slow
