@@ -9,7 +9,6 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Self, TypeAlias
@@ -162,7 +161,7 @@ class LLM:
             loaded = offload.open_planned(wish, plan, place)
             settings = settings if plan is None else offload.limited(settings, plan)
             engine = Engine(loaded, vocabulary, settings, between=offload.mover(wish, loaded))
-            self._use(engine, partial(offload.save_usage, wish, loaded))
+            self._use(engine, offload.UsageSaver(wish, loaded))
         else:
             check_ranks(settings)
             longest_context(open_config(folder), settings, settings.cache_tokens or sys.maxsize)

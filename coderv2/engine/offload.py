@@ -206,11 +206,25 @@ def told(made: Plan) -> str:
     )
 
 
-def save_usage(wish: Wish, model: Transformer) -> None:
-    """Adds what was counted since the model was opened to the wish's file."""
-    if wish.usage is not None:
-        before = wish.counts(model.config) or usage.uniform(model.config)
-        (before + usage.counted(model)).save(wish.usage)
+class UsageSaver:
+    """Adds what was counted since the model was opened to the wish's file, each choice once."""
+
+    def __init__(self, wish: Wish, model: Transformer) -> None:
+        self._wish, self._model = wish, model
+        self._saved = usage.uniform(model.config)
+
+    def __call__(self) -> None:
+        if self._wish.usage is None:
+            return
+        before = self._wish.counts(self._model.config) or usage.uniform(self._model.config)
+        now = usage.counted(self._model)
+        (before + _since(self._saved, now)).save(self._wish.usage)
+        self._saved = now
+
+
+def _since(before: Usage, now: Usage) -> Usage:
+    pairs = {layer: zip(counts, before.counts[layer], strict=True) for layer, counts in now.counts.items()}
+    return Usage({layer: tuple(new - old for new, old in pair) for layer, pair in pairs.items()})
 
 
 def count_on_text(wish: Wish, text: Path | None) -> Path:

@@ -88,17 +88,21 @@ def test_counts_of_the_models_folder_choose_who_stays(tiny_checkpoint: Path, tmp
         wish.counts(config)
 
 
-def test_counts_are_added_to_the_file(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_counts_are_added_to_the_file_once_however_often_they_are_saved(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
     wish = Wish(tiny_checkpoint, torch.float32, usage=tmp_path / "usage.json")
     for turn in (1, 2):
         model = offload.open_planned(wish, None, "cpu")
         engine = Engine(model, open_tokenizer(tiny_checkpoint), SETTINGS)
+        save = offload.UsageSaver(wish, model)
         engine.submit([5, 6, 7], GREEDY)
         run(engine)
-        offload.save_usage(wish, model)
-        found = usage.read(tmp_path / "usage.json", model.config)
-        # Three tokens of the prompt and eleven of the answer pass through six experts of each layer.
-        assert sum(found.counts[1]) == turn * 14 * 6
+        for _ in range(2):
+            save()
+            found = usage.read(tmp_path / "usage.json", model.config)
+            # Three tokens of the prompt and eleven of the answer pass through six experts of each layer.
+            assert sum(found.counts[1]) == turn * 14 * 6
 
 
 def test_an_llm_with_a_usage_file_saves_what_its_answers_chose(
