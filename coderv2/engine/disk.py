@@ -2,11 +2,13 @@
 
 A page is one file, named by its digest, under a folder named by everything that its numbers depend on (`fingerprint`),
 so that no other model, page size or number format ever reads it. Each file starts with a checksum; a file that does not
-match is deleted and counts as not there. The oldest files go when all of them together outgrow the limit.
+match is deleted and counts as not there. The oldest files go when all of them together outgrow the limit, whoever of
+several processes wrote them.
 """
 
 import os
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -27,6 +29,8 @@ _CHECKSUM = 32
 _PAGE = re.compile(r"[0-9a-f]{64}/([0-9a-f]{2})/\1[0-9a-f]{62}(\.\d+)?")
 """A page's path: model, start of its digest, digest; with a process's number where a crash left it half written."""
 _FORMAT = "1"
+_LOOKS = 16
+"""Looks at the folder while as many bytes as it may hold are written: it is so much too large at most, each process."""
 
 
 class DiskTier:
@@ -38,12 +42,12 @@ class DiskTier:
         self._folder = folder / fingerprint
         self._cache = cache
         self._max_bytes = max_bytes
+        self._sizes: dict[Path, int] = {}
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._sizes = _listed(folder)
+            self._look()
         except OSError as error:
             raise InvalidValue(f"cache_dir: {error}", param="cache_dir") from None
-        self._total = sum(self._sizes.values())
         self._trim()
 
     def load(self, digest: bytes, page: int) -> bool:
@@ -72,12 +76,24 @@ class DiskTier:
         payload = b"".join(_bytes(part) for part in self._parts(page))
         try:
             self._write(path, sha256(digest + payload).digest() + payload)
+            self._note(path, _CHECKSUM + len(payload))
         except OSError as error:
             logger.warning("a page of the cache could not be saved: %s", error)
             return
-        self._sizes[path] = _CHECKSUM + len(payload)
-        self._total += self._sizes[path]
         self._trim()
+
+    def _look(self) -> None:
+        """What is there, other processes' pages included."""
+        self._sizes, self._written = _listed(self._root, self._sizes), 0
+        self._total = sum(self._sizes.values())
+
+    def _note(self, path: Path, size: int) -> None:
+        """A page has been written; after some the folder is looked at again, since others may write into it too."""
+        self._sizes[path] = size
+        self._total += size
+        self._written += size
+        if self._written > self._max_bytes // _LOOKS:
+            self._look()
 
     def _path(self, digest: bytes) -> Path:
         name = digest.hex()
@@ -153,12 +169,16 @@ def _bytes(values: Tensor) -> bytes:
     return values.contiguous().view(torch.uint8).cpu().numpy().tobytes()
 
 
-def _listed(folder: Path) -> dict[Path, int]:
-    """Every saved page below the folder with its size, the least recently used first; nothing else may be deleted."""
+def _listed(folder: Path, known: Iterable[Path]) -> dict[Path, int]:
+    """Every saved page below the folder with its size, the least recently used first; nothing else may be deleted.
+
+    Those of `known` that were used in the same tick of the clock stay in their order.
+    """
+    places = {path: place for place, path in enumerate(known)}
     found = []
     for path in folder.glob("*/*/*"):
-        if _PAGE.fullmatch(path.relative_to(folder).as_posix()):
+        if _PAGE.fullmatch("/".join(path.parts[-3:])):
             with suppress(FileNotFoundError):  # another process may have needed the room
                 stat = path.stat()
-                found.append((stat.st_mtime_ns, path, stat.st_size))
-    return {path: size for _, path, size in sorted(found)}
+                found.append((stat.st_mtime_ns, places.get(path, -1), path, stat.st_size))
+    return {path: size for *_, path, size in sorted(found)}

@@ -103,6 +103,17 @@ def test_the_least_recently_used_pages_make_room(tmp_path: Path) -> None:
     assert sum(path.stat().st_size for path in files(tmp_path)) == 2 * PAGE
 
 
+def test_several_engines_share_one_limit_and_what_they_saved(tmp_path: Path) -> None:
+    digests = [bytes([i, engine]) * 16 for i in range(100) for engine in range(3)]
+    tiers = [DiskTier(tmp_path, MODEL, cache(), 64 * PAGE) for _ in range(3)]
+    for number, digest in enumerate(digests):
+        tiers[number % 3].save(digest, 0)
+    # Each has written five pages at the most since it last looked.
+    assert 50 * PAGE <= sum(path.stat().st_size for path in files(tmp_path)) <= (64 + 3 * 5) * PAGE
+    assert sum(tiers[0].load(digest, 1) for digest in digests[-30:]) >= 20
+    assert not tiers[0].load(digests[0], 1)
+
+
 def test_a_smaller_limit_at_the_next_start_deletes_the_oldest_of_any_model(tmp_path: Path) -> None:
     DiskTier(tmp_path, "cd" * 32, cache(), 1 << 20).save(A, 0)
     for path in files(tmp_path):
