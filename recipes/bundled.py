@@ -75,8 +75,9 @@ EXCLUDED = (
     r"/(tests?|_vendor|_click|lib2to3|encodings|pydoc_data|idlelib|turtledemo|distutils|lexers)/",
     r"/testing/_internal/",
     r"^(httpx2|httpcore2|setuptools)/",
+    r"^math-verify/math_verify/few_shots\.py$",
 )
-"""Tests, tables, and copies of other packages, among them forks of what is held out."""
+"""Tests, tables, copies of other packages, among them forks of what is held out, and a problem of GSM8K."""
 MIX = {"python": 2.0, "sympy": 0.3, "transformers": 0.15, "torch": 0.3, "openai": 0.5}
 """Times that each source is seen in an epoch; the others once."""
 

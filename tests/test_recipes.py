@@ -6,7 +6,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from coderv2.data import exercises
+from coderv2.data import exercises, filters
 from coderv2.data.document import Document
 from coderv2.evaluation import suite
 from coderv2.evaluation.tasks import TASKS
@@ -80,6 +80,11 @@ def test_the_command_explains_itself() -> None:
 def test_a_negative_length_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
     done = CliRunner().invoke(bundled.main, ["--out", str(tmp_path), "--holes-minutes", "-1"])
     assert (done.exit_code, list(tmp_path.iterdir())) == (2, [])
+
+
+def test_a_file_that_holds_a_benchmarks_problem_is_excluded() -> None:
+    files = [document(name=f"math-verify/math_verify/{name}.py") for name in ("few_shots", "grader")]
+    assert [item.dropped for item in filters.outside(*bundled.EXCLUDED)(files)] == ["excluded path", None]
 
 
 def test_the_bundled_shape_fits_its_size_limit() -> None:
