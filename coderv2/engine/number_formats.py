@@ -54,6 +54,6 @@ def check_card(capability: tuple[int, int], scaled: Kind | None, cache: torch.dt
 def dtype(name: str | torch.dtype, param: str) -> torch.dtype | None:
     """By its name, None for "auto"; raises Unsupported, naming `param`, for what nothing computes in."""
     found = name if isinstance(name, torch.dtype) else _DTYPES.get(name, torch.float16)
-    if found == torch.float16:
+    if found not in (None, torch.bfloat16, torch.float32):
         raise Unsupported(f"{param} {name} is not supported: use auto, bfloat16 or float32", param=param)
     return found

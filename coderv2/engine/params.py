@@ -1,12 +1,15 @@
 """What is asked of an answer: `SamplingParams`, and which values make sense."""
 
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from coderv2.engine.grammar import StructuredOutputsParams
-from coderv2.errors import InvalidValue
+from coderv2.errors import InvalidValue, shown
+
+_LARGEST = sys.float_info.max
+"""Finite, so that neither infinity nor a whole number without a float passes an end that is open."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,11 +80,9 @@ class SamplingParams:
             raise InvalidValue(message, param="structured_outputs")
         _check_infilling(self)
         _check_stops(self.stop)
-        for token_id in self.stop_token_ids or ():
+        for token_id in _listed("stop_token_ids", self.stop_token_ids):
             _TOKEN_ID.check("stop_token_ids", token_id)
-        for token_id, bias in (self.logit_bias or {}).items():
-            _TOKEN_ID.check("logit_bias", token_id)
-            _BIAS.check("logit_bias", bias)
+        _check_bias(self.logit_bias)
 
     @property
     def answers(self) -> int:
@@ -104,7 +105,7 @@ class _Range:
     """Numbers that a field takes, both ends included."""
 
     low: float
-    high: float = math.inf
+    high: float = _LARGEST
     whole: bool = False
     optional: bool = False
     above_low: bool = False
@@ -114,18 +115,16 @@ class _Range:
             return
         kinds = (int,) if self.whole else (int, float)
         if isinstance(value, bool) or not isinstance(value, kinds) or not self._holds(value):
-            raise InvalidValue(f"{name} must be {self}, not {value!r}", param=name)
+            raise InvalidValue(f"{name} must be {self}, not {shown(value)}", param=name)
 
     def _holds(self, value: float) -> bool:
-        # Finite is checked first, so that neither NaN nor infinity passes an open end.
-        if not math.isfinite(value) or value > self.high:
-            return False
-        return value > self.low if self.above_low else value >= self.low
+        above = value > self.low if self.above_low else value >= self.low
+        return above and value <= self.high
 
     def __str__(self) -> str:
         kind = "a whole number" if self.whole else "a number"
         start = f"above {self.low:g}" if self.above_low else f"from {self.low:g}"
-        end = "" if math.isinf(self.high) else f" to {self.high:g}"
+        end = "" if self.high == _LARGEST else f" to {self.high:g}"
         return f"{kind} {start}{end}" + (" or None" if self.optional else "")
 
 
@@ -166,7 +165,22 @@ def _check_infilling(params: SamplingParams) -> None:
 
 
 def _check_stops(stop: Any) -> None:
-    stops = [stop] if isinstance(stop, str) else list(stop or ())
-    for text in stops:
+    for text in [stop] if isinstance(stop, str) else _listed("stop", stop):
         if not isinstance(text, str) or not text:
             raise InvalidValue(f"stop must hold strings that are not empty, not {text!r}", param="stop")
+
+
+def _check_bias(biases: Any) -> None:
+    if not isinstance(biases, Mapping | None):
+        message = f"logit_bias must be a dictionary of token ids and numbers, not {shown(biases)}"
+        raise InvalidValue(message, param="logit_bias")
+    for token_id, bias in (biases or {}).items():
+        _TOKEN_ID.check("logit_bias", token_id)
+        _BIAS.check("logit_bias", bias)
+
+
+def _listed(name: str, values: Any) -> list[Any]:
+    try:
+        return [] if values is None else list(values)
+    except TypeError:
+        raise InvalidValue(f"{name} must be a list, not {shown(values)}", param=name) from None

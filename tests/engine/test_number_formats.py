@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from coderv2.engine.number_formats import check_card
+from coderv2.engine.number_formats import cache_dtype, check_card, dtype
 from coderv2.errors import Unsupported
 
 
@@ -18,3 +18,20 @@ def test_other_formats_every_card_knows() -> None:
     check_card((8, 0), "int4", torch.float8_e5m2)
     check_card((8, 9), "fp8", torch.float8_e4m3fn)
     check_card((10, 0), "fp8", None)
+
+
+@pytest.mark.parametrize(
+    "wrong", [torch.int8, torch.float64, torch.float16, torch.float8_e4m3fn, "half", "int8", "nonsense"]
+)
+def test_what_nothing_computes_in_is_refused_by_name(wrong: str | torch.dtype) -> None:
+    with pytest.raises(Unsupported, match="dtype .* is not supported: use auto, bfloat16 or float32"):
+        dtype(wrong, "dtype")
+
+
+def test_what_a_model_can_compute_in_and_a_cache_can_hold_has_its_names() -> None:
+    assert [dtype(name, "dtype") for name in ("auto", "float", torch.bfloat16)] == [
+        None,
+        torch.float32,
+        torch.bfloat16,
+    ]
+    assert cache_dtype("int8", "cpu") == torch.int8

@@ -54,6 +54,14 @@ def encode(words: str) -> list[int]:
         ("stop", ""),
         ("stop", ["a", ""]),
         ("stop", [1]),
+        ("stop", 5),
+        ("stop_token_ids", 5),
+        ("logit_bias", [1]),
+        *(
+            (name, 10**400)
+            for name in ("n", "temperature", "top_k", "max_tokens", "seed", "repetition_penalty")
+        ),
+        ("logit_bias", {3: 10**400}),
         ("stop_token_ids", [-1]),
         ("stop_token_ids", ["a"]),
         ("seed", 1.0),
