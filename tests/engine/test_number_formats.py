@@ -24,7 +24,7 @@ def test_other_formats_every_card_knows() -> None:
     "wrong", [torch.int8, torch.float64, torch.float16, torch.float8_e4m3fn, "half", "int8", "nonsense"]
 )
 def test_what_nothing_computes_in_is_refused_by_name(wrong: str | torch.dtype) -> None:
-    with pytest.raises(Unsupported, match="dtype .* is not supported: use auto, bfloat16 or float32"):
+    with pytest.raises(Unsupported, match=r"dtype .* is not supported: use auto, bfloat16 or float32"):
         dtype(wrong, "dtype")
 
 

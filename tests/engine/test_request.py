@@ -58,7 +58,7 @@ def encode(words: str) -> list[int]:
         ("stop_token_ids", 5),
         ("logit_bias", [1]),
         *(
-            (name, 10**400)
+            pytest.param(name, 10**400, id=f"{name} huge")
             for name in ("n", "temperature", "top_k", "max_tokens", "seed", "repetition_penalty")
         ),
         ("logit_bias", {3: 10**400}),
