@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,14 @@ PROMPTS = ["def add(a, b):", "class Stack:\n    def push(self, x):", "import os\
 @pytest.fixture(autouse=True)
 def _one_thread_each(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CODERV2_THREADS", "1")
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Python's own answer to it, also where tests run in the background of a shell, which has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.slow
@@ -160,6 +169,7 @@ def test_a_rank_that_dies_ends_the_engine_with_the_reason(tiny_checkpoint: Path)
     assert told == ["told"]
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.slow
 @pytest.mark.parametrize("tokens", [False, True])
 def test_ctrl_c_waits_for_the_step_and_ranks_answer_on_until_they_are_closed(
@@ -190,6 +200,7 @@ def test_ctrl_c_waits_for_the_step_and_ranks_answer_on_until_they_are_closed(
         answers(llm)
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_is_held_back_and_comes_once_at_the_end() -> None:
     done = []
 
