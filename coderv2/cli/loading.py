@@ -27,9 +27,11 @@ def load(model: str | None, **settings: Any) -> Loaded:
     """Opens a folder, a GGUF file, a hub name or the bundled model; `settings` are `LLM`'s."""
     import torch
 
+    from coderv2.engine import machine
     from coderv2.engine.llm import LLM
     from coderv2.model import hub
 
+    machine.place(settings.get("device", "auto"))  # before anything is fetched
     torch.set_num_threads(paths.threads())
     folder = hub.resolve(model)
     llm = LLM(folder, seed=None, **settings)

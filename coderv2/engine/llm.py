@@ -16,7 +16,7 @@ from typing import Any, Self, TypeAlias
 import torch
 from tqdm import tqdm
 
-from coderv2.engine import number_formats, offload
+from coderv2.engine import machine, number_formats, offload
 from coderv2.engine.data_parallel import DataParallelEngine, EngineRanks
 from coderv2.engine.engine import Engine, EngineSettings
 from coderv2.engine.ranks import Ranks
@@ -135,7 +135,7 @@ class LLM:
         scaled: Kind | None = others.get("quantization")
         split = _split(tensor_parallel_size, enable_expert_parallel, data_parallel_attention)
         weights_dtype = number_formats.dtype(dtype, "dtype")
-        place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        place = machine.place(device)
         settings = EngineSettings(
             max_model_len=max_model_len,
             max_batch_tokens=_given(max_num_batched_tokens, EngineSettings.max_batch_tokens),
@@ -150,7 +150,7 @@ class LLM:
             deterministic=deterministic,
             graphs=not enforce_eager,
         )
-        if torch.device(place).type == "cuda" and torch.cuda.is_available():
+        if torch.device(place).type == "cuda":
             number_formats.check_card(torch.cuda.get_device_capability(place), scaled, settings.cache_dtype)
         folder = hub.resolve(model)
         vocabulary = open_tokenizer(folder if tokenizer is None else hub.resolve(tokenizer))

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from coderv2 import paths, ram
+from coderv2.errors import Unsupported
 from coderv2.kernels import probe
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -85,6 +86,18 @@ def look() -> Machine:
         gpu_memory=torch.cuda.mem_get_info()[1] if gpu else 0,
         gpu_free=torch.cuda.mem_get_info()[0] if gpu else 0,
     )
+
+
+def place(device: str) -> str:
+    """Where to compute: "auto" is the GPU when there is one. Unsupported for a GPU where there is none."""
+    gpu = torch.cuda.is_available()
+    if device == "auto":
+        return "cuda" if gpu else "cpu"
+    if torch.device(device).type == "cuda" and not gpu:
+        raise Unsupported(
+            "no GPU that PyTorch can use here: take device cpu, or a PyTorch with CUDA", param="device"
+        )
+    return device
 
 
 def processor() -> str:

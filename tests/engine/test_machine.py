@@ -3,7 +3,7 @@ import torch
 
 from coderv2 import ram
 from coderv2.engine import machine
-from coderv2.errors import InvalidValue
+from coderv2.errors import InvalidValue, Unsupported
 
 
 def test_what_is_found_is_of_a_believable_size() -> None:
@@ -23,6 +23,14 @@ def test_threads_are_those_that_arithmetic_will_use(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("CODERV2_THREADS", "no")
     with pytest.raises(InvalidValue, match="CODERV2_THREADS"):
         machine.inspect(weight_bytes=1 << 20)
+
+
+def test_a_gpu_that_is_not_there_is_the_callers_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert machine.place("auto") == "cpu"
+    with pytest.raises(Unsupported, match="no GPU") as caught:
+        machine.place("cuda:1")
+    assert caught.value.param == "device"
 
 
 @pytest.mark.parametrize(("limit", "used", "free"), [(5000, 1000, 4000), (5000, 6000, 0), (5000, None, 5000)])
