@@ -33,7 +33,7 @@ def doctor(model: str | None) -> None:
 
     from coderv2.engine import fit, machine
     from coderv2.model import hub
-    from coderv2.model.loading import is_gguf, open_config
+    from coderv2.model.loading import open_config
 
     torch.set_num_threads(paths.threads())
     folder = hub.resolve(model, wanted=("config.json",))
@@ -41,9 +41,9 @@ def doctor(model: str | None) -> None:
     found = machine.inspect()
     click.echo("\n".join(describe(found)) + "\n")
     released = [fit.best_fit(one, found) for one in fit.RELEASED]
-    first = _choice(folder, size, found)[0] if is_gguf(folder) else fit.best_fit(size, found)
-    click.echo("\n".join(table([first, *released])) + "\n")
-    click.echo("\n".join(_advice(folder, size, found)))
+    chosen, small = _choice(folder, size, found)
+    click.echo("\n".join(table([chosen, *released])) + "\n")
+    click.echo("\n".join(_advice(folder, chosen, found, small=small)))
 
 
 def describe(machine: "Machine") -> Iterator[str]:
@@ -70,14 +70,13 @@ def table(fits: "list[Fit]") -> Iterator[str]:
         )
 
 
-def _advice(folder: Path, size: "Size", machine: "Machine") -> Iterator[str]:
+def _advice(folder: Path, chosen: "Fit", machine: "Machine", *, small: bool) -> Iterator[str]:
     """The settings for the asked model, and how fast it really ran where that was quick to try."""
     from coderv2.engine import fit
 
-    chosen, small = _choice(folder, size, machine)
     if not chosen.fits:
         short = chosen.weight_bytes + 1024 * chosen.cache_bytes_per_token * 4 - machine.room
-        yield f"{size.name} does not fit: {gb(short)} more free memory is needed in {_format(chosen)}."
+        yield f"{chosen.size.name} does not fit: {gb(short)} more free memory is needed in {_format(chosen)}."
         return
     yield from settings(chosen, machine)
     if small:
@@ -90,14 +89,23 @@ def _choice(path: Path, size: "Size", machine: "Machine") -> "tuple[Fit, bool]":
     import torch
 
     from coderv2.engine import fit
-    from coderv2.model import gguf, weights
-    from coderv2.model.loading import is_gguf
+    from coderv2.model import weights
+
+    if (stored := _stored_bytes(path)) is not None:
+        small = stored < weights.SMALL_BYTES and machine.device == "cpu"  # where quants run as they are
+        return fit.fit(size, machine, torch.bfloat16, stored_bytes=stored), small
+    dtype = weights.auto_dtype(path, machine.device) if any(path.glob("*.safetensors")) else None
+    return (fit.fit(size, machine, dtype), True) if dtype else (fit.best_fit(size, machine), False)
+
+
+def _stored_bytes(path: Path) -> int | None:
+    """What weights that are quantised in their file take; None for others, and where the file is not here."""
+    from coderv2.model import gguf, packed_file
+    from coderv2.model.loading import is_gguf, is_packed
 
     if is_gguf(path):
-        stored = gguf.weight_bytes(path)
-        return fit.fit(size, machine, torch.bfloat16, stored_bytes=stored), stored < weights.SMALL_BYTES
-    small = any(path.glob("*.safetensors")) and weights.auto_dtype(path, machine.device)
-    return (fit.fit(size, machine, small), True) if small else (fit.best_fit(size, machine), False)
+        return gguf.weight_bytes(path)
+    return packed_file.weight_bytes(path) if is_packed(path) and (path / packed_file.NAME).exists() else None
 
 
 def settings(chosen: "Fit", machine: "Machine") -> Iterator[str]:

@@ -299,8 +299,13 @@ def _write_out_up_projection(attention: LatentAttention, dtype: torch.dtype) -> 
     attention.register_parameter("kv_b_proj", nn.Parameter(up_OC, requires_grad=False))
 
 
-def expert_bytes(folder: Path) -> int:
-    """What the routed experts of a packed folder take."""
+def weight_bytes(folder: Path, part: str = "") -> int:
+    """What the weights of a packed folder take, those whose names hold `part`."""
     with ExitStack() as stack:
         entries = PackedFile(folder, stack).entries
-        return sum(entry.bytes for name, entry in entries.items() if ".experts." in name)
+        return sum(entry.bytes for name, entry in entries.items() if part in name)
+
+
+def expert_bytes(folder: Path) -> int:
+    """The same of the routed experts."""
+    return weight_bytes(folder, ".experts.")

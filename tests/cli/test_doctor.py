@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from coderv2.cli.doctor import describe, settings, table
+from coderv2.cli.doctor import describe, gb, settings, table
 from coderv2.engine import fit, machine
 from coderv2.engine.machine import Machine, Speed
+from coderv2.kernels import cpu
+from coderv2.model import packed_file
 from tests.cli.conftest import RunCommand
 
 
@@ -42,6 +44,16 @@ def test_a_model_that_does_not_fit_says_what_is_missing(
     assert outcome.code == 0
     assert "does not fit: 0.0" in outcome.out
     assert "more free memory is needed" in outcome.out
+
+
+@pytest.mark.skipif(cpu.kernels is None, reason="quants are packed by the CPU kernels")
+def test_a_packed_folder_is_sized_as_it_is_stored(command: RunCommand, tmp_path: Path) -> None:
+    assert command("convert", "bundled", tmp_path / "packed", "--pack").code == 0
+    outcome = command("doctor", "-m", tmp_path / "packed")
+    row = next(line for line in outcome.out.splitlines() if line.startswith(str(tmp_path / "packed")))
+    assert f"as stored  {gb(packed_file.weight_bytes(tmp_path / 'packed')):>9}" in row
+    assert "dtype auto (as stored)" in outcome.out
+    assert "Tried here:" in outcome.out
 
 
 def test_a_folder_without_a_model_is_one_line(command: RunCommand, tmp_path: Path) -> None:
