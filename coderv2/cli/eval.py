@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from coderv2 import paths
-from coderv2.cli import loading, options
+from coderv2.cli import interrupts, loading, options
 from coderv2.errors import InvalidValue
 
 if TYPE_CHECKING:
@@ -121,6 +121,7 @@ def run(tasks: Sequence[str], data: Path | None, out: Path, **values: Any) -> No
     settings = Settings(style=values["prompt"], **{name: values[name] for name in names})
     bench = _Bench(chosen, data, settings, values)
     with bench.open() as (files, generator, toolbox):
+        interrupts.as_usual()
         found = asyncio.run(
             _closing(
                 [generator, toolbox.referee],

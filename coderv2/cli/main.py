@@ -13,6 +13,7 @@ from typing import TextIO
 import click
 
 from coderv2 import __version__, log
+from coderv2.cli import interrupts
 from coderv2.errors import CoderV2Error, UserError
 
 COMMANDS = ("complete", "infill", "chat", "serve", "key", "eval", "convert", "doctor", "plan", "bench")
@@ -46,6 +47,7 @@ def coderv2(ctx: click.Context) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits."""
+    interrupts.end_imports()
     for output in (sys.stdout, sys.stderr):
         _never_fail_on_a_character(output)
     log.to_stderr(logging.WARNING)
@@ -60,7 +62,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         command = error.ctx.command_path if error.ctx else "coderv2"
         return _complain(f"{error.format_message()} (see {command} --help)", 2)
     except click.Abort:
-        return 130
+        return interrupts.INTERRUPTED
     except (click.ClickException, CoderV2Error) as error:
         return _complain(str(error), 2 if isinstance(error, click.ClickException | UserError) else 1)
     except OSError as error:

@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from coderv2 import log
-from coderv2.cli import options
+from coderv2.cli import interrupts, options
 from coderv2.cli.serving import Engines, Others
 from coderv2.server.upstream import BEGIN_SECONDS
 
@@ -222,6 +222,7 @@ def serve(
         engines = Others(wanted, name, upstream, upstream_key, launch, max_model_len, upstream_seconds)
     door = Door(accounts=Accounts(None if keys is None else Keys.from_file(keys)))
     app = create_app(door, hosts=[host, *allow_host], origins=allow_origin)
+    interrupts.as_usual()
     listen(
         app,
         door,
