@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,14 +84,17 @@ def convert(
     _check_out(out, folder, force)
     tokenizer = open_tokenizer(folder)
     if choice.wanted:
-        for line in packing.write(choice, folder, out, tokenizer, before=lambda: _clear(out)):
-            click.echo(line)
-        _copy_the_rest(folder, out, tokenizer)
+        with ExitStack() as stack:
+            begin = _whole_or_nothing(out)
+            said = packing.write(choice, folder, out, tokenizer, before=lambda: stack.enter_context(begin))
+            lines = list(said)
+            _copy_the_rest(folder, out, tokenizer)
+        click.echo("\n".join(lines))
         return
     model = open_plain(folder, dtype=_torch_dtype(dtype), progress=True)
-    _clear(out)
-    weights.save(model, out, max_shard_bytes=max_shard_bytes, progress=True)
-    _copy_the_rest(folder, out, tokenizer)
+    with _whole_or_nothing(out):
+        weights.save(model, out, max_shard_bytes=max_shard_bytes, progress=True)
+        _copy_the_rest(folder, out, tokenizer)
     click.echo(f"{out}: AutoModelForCausalLM.from_pretrained({str(out)!r}) opens it.")
 
 
@@ -112,7 +117,8 @@ def _convert_to_gguf(source: str, out: Path, file_type: str) -> None:
         raise InvalidValue(f"{folder} is a GGUF file already; SRC is a folder")
     out.parent.mkdir(parents=True, exist_ok=True)
     name = f"coderv2-{source}" if folder == paths.bundled_model() else folder.resolve().name
-    gguf_export.export(folder, out, FILE_TYPES[file_type], name=name, progress=True)
+    with _naming(out):
+        gguf_export.export(folder, out, FILE_TYPES[file_type], name=name, progress=True)
     click.echo(f"{out}: coderv2 complete -m {out} runs it, and so does llama.cpp.")
 
 
@@ -136,6 +142,33 @@ def _torch_dtype(name: str | None) -> "torch.dtype | None":
     import torch
 
     return {None: None, "bfloat16": torch.bfloat16, "float32": torch.float32}[name]
+
+
+@contextmanager
+def _naming(out: Path) -> Iterator[None]:
+    """A full disk names no file."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(out)
+        raise
+
+
+@contextmanager
+def _whole_or_nothing(out: Path) -> Iterator[None]:
+    """Old weights go first; what fails then leaves nothing of what it began."""
+    _clear(out)
+    old = set(out.iterdir()) if out.is_dir() else None
+    try:
+        with _naming(out):
+            yield
+    except (Exception, KeyboardInterrupt):
+        if old is None:
+            shutil.rmtree(out, ignore_errors=True)
+        else:
+            for path in set(out.iterdir()) - old:
+                path.unlink()
+        raise
 
 
 def _clear(out: Path) -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C while modules are imported ends the program: much of what is imported catches KeyboardInterrupt, or shows it."""
+"""Ctrl-C while modules are imported ends the program: many of them catch KeyboardInterrupt, others would show it."""
 
 import os
 import signal

@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 nothing the caller did, or the reader of our output went a
 """
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -48,10 +49,11 @@ def coderv2(ctx: click.Context) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits."""
     interrupts.end_imports()
+    _open_closed_streams()
     for output in (sys.stdout, sys.stderr):
         _never_fail_on_a_character(output)
     log.to_stderr(logging.WARNING)
-    sys.exit(run(arguments))
+    sys.exit(_flushed(run(arguments)))
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -67,13 +69,30 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _complain(str(error), 2 if isinstance(error, click.ClickException | UserError) else 1)
     except OSError as error:
         if error.filename is None:
-            raise
+            return _complain(error.strerror or str(error), 1)
         return _complain(f"{error.filename}: {error.strerror}", 2)
 
 
 def _complain(message: str, code: int) -> int:
     click.echo(f"coderv2: {' '.join(message.splitlines())}", err=True)
     return code
+
+
+def _flushed(code: int) -> int:
+    """The exit code when what is written is out; a full disk may show only now, and Python would try again."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return code or _complain(f"standard output: {error.strerror}", 1)
+    return code
+
+
+def _open_closed_streams() -> None:
+    """One that the caller closed is empty, or takes everything; no file of ours gets its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
 
 
 def _never_fail_on_a_character(output: TextIO) -> None:

@@ -68,7 +68,7 @@ class Choice:
 
 
 def write(
-    choice: Choice, source: Path, out: Path, tokenizer: "Tokenizer", before: Callable[[], None]
+    choice: Choice, source: Path, out: Path, tokenizer: "Tokenizer", before: Callable[[], object]
 ) -> Iterator[str]:
     """Packs or quantises; what to say about it, line by line. `before` runs once all is found in order."""
     from coderv2.model import convert

@@ -3,6 +3,7 @@
 import math
 import struct
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -41,9 +42,8 @@ class GgufWriter:
     def __init__(self, path: Path, metadata: Mapping[str, Any], tensors: Sequence[Planned]) -> None:
         self._path, self._partial = path, path.with_name(path.name + ".part")
         self._tensors = list(tensors)
+        self._header = _header(metadata, tensors)
         self._file = self._partial.open("wb")
-        self._file.write(_header(metadata, tensors))
-        self._pad()
 
     def write(self, data: Tensor) -> None:
         """The next tensor's bytes, or a part of them; uint8."""
@@ -57,15 +57,21 @@ class GgufWriter:
         self._file.write(bytes(-self._file.tell() % _ALIGNMENT))
 
     def __enter__(self) -> "GgufWriter":
+        with ExitStack() as stack:
+            stack.push(self)
+            self._file.write(self._header)
+            self._pad()
+            stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
-        if error is None:
-            self._partial.replace(self._path)
-        else:
+        try:
+            self._file.close()
+            if error is None:
+                self._partial.replace(self._path)
+        finally:
             self._partial.unlink(missing_ok=True)
 
 

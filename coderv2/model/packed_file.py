@@ -93,13 +93,14 @@ class Writer:
         return self._file.tell()
 
     def __exit__(self, kind: type[BaseException] | None, error: Any, trace: TracebackType | None) -> None:
-        with self._file:
+        try:
+            with self._file:
+                if kind is None:
+                    self._finish()
             if kind is None:
-                self._finish()
-        if kind is None:
-            self._partial.replace(self._path)
-        else:
-            self._partial.unlink()
+                self._partial.replace(self._path)
+        finally:
+            self._partial.unlink(missing_ok=True)
 
     def _finish(self) -> None:
         values = {name: asdict(entry) for name, entry in self._values.items()}

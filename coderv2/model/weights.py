@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from coderv2.errors import BadCheckpoint, Unsupported
+from coderv2.errors import BadCheckpoint, ServiceError, Unsupported
 from coderv2.kernels.formats import Weight
 from coderv2.kernels.memory import settled
 from coderv2.kernels.scaled import Kind, Scaled
@@ -284,11 +285,18 @@ def save(
     weight_map: dict[str, str] = {}
     for number, shard in enumerate(tqdm(shards, desc="writing", unit="shard", disable=_bar(progress)), 1):
         name = SINGLE if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        save_file(shard, folder / name, metadata={"format": "pt"})
+        _save_shard(shard, folder / name)
         # The library lets only the owner read; who may read the config may read the weights.
         (folder / name).chmod((folder / "config.json").stat().st_mode)
         weight_map |= dict.fromkeys(shard, name)
     _write_index(folder / INDEX, model, weight_map)
+
+
+def _save_shard(shard: dict[str, Tensor], path: Path) -> None:
+    try:
+        save_file(shard, path, metadata={"format": "pt"})
+    except SafetensorError as error:  # a full disk too
+        raise ServiceError(f"{path} cannot be written: {error}") from None
 
 
 def _write_index(path: Path, model: Transformer, weight_map: dict[str, str]) -> None:

@@ -1,7 +1,10 @@
 """coderv2 convert."""
 
 import json
+import resource
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -94,3 +97,36 @@ def test_a_source_without_a_tokenizer_leaves_nothing_behind(
     assert command("convert", source, tmp_path / "out").code == 2
     assert not (tmp_path / "out").exists()
     assert json.loads((source / "config.json").read_text("utf-8"))["model_type"] == "deepseek_v2"
+
+
+@contextmanager
+def _full_after(size: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("size", [3000, 30_000])
+@pytest.mark.parametrize("arguments", [["out"], ["out", "--pack"], ["out.gguf"]])
+def test_a_full_disk_is_one_line_that_names_out_and_nothing_stays(
+    command: RunCommand, tiny_checkpoint: Path, tmp_path: Path, arguments: list[str], size: int
+) -> None:
+    out = tmp_path / arguments[0]
+    with _full_after(size):
+        outcome = command("convert", tiny_checkpoint, out, *arguments[1:])
+    assert outcome.code != 0
+    assert str(out) in outcome.err.splitlines()[-1]
+    assert "Traceback" not in outcome.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_takes_nothing_that_is_not_of_the_conversion(
+    command: RunCommand, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine", "utf-8")
+    with _full_after(30_000):
+        assert command("convert", tiny_checkpoint, tmp_path, "--force").code != 0
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]

@@ -103,6 +103,7 @@ def test_a_wrong_argument_is_one_line_and_code_2(command: RunCommand, arguments:
             2,
             "coderv2: x: No such file or directory\n",
         ),
+        (OSError(28, "No space left on device"), 1, "coderv2: No space left on device\n"),
         (KeyboardInterrupt(), 130, "\n"),
     ],
 )
@@ -135,3 +136,21 @@ def test_a_reader_that_goes_away_ends_it_quietly(tiny_checkpoint: Path) -> None:
     process.stderr.close()
     assert process.wait() == 1
     assert "Error" not in error
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has it")
+def test_output_that_cannot_be_written_is_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        outcome = subprocess.run(
+            [sys.executable, "-m", "coderv2", "--help"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert outcome.returncode == 1
+    assert outcome.stderr == "coderv2: No space left on device\n"
+
+
+def test_closed_streams_are_as_empty_ones() -> None:
+    program = f"{sys.executable} -m coderv2 infill - <&- >&-"
+    outcome = subprocess.run(["sh", "-c", program], stderr=subprocess.PIPE, text=True)
+    assert outcome.returncode == 2
+    assert outcome.stderr.startswith("coderv2: ")
+    assert "<FILL>" in outcome.stderr
