@@ -95,7 +95,11 @@ def eval() -> None:  # noqa: A001  the command's name
 @click.option("--depths", metavar="P,P,…", help="Of the needle's grid, percent.  [default: 0,10,…,100]")
 @click.option("--judge", metavar="URL", help="An endpoint whose model judges answers.")
 @click.option("--judge-model", metavar="NAME", help="That model's name there.")
-@click.option("--unprotected", is_flag=True, help="Run programs with your own rights where no sandbox works.")
+@click.option(
+    "--unprotected",
+    is_flag=True,
+    help="Run programs with your own rights where no sandbox works; Defects4J has none.",
+)
 @_DATA
 @click.option(
     "--out",
@@ -117,6 +121,7 @@ def run(tasks: Sequence[str], data: Path | None, out: Path, **values: Any) -> No
     every = "all" in tasks
     chosen = list(registry.TASKS.values()) if every else registry.named(tuple(tasks))
     chosen = _on_grid(chosen, lengths=values["lengths"], depths=values["depths"])
+    chosen = _by_leave(chosen, unprotected=values["unprotected"])
     names = ("limit", "samples", "temperature", "top_p", "max_tokens", "seed", "in_flight")
     settings = Settings(style=values["prompt"], **{name: values[name] for name in names})
     bench = _Bench(chosen, data, settings, values)
@@ -148,6 +153,13 @@ def _on_grid(tasks: "Sequence[Task]", **axes: str | None) -> "list[Task]":
             "--lengths and --depths are of needle and needle-code, and neither is run", param="lengths"
         )
     return [replace(task, **given) if isinstance(task, Needle) else task for task in tasks]
+
+
+def _by_leave(tasks: "Sequence[Task]", *, unprotected: bool) -> "list[Task]":
+    """The tasks, Defects4J with the leave to run programs with the user's rights or without."""
+    from coderv2.evaluation.tasks.defects4j import Defects4j
+
+    return [replace(task, unprotected=unprotected) if isinstance(task, Defects4j) else task for task in tasks]
 
 
 def _integers(text: str, name: str) -> list[int]:

@@ -1,6 +1,7 @@
 """`coderv2 eval`, as a user gives it."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -109,6 +110,30 @@ def test_all_lists_what_does_not_go_with_the_options_and_what_has_no_solutions(
     assert "accuracy 100.0 %" in said["gsm8k"]
     assert "not run: a base prompt, which it has not" in said["aider"]
     assert "not run: its data brings no solution of sh/0" in said["humaneval-sh"]
+
+
+def test_defects4j_runs_only_unprotected(
+    tmp_path: Path, command: RunCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ran what the model wrote with the user's rights, unasked."""
+    (tmp_path / "defects4j").write_text("#!/bin/sh\necho no histories; exit 1\n")
+    (tmp_path / "defects4j").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    archive = invented.archive({"Lang/patches/1.src.patch": "+++ b/A.java\n@@ -1 +1 @@\n-1\n+2\n"})
+    (tmp_path / "data" / "defects4j").mkdir(parents=True)
+    (tmp_path / "data" / "defects4j" / "defects4j-metadata.tar.gz").write_bytes(archive)
+    words = [
+        "eval",
+        "defects4j",
+        "--answers",
+        "empty",
+        "--data",
+        tmp_path / "data",
+        "--out",
+        tmp_path / "out",
+    ]
+    assert "--unprotected" in command(*words).err
+    assert "no histories" in command(*words, "--unprotected").err
 
 
 def test_list_names_every_task_and_what_it_needs(data: Path, tmp_path: Path, command: RunCommand) -> None:

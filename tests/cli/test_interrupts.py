@@ -32,7 +32,5 @@ def test_beside_imports_it_is_as_usual(tmp_path: Path) -> None:
 
 def test_asyncio_finds_its_own(tmp_path: Path) -> None:
     program = "import signal\ninterrupts.end_imports()\ninterrupts.as_usual()\n"
-    outcome = _run(
-        tmp_path, program + "print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
-    )
+    outcome = _run(tmp_path, program + "print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)")
     assert outcome.stdout == "True\n"
