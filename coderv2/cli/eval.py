@@ -46,8 +46,11 @@ class _RunByDefault(click.Group):
         formatter.write_usage(ctx.command_path, "TASK... [OPTIONS]")
 
 
-@click.group(cls=_RunByDefault, context_settings={"ignore_unknown_options": True})
-def eval() -> None:  # noqa: A001  the command's name
+@click.group(
+    cls=_RunByDefault, invoke_without_command=True, context_settings={"ignore_unknown_options": True}
+)
+@click.pass_context
+def eval(ctx: click.Context) -> None:  # noqa: A001  the command's name
     """Run benchmarks on a model, and report.
 
     \b
@@ -56,6 +59,8 @@ def eval() -> None:  # noqa: A001  the command's name
     coderv2 eval list
     coderv2 eval report scores
     """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 @eval.command()
@@ -229,7 +234,7 @@ class _Bench:
         from coderv2.evaluation.endpoint import Endpoint
 
         url, model = self.values["judge"], self.values["judge_model"]
-        return Endpoint(url, model, key=paths.judge_key()) if url else None
+        return Endpoint(url, model, key=paths.judge_key(), option="judge") if url else None
 
     def _tokenizer(self) -> "Tokenizer | None":
         from coderv2.model import hub

@@ -41,16 +41,17 @@ class Endpoint:
         first_wait: float = 0.5,
         patience: float = 900.0,
         timeout: float = 600.0,
+        option: str = "endpoint",
     ) -> None:
         """`model` None asks the endpoint what it serves, with the first request.
 
         An endpoint that is down is tried `_ATTEMPTS` times, after `first_wait` seconds and then twice as many each; one
         that is busy (429, 503) as often as it takes, unless it serves nobody for `patience` seconds. `timeout` is for
-        one reply.
+        one reply. `option` is the one that named it.
         """
         if not url.startswith(("http://", "https://")):
             raise InvalidValue(
-                f"--endpoint must be a URL (http://host:port/v1), not {url!r}", param="endpoint"
+                f"--{option} must be a URL (http://host:port/v1), not {url!r}", param=option
             )
         base = url.rstrip("/")
         self.url = base if base.endswith("/v1") else f"{base}/v1"

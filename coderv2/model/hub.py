@@ -41,7 +41,10 @@ def resolve(name: str | Path | None = None, *, wanted: Sequence[str] = _WANTED) 
 
 
 def _no_folder(name: str) -> ModelNotFound:
-    return ModelNotFound(f"{name!r}: no such folder; give a folder, a hub name like owner/model, or nothing")
+    kind = "file" if name.endswith(".gguf") else "folder"
+    return ModelNotFound(
+        f"{name!r}: no such {kind}; give a folder, a .gguf file, a hub name like owner/model, or nothing"
+    )
 
 
 def _there(path: Path, test: Callable[[Path], bool]) -> bool:

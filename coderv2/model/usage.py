@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from coderv2.errors import BadData
+from coderv2.errors import BadData, shown
 from coderv2.model.batch import Batch
 from coderv2.model.config import ModelConfig
 from coderv2.model.moe import MixtureOfExperts
@@ -60,7 +60,7 @@ def read(path: Path, config: ModelConfig) -> Usage:
         given = json.loads(path.read_text("utf-8"))["counts"]
         counts = {int(layer): tuple(map(int, row)) for layer, row in given.items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise BadData(f"{path}: no counts of experts ({error!r})") from None
+        raise BadData(f"{path}: no counts of experts ({shown(str(error))})") from None
     right = list(counts) == layers_of_experts(config)
     if not right or any(len(row) != config.n_routed_experts or min(row) < 0 for row in counts.values()):
         raise BadData(f"{path}: counts of experts, but of another model")

@@ -150,6 +150,7 @@ def test_list_names_every_task_and_what_it_needs(data: Path, tmp_path: Path, com
         (["humaneval-perl"], "no task 'humaneval-perl'"),
         (["gsm8k", "--answers", "empty", "--endpoint", "http://x"], "neither -m nor --endpoint"),
         (["gsm8k", "--endpoint", "localhost"], "--endpoint must be a URL"),
+        (["mt-bench", "--answers", "empty", "--judge", "foo"], "--judge must be a URL"),
         (["gsm8k", "--answers", "empty", "--data", "/nowhere"], "no such folder"),
         (["gsm8k", "--answers", "empty", "--limit", "0"], "limit must be at least 1"),
         (["report", "/nowhere"], "holds no summary.json"),
@@ -179,3 +180,9 @@ def test_damaged_data_is_named_with_its_line(data: Path, tmp_path: Path, command
     done = command("eval", "gsm8k", "--answers", "empty", "--data", folder, "--out", tmp_path / "out")
     assert done.code != 0
     assert f"{file}:2: damaged, not JSON" in done.err
+
+
+def test_alone_it_shows_its_help_line_by_line(command: RunCommand) -> None:
+    outcome = command("eval")
+    assert outcome.code == 0
+    assert "\n  contamination " in outcome.out

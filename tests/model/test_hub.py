@@ -54,3 +54,8 @@ def test_unreachable_hub_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "snapshot_download", unreachable)
     with pytest.raises(ModelNotFound, match=r"the hub could not be reached: no connection$"):
         hub.resolve("owner/model")
+
+
+def test_a_gguf_file_that_is_not_there_is_no_folder() -> None:
+    with pytest.raises(ModelNotFound, match="no such file"):
+        hub.resolve("nope.gguf")

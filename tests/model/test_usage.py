@@ -52,3 +52,10 @@ def test_counts_of_another_model_are_refused(tmp_path: Path) -> None:
 
 def test_without_counts_all_are_alike() -> None:
     assert Usage({1: (0, 0, 0, 0)}).share(1, (2,)) == 0.25
+
+
+def test_a_file_of_bytes_is_not_put_into_the_error(tmp_path: Path) -> None:
+    (tmp_path / "usage.json").write_bytes(bytes(range(256)) * 100)
+    with pytest.raises(BadData, match="no counts of experts") as caught:
+        usage.read(tmp_path / "usage.json", tiny_config("full"))
+    assert len(str(caught.value)) < 300
