@@ -123,6 +123,7 @@ def run(tasks: Sequence[str], data: Path | None, out: Path, **values: Any) -> No
     from coderv2.evaluation import tasks as registry
     from coderv2.evaluation.run import Settings
 
+    _check_used(values)
     every = "all" in tasks
     chosen = list(registry.TASKS.values()) if every else registry.named(tuple(tasks))
     chosen = _on_grid(chosen, lengths=values["lengths"], depths=values["depths"])
@@ -143,6 +144,17 @@ def run(tasks: Sequence[str], data: Path | None, out: Path, **values: Any) -> No
     click.echo(
         f"\nRecords and summary.json are in {out}; coderv2 eval report {out} makes a page of them.", err=True
     )
+
+
+def _check_used(values: dict[str, Any]) -> None:
+    elsewhere = values["endpoint"] is not None or values["answers"] is not None
+    if values["dtype"] != "auto" and elsewhere:
+        raise InvalidValue(
+            "--dtype is of a model that runs here, not of --endpoint or --answers", param="dtype"
+        )
+    if values["tokenizer"] is not None and not elsewhere:
+        why = "--tokenizer goes with --endpoint or --answers; a model that runs here has its own"
+        raise InvalidValue(why, param="tokenizer")
 
 
 def _on_grid(tasks: "Sequence[Task]", **axes: str | None) -> "list[Task]":

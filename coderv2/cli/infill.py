@@ -65,4 +65,8 @@ def _parts(
         raise click.UsageError(
             "Give either FILE, or both --prefix-file and --suffix-file.", click.get_current_context()
         )
+    if marker != MARKER:
+        raise click.UsageError(
+            "--marker is for FILE, not for --prefix-file and --suffix-file.", click.get_current_context()
+        )
     return reading.file_text(prefix_file), reading.file_text(suffix_file)

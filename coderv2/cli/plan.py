@@ -1,11 +1,13 @@
 """`coderv2 plan`: what goes to the GPU and what to RAM when the GPU is too small, and the speed to expect of it."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from coderv2 import paths
 from coderv2.cli import options
 from coderv2.cli.doctor import gb
 from coderv2.errors import InvalidValue
@@ -39,7 +41,7 @@ _GIGA = click.FloatRange(min=0, min_open=True)
 @click.option(
     "--count",
     is_flag=True,
-    help="First count, in a pass over code on the CPU: writes the counts to FILE or the model's folder.",
+    help="First count, in a pass over code on the CPU: writes the counts to FILE (--expert-usage) or the model's folder.",
 )
 @click.option(
     "--text",
@@ -78,7 +80,10 @@ def plan(model: str | None, count: bool, text: Path | None, **given: Any) -> Non
     if text is not None and not count:
         raise InvalidValue("--text says what to count on, so it goes with --count")
     if count:
+        _check_writable(wish.usage_file, given["expert_usage"])
         click.echo(f"written: {offload.count_on_text(wish, text)}", err=True)
+    elif given["expert_usage"] is not None and not wish.usage_file.is_file():
+        raise InvalidValue(f"--expert-usage {wish.usage_file}: no such file", param="expert_usage")
     config = open_config(folder)
     settings = EngineSettings(max_model_len=given["max_model_len"])
     budget, ram = _room(given["gpu_memory"], "cuda"), _room(given["ram"], "cpu")
@@ -89,6 +94,15 @@ def plan(model: str | None, count: bool, text: Path | None, **given: Any) -> Non
         click.echo("Speed       unknown: without a GPU here give --gpu-bandwidth and --gpu-tflops")
         return
     click.echo("\n".join(speeds(expected.expect(config, made, sides, wish.counts(config)), sides)))
+
+
+def _check_writable(path: Path, given: Path | None) -> None:
+    """Before anything is counted."""
+    if given is None and path.parent == paths.bundled_model():
+        why = "--count for the bundled model needs --expert-usage FILE: the installed package stays as it is"
+        raise InvalidValue(why, param="expert_usage")
+    if not os.access(path.parent, os.W_OK):
+        raise InvalidValue(f"{path.parent} cannot be written: name another place with --expert-usage FILE")
 
 
 def _wish(folder: Path, given: dict[str, Any]) -> "Wish":

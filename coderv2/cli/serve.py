@@ -3,6 +3,7 @@
 import ipaddress
 import json
 import logging
+import re
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from click.core import ParameterSource
 from coderv2 import log
 from coderv2.cli import interrupts, options
 from coderv2.cli.serving import Engines, Others
+from coderv2.errors import InvalidValue
 from coderv2.server.upstream import BEGIN_SECONDS
 
 if TYPE_CHECKING:
@@ -193,6 +195,7 @@ def serve(
     _check_together(tensor_parallel, expert_parallel, theirs, started, alone=fim_model is None)
     placed = options.placed(values) | {"expert_usage": expert_usage, "move_experts": move_experts}
     _check_placed(placed, started, alone=fim_model is None)
+    hosts, origins = [_host(name) for name in allow_host], [_origin(text) for text in allow_origin]
     from coderv2.server.app import create_app
     from coderv2.server.caller import Accounts
     from coderv2.server.door import Door
@@ -221,7 +224,7 @@ def serve(
         check_urls(upstream)
         engines = Others(wanted, name, upstream, upstream_key, launch, max_model_len, upstream_seconds)
     door = Door(accounts=Accounts(None if keys is None else Keys.from_file(keys)))
-    app = create_app(door, hosts=[host, *allow_host], origins=allow_origin)
+    app = create_app(door, hosts=[host, *hosts], origins=origins)
     interrupts.as_usual()
     listen(
         app,
@@ -252,9 +255,29 @@ def _check_here(started: str | None) -> None:
     given = [f"--{name.replace('_', '-')}" for name in _HERE_ONLY if _is_given(name)]
     if started == "coderv2" and _is_given("upstream_seconds"):
         raise click.UsageError("--upstream-seconds goes with --upstream or --engine.", context)
+    if started is not None and _is_given("upstream_key"):
+        raise click.UsageError("--upstream-key goes with --upstream.", context)
     if given and started != "coderv2":
         why = f"{', '.join(given)}: only for what is computed here, not with --engine or --upstream."
         raise click.UsageError(why, context)
+
+
+def _host(name: str) -> str:
+    """As it stands in a Host header, without its port."""
+    if not re.fullmatch(r"[^\s/:]+", name):
+        raise InvalidValue(
+            f"--allow-host {name!r}: a name alone, such as box.example.org", param="allow_host"
+        )
+    return name
+
+
+def _origin(text: str) -> str:
+    """As browsers write it."""
+    origin = text.lower().removesuffix("/")
+    if not re.fullmatch(r"\*|null|[a-z][a-z0-9+.-]*://[^\s/]+", origin):
+        why = f"--allow-origin {text!r}: scheme and host alone, such as https://app.example.org"
+        raise InvalidValue(why, param="allow_origin")
+    return origin
 
 
 def _is_given(name: str) -> bool:

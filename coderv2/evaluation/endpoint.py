@@ -50,9 +50,7 @@ class Endpoint:
         one reply. `option` is the one that named it.
         """
         if not url.startswith(("http://", "https://")):
-            raise InvalidValue(
-                f"--{option} must be a URL (http://host:port/v1), not {url!r}", param=option
-            )
+            raise InvalidValue(f"--{option} must be a URL (http://host:port/v1), not {url!r}", param=option)
         base = url.rstrip("/")
         self.url = base if base.endswith("/v1") else f"{base}/v1"
         self.name = model or self.url

@@ -57,7 +57,9 @@ def rows_of(tokenizer: Tokenizer, given: Path | None, *, learn: int = _LEARN, ju
             _taken((f for f, out in zip(files, held, strict=True) if out), tokenizer, judge),
         )
     if not all(parts):
-        raise BadData(f"{given or 'the standard library'}: too little text to calibrate with and to judge on")
+        raise BadData(
+            f"{given or 'the standard library'}: too little text (UTF-8) to calibrate with and to judge on"
+        )
     return Rows(
         parts[0][:learn], parts[1][:judge], str(given) if given else f"standard library of {_library()}"
     )
@@ -88,7 +90,11 @@ def _wanted(path: Path, root: Path) -> bool:
 
 
 def _text(path: Path) -> str:
-    return path.read_text("utf-8", "replace")
+    """Nothing of a file that is no text."""
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError:
+        return ""
 
 
 def _taken(files: Iterator[Path], tokenizer: Tokenizer, count: int) -> list[list[int]]:

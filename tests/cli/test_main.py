@@ -76,6 +76,8 @@ def test_version(command: RunCommand) -> None:
         ["infill", "/no/such/file"],
         ["infill", "file", "--prefix-file", "file"],
         ["infill", "--prefix-file", "file"],
+        ["infill", "--prefix-file", "file", "--suffix-file", "file", "--marker", "<>"],
+        ["key", ""],
         ["serve", "a", "-m", "b"],
         ["serve", "--port", "70000"],
         ["serve", "--host", "no-such-host.invalid"],

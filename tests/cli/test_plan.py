@@ -81,3 +81,23 @@ def test_other_engines_place_their_weights_themselves(command: RunCommand, tiny_
     outcome = command("serve", "-m", tiny_checkpoint, "--engine", "vllm", "--gpu-memory", "4G")
     assert outcome.code == 2
     assert "--gpu-memory: for what is computed here" in outcome.err
+
+
+def test_counts_that_are_not_there_are_refused(command: RunCommand, tmp_path: Path) -> None:
+    outcome = command("plan", "--gpu-memory", "1G", "--expert-usage", tmp_path / "nope.json")
+    assert outcome.code == 2
+    assert "nope.json: no such file" in outcome.err
+
+
+def test_counting_writes_nothing_into_the_installed_package(command: RunCommand) -> None:
+    outcome = command("plan", "--gpu-memory", "1G", "--count")
+    assert outcome.code == 2
+    assert "needs --expert-usage FILE" in outcome.err
+
+
+def test_a_place_that_cannot_be_written_is_told_before_counting(command: RunCommand, tmp_path: Path) -> None:
+    outcome = command(
+        "plan", "--gpu-memory", "1G", "--count", "--expert-usage", tmp_path / "no" / "counts.json"
+    )
+    assert outcome.code == 2
+    assert "cannot be written" in outcome.err

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from coderv2.cli.serve import greeting
+from coderv2.cli.serve import _origin, greeting
 from coderv2.server.listen import bind
 from tests.cli.conftest import RunCommand
 
@@ -106,6 +106,9 @@ def test_a_model_that_cannot_infill_is_not_said_to() -> None:
         ),
         (("--upstream", "http://127.0.0.1:1", "--max-queue-seconds", "5"), "for what is computed here"),
         (("--engine", "vllm", "--no-graphs"), "for what is computed here"),
+        (("--upstream-key", "x"), "--upstream-key goes with --upstream"),
+        (("--allow-origin", "https://app.example.org/page"), "scheme and host alone"),
+        (("--allow-host", "https://box.example.org"), "a name alone"),
         (("--fp8",), "go with --engine sglang or vllm"),
     ],
 )
@@ -115,3 +118,7 @@ def test_options_that_do_not_go_together_are_refused_before_anything_starts(
     outcome = command("serve", "--port", "0", *arguments)
     assert outcome.code == 2
     assert complaint in " ".join(outcome.err.split())
+
+
+def test_origins_are_as_browsers_write_them() -> None:
+    assert _origin("https://App.example.org/") == "https://app.example.org"

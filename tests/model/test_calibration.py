@@ -53,3 +53,10 @@ def test_too_little_text_and_no_such_place(tokenizer: Tokenizer, tmp_path: Path)
     ):
         with pytest.raises(BadData, match=message):
             rows_of(tokenizer, path)
+
+
+def test_bytes_that_are_no_text_are_not_calibrated_on(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    (tmp_path / "garbage").write_bytes(bytes(range(256)) * 1000)
+    for given in (tmp_path, tmp_path / "garbage"):
+        with pytest.raises(BadData, match="too little text"):
+            rows_of(tokenizer, given)
