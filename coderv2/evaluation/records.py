@@ -99,9 +99,9 @@ class Records:
 
     def _take_up(self, header: Record) -> int:
         log = read(self.path)
-        os.ftruncate(self._file, log.sound_bytes)
-        self._size = log.sound_bytes
-        if log.header:
+        self._size = log.sound_bytes if log.samples else 0  # a run that failed before its first is none
+        os.ftruncate(self._file, self._size)
+        if log.samples:
             _check_same(self.path, log.header, header)
         else:
             self._write(header)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -44,6 +45,10 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InvalidValue(f"{name} must be at least 1, not {value}", param=name)
+        if self.temperature is not None and not 0 <= self.temperature < math.inf:
+            raise InvalidValue(f"temperature must be at least 0, not {self.temperature}", param="temperature")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise InvalidValue(f"top_p must be above 0 and at most 1, not {self.top_p}", param="top_p")
         if self.samples > 1 and not self.temperature:
             raise InvalidValue(
                 f"{self.samples} samples need a --temperature above 0: greedy ones are all the same",

@@ -155,6 +155,8 @@ def test_list_names_every_task_and_what_it_needs(data: Path, tmp_path: Path, com
         (["gsm8k", "--answers", "empty", "--limit", "0"], "limit must be at least 1"),
         (["gsm8k", "--tokenizer", "nope"], "--tokenizer goes with --endpoint or --answers"),
         (["gsm8k", "--answers", "empty", "--dtype", "float32"], "--dtype is of a model that runs here"),
+        (["gsm8k", "--answers", "empty", "--temperature", "-1"], "temperature must be at least 0"),
+        (["gsm8k", "--answers", "empty", "--top-p", "0"], "top_p must be above 0"),
         (["report", "/nowhere"], "holds no summary.json"),
         (["needle", "--lengths", "1K"], "--lengths 1K: numbers with commas between them"),
         (["needle", "--depths", "50,110"], "depths are from 0 to 100"),

@@ -52,9 +52,18 @@ def test_damage_elsewhere_is_an_error_that_names_the_line(tmp_path: Path) -> Non
         Records(path, HEADER)
 
 
-def test_another_run_is_never_mixed_in(tmp_path: Path) -> None:
+def test_a_run_that_failed_before_its_first_sample_blocks_no_other(tmp_path: Path) -> None:
     with Records(tmp_path / "sums.jsonl", HEADER):
         pass
+    with Records(tmp_path / "sums.jsonl", {**HEADER, "model": "n"}) as records:
+        records.append(record(1))
+    assert read(tmp_path / "sums.jsonl").header["model"] == "n"
+    assert len(read(tmp_path / "sums.jsonl").samples) == 1
+
+
+def test_another_run_is_never_mixed_in(tmp_path: Path) -> None:
+    with Records(tmp_path / "sums.jsonl", HEADER) as records:
+        records.append(record(1))
     with pytest.raises(InvalidValue, match="model 'm', and this one has 'n'"):
         Records(tmp_path / "sums.jsonl", {**HEADER, "model": "n"})
 
