@@ -97,6 +97,7 @@ def bench(
 
     if peer_python is not None and not peer:
         raise click.UsageError("--peer-python is for --peer")
+    peer_python = peer_python or sys.executable
     torch.set_num_threads(paths.threads())
     path = hub.resolve(model)
     if peer and not is_gguf(path):
@@ -105,19 +106,32 @@ def bench(
         name: value for name, value in given.items() if value is not None
     }
     plan = Plan(**values)
+    _check_it_can_finish(peer_python if peer else None, json_file)
     seen = machine.look()
     run = Bench(
         path,
         plan,
         paths.threads(),
         _progress,
-        (peer_python or sys.executable) if peer else None,
+        peer_python if peer else None,
         cache_dtype=cache_dtype(kv_cache_dtype, "cpu"),
     )
     report = run.run(open_config(path).max_position_embeddings)
     click.echo("\n".join([*heading(report, seen, path), "", *table(report), *remarks(report)]))
     if json_file is not None:
         json_file.write_text(json.dumps(record(report, seen, path, plan), indent=2) + "\n", "utf-8")
+
+
+def _check_it_can_finish(peer_python: str | None, json_file: Path | None) -> None:
+    """Before anything is timed, for then it would be lost."""
+    from coderv2.engine.peer import Peer
+
+    if json_file is not None:
+        with json_file.open("a"):
+            pass
+    if peer_python is not None:
+        with Peer(peer_python) as peer:
+            peer.ask("peak")
 
 
 def _tune() -> None:

@@ -41,7 +41,7 @@ _GIGA = click.FloatRange(min=0, min_open=True)
 @click.option(
     "--count",
     is_flag=True,
-    help="First count, in a pass over code on the CPU: writes the counts to FILE (--expert-usage) or the model's folder.",
+    help="First count, in a pass over code on the CPU: writes the counts to --expert-usage or the model's folder.",
 )
 @click.option(
     "--text",

@@ -6,7 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from coderv2.engine.bench import Bench
 from coderv2.kernels import probe
+from coderv2.model.gguf_export import export
+from coderv2.model.gguf_types import FILE_TYPES
+from coderv2.paths import bundled_model
 from tests.cli.conftest import RunCommand
 
 FEW = ("--prompts", "8", "--depths", "0", "--batches", "1,2", "--rounds", "1")
@@ -77,3 +81,22 @@ def test_tune_goes_alone(command: RunCommand, tiny_checkpoint: Path) -> None:
         outcome = command("bench", "--tune", *more)
         assert outcome.code == 2
         assert "--tune goes alone" in outcome.err
+
+
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_timed(
+    command: RunCommand, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Bench, "run", lambda *_: pytest.fail("it was timed"))
+    outcome = command("bench", "-m", tiny_checkpoint, "--json", tmp_path / "no" / "result.json")
+    assert outcome.code == 2
+    assert "result.json: No such file or directory" in outcome.err
+
+
+def test_a_peer_that_is_not_there_is_told_before_anything_is_timed(
+    command: RunCommand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(bundled_model(), tmp_path / "small.gguf", FILE_TYPES["bf16"], name="small")
+    monkeypatch.setattr(Bench, "run", lambda *_: pytest.fail("it was timed"))
+    outcome = command("bench", "-m", tmp_path / "small.gguf", "--peer", "--peer-python", "/no/python")
+    assert outcome.code == 2
+    assert "--peer-python /no/python: No such file" in outcome.err
