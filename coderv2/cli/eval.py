@@ -269,7 +269,8 @@ def list_tasks(data: Path | None) -> None:
     width = max(map(len, tasks.TASKS))
     for task in tasks.TASKS.values():
         needs = suite.lacks(task, files, refereed=False)
-        click.echo(f"{task.name:{width}}  {task.title} ({task.metric}): {'; '.join(needs) or 'ready'}")
+        state = "ready" if suite.ready(task, files) else "to be fetched, once it is run"
+        click.echo(f"{task.name:{width}}  {task.title} ({task.metric}): {'; '.join(needs) or state}")
 
 
 def _table(summary: dict[str, dict[str, Any]]) -> Iterator[str]:

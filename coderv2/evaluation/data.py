@@ -76,7 +76,7 @@ class Data:
         """The file; fetched first where that is allowed. Raises BadData with the way out."""
         found = self.find(source)
         if found is None and self.fetches and source.url:
-            found = _fetch(source.url, self.folder / source.path)
+            found = _fetch(source, self.folder)
         if found is None:
             raise BadData(f"{self.folder / source.path} is missing: {source.hint}")
         return found
@@ -176,17 +176,19 @@ def _members(path: Path) -> Iterator[tuple[str, bytes]]:
                     yield PurePosixPath(member.name).as_posix(), content.read()
 
 
-def _fetch(url: str, path: Path) -> Path:
+def _fetch(source: Source, folder: Path) -> Path:
     """Downloads to a neighbour first, so that a half file is never found."""
-    logger.info("fetching %s", url)
+    path = folder / source.path
+    logger.info("fetching %s", source.url)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     try:
-        with urllib.request.urlopen(url, timeout=_SECONDS) as answer:
+        with urllib.request.urlopen(source.url, timeout=_SECONDS) as answer:
             part.write_bytes(answer.read())
     except OSError as error:
         raise BadData(
-            f"{url} cannot be fetched ({error}): bring {path.name} by hand and name its folder with --data"
+            f"{source.url} cannot be fetched ({error}): bring it by hand as {path}, or as {source.path} in the folder "
+            "that --data names"
         ) from None
     part.replace(path)
     return path

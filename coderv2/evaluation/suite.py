@@ -29,6 +29,22 @@ def lacks(task: Task, data: Data, *, refereed: bool) -> list[str]:
     return found
 
 
+def ready(task: Task, data: Data) -> bool:
+    """Whether its files are here and need not be fetched."""
+    return all(data.find(source) is not None for source in task.sources)
+
+
+def unfetched(task: Task, data: Data) -> list[str]:
+    """Fetches what is not here; what cannot be, with the way to get it."""
+    found = []
+    for source in task.sources:
+        try:
+            data.path(source)
+        except BadData as error:
+            found.append(str(error))
+    return found
+
+
 def unfit(task: Task, data: Data, settings: Settings) -> list[str]:
     """What of this run does not go with a task, each with the way out."""
     found = []
@@ -54,7 +70,10 @@ async def run_all(
     Unless `skip_missing`, that is an error, before anything runs. So is what turns out to be unsupported on the way.
     """
     refereed = toolbox.referee is not None
-    needed = {task.name: lacks(task, data, refereed=refereed) + unfit(task, data, settings) for task in tasks}
+    needed = {
+        task.name: lacks(task, data, refereed=refereed) + unfit(task, data, settings) or unfetched(task, data)
+        for task in tasks
+    }
     missing = {name: "; ".join(needs) for name, needs in needed.items() if needs}
     if missing and not skip_missing:
         raise BadData("cannot run " + "; ".join(f"{name} without {needs}" for name, needs in missing.items()))

@@ -41,7 +41,7 @@ def test_with_all_experts_in_ram_their_bytes_and_the_crossings_rule() -> None:
     assert found.near == 0
 
 
-# RAM of more than 134 GB/s would hide one expert's reading behind the device's, which is faster than to leave RAM alone.
+# RAM of more than 134 GB/s would hide one expert's reading behind the device's: faster than to leave RAM alone.
 @given(st.integers(0, 64 * 26), st.integers(0, 64 * 26), st.floats(10e9, 130e9))
 @example(1663, 1664, 130e9)
 def test_more_experts_on_a_faster_device_are_never_slower(few: int, more: int, ram: float) -> None:

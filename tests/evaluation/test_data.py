@@ -109,6 +109,9 @@ def test_without_a_folder_files_are_fetched_once(tmp_path: Path, monkeypatch: py
     assert Data().rows(source) == [{"a": 1}]
     public.unlink()
     assert Data().rows(source) == [{"a": 1}]
-    with pytest.raises(BadData, match=r"cannot be fetched.*--data"):
+    with pytest.raises(
+        BadData,
+        match=r"cannot be fetched.*by hand as .*/benchmarks/set/others\.jsonl, or as set/others\.jsonl in .*--data",
+    ):
         Data().rows(Source("set/others.jsonl", public.as_uri()))
     assert not list((tmp_path / "cache").rglob("*.part"))

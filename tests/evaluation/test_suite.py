@@ -10,7 +10,7 @@ import pytest
 
 from coderv2.errors import InvalidValue
 from coderv2.evaluation import suite
-from coderv2.evaluation.data import Data
+from coderv2.evaluation.data import Data, Source
 from coderv2.evaluation.run import Settings
 from coderv2.evaluation.score import Figures, Item, Unmeasured, mean
 from coderv2.evaluation.toolbox import Toolbox
@@ -92,4 +92,18 @@ def test_a_task_without_a_number_is_told_with_the_reason_and_the_next_is_run(tmp
     assert found["silent"]["value"] is None
     assert found["silent"]["not_run"] == f"none counts; the replies are in {tmp_path}/silent.jsonl"
     assert (tmp_path / "silent.jsonl").read_text().count("\n") == 7
+    assert found["sums"]["n"] == 6
+
+
+def test_data_that_cannot_be_fetched_ends_no_other_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`eval all` without a network ended at the first such task, whose data was called ready."""
+    monkeypatch.delenv("CODERV2_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    source = Source("far/rows.jsonl", (tmp_path / "nowhere").as_uri())
+    tasks, model = [Sums(name="far", sources=(source,)), Sums()], Scripted(lambda ask, at: "0")
+    assert not suite.ready(tasks[0], Data())
+    found = asyncio.run(suite.run_all(tasks, Data(), model, tmp_path, QUIET, Toolbox(), skip_missing=True))
+    assert "cannot be fetched" in found["far"]["not_run"]
     assert found["sums"]["n"] == 6
