@@ -3,8 +3,10 @@
 import ipaddress
 import json
 import logging
+import os
 import re
 import socket
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -226,7 +228,7 @@ def serve(
     door = Door(accounts=Accounts(None if keys is None else Keys.from_file(keys)))
     app = create_app(door, hosts=[host, *hosts], origins=origins)
     interrupts.as_usual()
-    listen(
+    code = listen(
         app,
         door,
         bound,
@@ -234,7 +236,16 @@ def serve(
         stop=engines.stop,
         on_ready=lambda: _greet(bound, door.served(), keys),
     )
+    if code:
+        _leave(code)
     engines.check()
+
+
+def _leave(code: int) -> None:
+    """At once, under a model that is still being loaded."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 _HERE_ONLY = (

@@ -65,8 +65,11 @@ def serve(
     stop: Callable[[], None],
     on_ready: Callable[[], None],
     limits: ConnectionLimits | None = None,
-) -> None:
+) -> int:
     """Runs until SIGINT or SIGTERM.
+
+    The exit code: 0, or 128 and the signal's number where `load` still runs. Then the process must end by `os._exit`:
+    the interpreter cannot be taken down under a thread that is in C++.
 
     Connections are taken at once; `load` runs beside in a thread, then requests are served and `on_ready` is called.
     What `load` raises ends the server and is raised here. `stop` ends what `load` began, if anything.
@@ -80,6 +83,7 @@ def serve(
         stop()
     if server.failure is not None:
         raise server.failure
+    return server.code
 
 
 def config_for(app: FastAPI, limits: ConnectionLimits) -> uvicorn.Config:
@@ -121,11 +125,18 @@ class _Server(uvicorn.Server):
         self._stop = stop
         self._on_ready = on_ready
         self._end = 0.0
+        self._signal = 0
+        # A thread of its own, which a second signal need not wait for.
+        self._loader = threading.Thread(target=self._load_model, name="coderv2-loading", daemon=True)
+
+    @property
+    def code(self) -> int:
+        """See `serve`."""
+        return 128 + self._signal if self._signal and self._loader.is_alive() else 0
 
     async def main_loop(self) -> None:
         """uvicorn's, with the model being loaded beside it."""
-        # A thread of its own, which a second signal need not wait for.
-        threading.Thread(target=self._load_model, name="coderv2-loading", daemon=True).start()
+        self._loader.start()
         await super().main_loop()
 
     def _load_model(self) -> None:
@@ -144,6 +155,7 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal drains, the second ends it."""
+        self._signal = sig
         self.should_exit = self._door.draining
         self._door.draining = True
         self._end = time.monotonic() + GRACE_SECONDS

@@ -48,15 +48,14 @@ def test_an_address_that_is_none_of_ours() -> None:
             bind(host, 0)
 
 
-def _serve(worker: Worker, bound: socket.socket, on_ready: Callable[[], None]) -> Door:
+def _serve(worker: Worker, bound: socket.socket, on_ready: Callable[[], None]) -> int:
     door = Door()
 
     def load() -> Models:
         worker.start()
         return Models.of("tiny", Backend(worker, tiny_tokenizer()))
 
-    serve(create_app(door), door, bound, load=load, stop=worker.stop, on_ready=on_ready)
-    return door
+    return serve(create_app(door), door, bound, load=load, stop=worker.stop, on_ready=on_ready)
 
 
 def _serve_until(visit: Callable[[str], Any]) -> Worker:
@@ -65,7 +64,7 @@ def _serve_until(visit: Callable[[str], Any]) -> Worker:
     bound = bind("127.0.0.1", 0)
     url = f"http://127.0.0.1:{bound.getsockname()[1]}"
     visitor = threading.Thread(target=visit, args=(url,))
-    _serve(worker, bound, visitor.start)
+    assert _serve(worker, bound, visitor.start) == 0
     visitor.join()
     bound.close()
     return worker
@@ -96,7 +95,12 @@ def test_a_server_told_to_end_while_it_loads_ends_what_has_begun_and_greets_nobo
         return Models.of("tiny", Backend(Worker(fake_engine(FakeModel())), tiny_tokenizer()))
 
     door, bound = Door(), bind("127.0.0.1", 0)
-    serve(create_app(door), door, bound, load=load, stop=running.clear, on_ready=lambda: greeted.append(True))
+    code = serve(
+        create_app(door), door, bound, load=load, stop=running.clear, on_ready=lambda: greeted.append(True)
+    )
+    assert (
+        code == 128 + signal.SIGTERM
+    )  # what loads still runs: `coderv2 serve` ends without taking Python down
     bound.close()
     ended.set()
     for thread in threading.enumerate():
