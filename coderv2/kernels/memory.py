@@ -40,6 +40,7 @@ def empty_bytes(count: int) -> Tensor:
     return taken
 
 
+@torch.inference_mode(mode=False)  # else nobody might write to it outside of that mode
 def fresh_bytes(count: int) -> Tensor:
     """Zeros straight from the system, which cost neither memory nor time until they are written."""
     if not hasattr(mmap, "MADV_HUGEPAGE"):

@@ -86,3 +86,11 @@ def test_nothing_moves_where_memory_is_short(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(memory.ram, "free_bytes", lambda: 4 << 20)
     memory.settle(mapped)
     assert not memory._settling
+
+
+def test_memory_taken_in_inference_mode_may_be_written_outside_of_it() -> None:
+    """Weights are cut from chunks; one that a pass began could not be written when a model was opened later."""
+    with torch.inference_mode():
+        taken = memory.fresh_bytes(100)[:10]
+    torch.index_select(torch.ones(10, dtype=torch.uint8), 0, torch.arange(10), out=taken)
+    assert int(taken.sum()) == 10
