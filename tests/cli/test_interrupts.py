@@ -16,7 +16,11 @@ except KeyboardInterrupt:
 
 def _run(folder: Path, program: str) -> subprocess.CompletedProcess[str]:
     (folder / "swallows.py").write_text(_SWALLOWS, "utf-8")
-    start = f"import sys; sys.path.insert(0, {str(folder)!r})\nfrom coderv2.cli import interrupts\n"
+    # Tests in a shell's background have it ignored, and so would their children.
+    start = (
+        f"import signal, sys; sys.path.insert(0, {str(folder)!r})\nfrom coderv2.cli import interrupts\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    )
     return subprocess.run([sys.executable, "-c", start + program], capture_output=True, text=True)
 
 
