@@ -23,7 +23,7 @@ def test_folder_is_taken_as_it_is(tmp_path: Path) -> None:
     "name", ["no/such/folder", "../nowhere", "nowhere", "", "out/lite--int4", "out/lite-", "x" * 300]
 )
 def test_what_is_neither_folder_nor_hub_name_says_what_to_give(name: str) -> None:
-    with pytest.raises(ModelNotFound, match="give a folder, a .gguf file, a hub name like owner/model"):
+    with pytest.raises(ModelNotFound, match=r"give a folder, a \.gguf file, a hub name like"):
         hub.resolve(name)
 
 
