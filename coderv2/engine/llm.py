@@ -4,14 +4,11 @@ A name of vLLM's constructor is honoured, or accepted where its value describes 
 name; nothing is accepted and ignored.
 """
 
-import operator
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from numbers import Integral
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Any, Self
 
 import torch
 from tqdm import tqdm
@@ -19,67 +16,20 @@ from tqdm import tqdm
 from coderv2.engine import machine, number_formats, offload
 from coderv2.engine.data_parallel import DataParallelEngine, EngineRanks
 from coderv2.engine.engine import Engine, EngineSettings
+from coderv2.engine.outputs import CompletionOutput, RequestOutput, add
+from coderv2.engine.prompts import Prompt, as_list, message_of, read
 from coderv2.engine.ranks import Ranks
-from coderv2.engine.request import Delta, SamplingParams, TokenLogprob
+from coderv2.engine.request import SamplingParams
 from coderv2.engine.settings import check_ranks, longest_context
 from coderv2.engine.vllm_names import check_names
-from coderv2.errors import ContextTooLong, InvalidValue, ServiceError, Unsupported
+from coderv2.errors import ContextTooLong, InvalidValue
 from coderv2.kernels.scaled import Kind
 from coderv2.model import hub
 from coderv2.model.loading import open_config, open_tokenizer
 from coderv2.model.parallel import Split
-from coderv2.text.chat import Message, encode_chat
+from coderv2.text.chat import encode_chat
 from coderv2.text.fim import encode_fim
 from coderv2.text.tokenizer import Tokenizer
-
-Prompt: TypeAlias = str | Sequence[int] | Mapping[str, Any]
-"""Text, token ids, vLLM's `{"prompt": text}` and `{"prompt_token_ids": ids}`, or a Transformers tokenizer's output."""
-
-
-@dataclass(frozen=True)
-class Logprob:
-    """One token's log-probability at one place of an answer."""
-
-    logprob: float
-    rank: int
-    decoded_token: str
-
-
-@dataclass
-class CompletionOutput:
-    """One answer."""
-
-    index: int
-    text: str = ""
-    token_ids: list[int] = field(default_factory=list)
-    """The token that ended the answer is among them; its text is not in `text`."""
-    cumulative_logprob: float | None = None
-    """With `logprobs` set, as the next field."""
-    logprobs: list[dict[int, Logprob]] | None = None
-    """For each token the likeliest ones and itself, by id."""
-    finish_reason: str | None = None
-    """stop or length."""
-    stop_reason: str | int | None = None
-
-
-@dataclass
-class RequestOutput:
-    """A prompt and its n answers."""
-
-    request_id: str
-    prompt: str | None
-    """None where token ids were given."""
-    prompt_token_ids: list[int]
-    outputs: list[CompletionOutput]
-    prompt_logprobs: list[dict[int, Logprob] | None] | None = None
-    """With `prompt_logprobs` set: for each token of the prompt the likeliest ones and itself; None for the first."""
-    num_cached_tokens: int | None = None
-    """Of the prompt's tokens, those that were in the cache already."""
-
-    @property
-    def finished(self) -> bool:
-        """True: what `LLM` returns has ended."""
-        return all(output.finish_reason for output in self.outputs)
 
 
 class LLM:
@@ -215,7 +165,8 @@ class LLM:
         if (prompts is None) == (prompt_token_ids is None):
             raise InvalidValue("give either prompts or prompt_token_ids", param="prompts")
         given = prompts if prompt_token_ids is None else prompt_token_ids
-        return self._answer([self._read(prompt) for prompt in _as_list(given)], sampling_params, use_tqdm)
+        texts_and_ids = [read(prompt, self.engine.tokenizer) for prompt in as_list(given)]
+        return self._answer(texts_and_ids, sampling_params, use_tqdm)
 
     def chat(
         self,
@@ -234,7 +185,7 @@ class LLM:
         prompts = [
             encode_chat(
                 self.engine.tokenizer,
-                [_message(message) for message in conversation],
+                [message_of(message) for message in conversation],
                 add_generation_prompt=add_generation_prompt,
                 continue_last=continue_final_message,
             )
@@ -256,19 +207,6 @@ class LLM:
             raise InvalidValue(f"{len(prefixes)} prefixes, but {len(suffixes)} suffixes", param="suffix")
         prompts = [encode_fim(self.engine.tokenizer, p, s) for p, s in zip(prefixes, suffixes, strict=True)]
         return self._answer([(None, ids) for ids in prompts], sampling_params, use_tqdm)
-
-    def _read(self, prompt: Any) -> tuple[str | None, list[int]]:
-        """Text, where there is one, and token ids of a prompt in any of its forms."""
-        if isinstance(prompt, Mapping):
-            prompt = _from_mapping(prompt)
-        if isinstance(prompt, str):
-            return prompt, self.engine.tokenizer.encode(prompt, bos=True, control=True)
-        try:
-            return None, [operator.index(token_id) for token_id in prompt]
-        except TypeError:
-            raise InvalidValue(
-                f"a prompt is text or token ids, not {prompt!r:.80}", param="prompts"
-            ) from None
 
     def _answer(
         self,
@@ -313,36 +251,10 @@ class LLM:
                 for delta in self.engine.step():
                     # A call that failed before may have left its last deltas.
                     if (mine := by_id.get(delta.request_id)) is not None:
-                        self._add(mine, delta)
+                        add(mine, delta, self.engine.tokenizer)
                         bar.update(mine.finished and delta.finish_reason is not None)
         while self.engine.save_page():
             pass
-
-    def _add(self, output: RequestOutput, delta: Delta) -> None:
-        if delta.error is not None:
-            raise ServiceError(f"request {output.request_id}: {delta.error}")
-        if delta.index == 0:
-            output.num_cached_tokens = delta.num_cached_tokens
-        if delta.prompt_logprobs is not None:
-            output.prompt_logprobs = [None, *map(self._by_id, delta.prompt_logprobs)]
-        answer = output.outputs[delta.index]
-        answer.text += delta.text
-        answer.token_ids += delta.token_ids
-        answer.finish_reason, answer.stop_reason = delta.finish_reason, delta.stop_reason
-        if delta.logprobs is not None:
-            answer.logprobs = (answer.logprobs or []) + [self._by_id(place) for place in delta.logprobs]
-            answer.cumulative_logprob = (answer.cumulative_logprob or 0.0) + sum(
-                p.logprob for p in delta.logprobs
-            )
-
-    def _by_id(self, place: TokenLogprob) -> dict[int, Logprob]:
-        ranked = {token_id: (value, rank) for rank, (token_id, value) in enumerate(place.top, 1)}
-        ranked.setdefault(place.token_id, (place.logprob, place.rank))
-        decode = self.engine.tokenizer.decode
-        return {
-            token_id: Logprob(value, rank, decode([token_id], skip_special=False))
-            for token_id, (value, rank) in ranked.items()
-        }
 
 
 def _split(size: int, dealt: bool, tokens: bool) -> Split:
@@ -372,22 +284,6 @@ def _given(value: int | None, default: int) -> int:
     return default if value is None else value
 
 
-def _from_mapping(prompt: Mapping[str, Any]) -> Any:
-    if "input_ids" in prompt:  # of a Transformers tokenizer; its attention mask says nothing about one prompt
-        return prompt["input_ids"]
-    if len(prompt) != 1 or not prompt.keys() <= {"prompt", "prompt_token_ids"}:
-        message = f"a prompt has one key, prompt or prompt_token_ids, not {sorted(prompt)}"
-        raise Unsupported(message, param="prompts")
-    return next(iter(prompt.values()))
-
-
-def _as_list(prompts: Any) -> list[Any]:
-    """One prompt alone as a list; a flat list of token ids is one prompt."""
-    if isinstance(prompts, str | Mapping) or (len(prompts) and isinstance(prompts[0], Integral)):
-        return [prompts]
-    return list(prompts)
-
-
 def _one_each(given: SamplingParams | Sequence[SamplingParams] | None, count: int) -> list[SamplingParams]:
     if given is None or isinstance(given, SamplingParams):
         return [given or SamplingParams()] * count
@@ -395,22 +291,3 @@ def _one_each(given: SamplingParams | Sequence[SamplingParams] | None, count: in
         message = f"{len(given)} sampling_params for {count} prompts: give one, or one for each"
         raise InvalidValue(message, param="sampling_params")
     return list(given)
-
-
-def _message(message: Mapping[str, Any]) -> Message:
-    content = message.get("content")
-    if isinstance(content, list):
-        content = "".join(_part_text(part) for part in content)
-    if not isinstance(message.get("role"), str) or not isinstance(content, str):
-        raise InvalidValue(
-            f"a message has a role and a content of text, not {dict(message)!r:.80}", param="messages"
-        )
-    return Message(message["role"], content)
-
-
-def _part_text(part: Any) -> str:
-    if not isinstance(part, Mapping) or part.get("type") != "text":
-        raise Unsupported(
-            f"a message's content is text, or parts of type text, not {part!r:.80}", param="messages"
-        )
-    return str(part["text"])

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from coderv2 import LLM, SamplingParams
 from coderv2.engine.grammar import StructuredOutputsParams
-from coderv2.engine.llm import Logprob, RequestOutput
+from coderv2.engine.outputs import Logprob, RequestOutput
 from coderv2.engine.vllm_names import _ALLOWED, check_names
 from coderv2.errors import ContextTooLong, InvalidValue, ModelNotFound, ServiceError, Unsupported
 from coderv2.text.chat import Message, encode_chat
