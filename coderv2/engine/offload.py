@@ -56,8 +56,11 @@ class Wish:
     def sizes(self, config: ModelConfig) -> Sizes:
         """Bytes of the weights, once they lie where they belong."""
         wide, quants = self.wide(config), is_gguf(self.path) or is_packed(self.path)
-        if quants or not stays_packed(self.path, self.dtype, self.kind):
-            return Sizes.of(config, wide, self.kind, _stored_bytes(self.path, config) if quants else None)
+        if quants:
+            held = gguf.expert_bytes if is_gguf(self.path) else packed_file.expert_bytes
+            return Sizes.of(config, wide, self.kind, held(self.path))
+        if not stays_packed(self.path, self.dtype, self.kind):
+            return Sizes.of(config, wide, self.kind)
         with ExitStack() as stack:
             return Sizes.of(
                 config, wide, self.kind, fp8_rows=weights.FolderSource(self.path, stack).fp8_rows()
@@ -78,12 +81,6 @@ class Wish:
         """Where counts lie, or would lie: in the model's folder, or beside a GGUF file under its name."""
         beside = self.path.with_suffix(f".{usage.NAME}") if is_gguf(self.path) else self.path / usage.NAME
         return self.usage or beside
-
-
-def _stored_bytes(path: Path, config: ModelConfig) -> int:
-    """Of one routed expert of a file of quants, once it lies in RAM; on the average, since layers may differ."""
-    whole = gguf.expert_bytes(path) if is_gguf(path) else packed_file.expert_bytes(path)
-    return whole // (len(usage.layers_of_experts(config)) * config.n_routed_experts)
 
 
 def demand(config: ModelConfig, settings: EngineSettings, dtype: torch.dtype) -> Demand:
@@ -218,13 +215,8 @@ class UsageSaver:
             return
         before = self._wish.counts(self._model.config) or usage.uniform(self._model.config)
         now = usage.counted(self._model)
-        (before + _since(self._saved, now)).save(self._wish.usage)
+        (before + (now - self._saved)).save(self._wish.usage)
         self._saved = now
-
-
-def _since(before: Usage, now: Usage) -> Usage:
-    pairs = {layer: zip(counts, before.counts[layer], strict=True) for layer, counts in now.counts.items()}
-    return Usage({layer: tuple(new - old for new, old in pair) for layer, pair in pairs.items()})
 
 
 def count_on_text(wish: Wish, text: Path | None) -> Path:

@@ -50,7 +50,7 @@ class Sizes:
         far: int | None = None,
         fp8_rows: Mapping[str, int] | None = None,
     ) -> "Sizes":
-        """Counted on a model without memory. `far` is known where experts lie as quants already.
+        """Counted on a model without memory. `far` is known of quants: what all routed experts take in RAM.
 
         What is named in `fp8_rows` stays FP8, so many rows sharing scales.
         """
@@ -71,10 +71,10 @@ class Sizes:
             counts["multiplied"] += 0 if known else tensor.numel()
             counts["embedding"] += count if name == "embed_tokens" else 0
         layers = max(1, len(layers_of_experts(config)))
+        counts["far"] = far or counts["far"]
         for place in ("near", "far"):
             counts[place] //= layers * config.n_routed_experts
         counts["shared"] //= layers
-        counts["far"] = far or counts["far"]
         return cls(**counts, numbers=3 * config.hidden_size * config.moe_intermediate_size)
 
 

@@ -1,7 +1,8 @@
 """How often each routed expert is chosen: counted while a model runs, kept in a file, and who stays on a GPU by it."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,8 +29,15 @@ class Usage:
 
     def __add__(self, other: "Usage") -> "Usage":
         """Both together."""
+        return self._each(operator.add, other)
+
+    def __sub__(self, other: "Usage") -> "Usage":
+        """What came since `other`."""
+        return self._each(operator.sub, other)
+
+    def _each(self, pair: Callable[[int, int], int], other: "Usage") -> "Usage":
         pairs = {layer: zip(mine, other.counts[layer], strict=True) for layer, mine in self.counts.items()}
-        return Usage({layer: tuple(a + b for a, b in pair) for layer, pair in pairs.items()})
+        return Usage({layer: tuple(pair(a, b) for a, b in both) for layer, both in pairs.items()})
 
     def share(self, layer: int, experts: Sequence[int]) -> float:
         """Of the layer's choices, those that fall on `experts`; of their number where nothing was counted."""
