@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import pickle
-import re
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from coderv2.evaluation.data import Data, Row, Source
 from coderv2.evaluation.execution import Executed, fenced, last_block, solution
 from coderv2.sandbox.judge import Case, Program
 from coderv2.sandbox.limits import DEFAULTS
+from coderv2.text import snippets
 from coderv2.text.chat import Message
 
 _SOURCE = Source(
@@ -39,7 +39,6 @@ _PRELUDE = "\n".join(
         "",
     ]
 )
-_FUTURE = re.compile(r"(?m)^from __future__ import .*\n")
 # The alarm ends the process: a handler's exception could be caught by the program.
 _HARNESS = """
 
@@ -99,7 +98,7 @@ class LiveCodeBench(Executed):
 
 def with_library(code: str) -> str:
     """The program after the usual imports, but for those that must stay first."""
-    return "".join(_FUTURE.findall(code)) + _PRELUDE + _FUTURE.sub("", code)
+    return snippets.joined(_PRELUDE, code)
 
 
 def same_values(printed: str, expected: str) -> bool:
