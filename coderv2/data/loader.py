@@ -48,9 +48,9 @@ class Loader:
     def next_row(self) -> Row:
         row: Row = []
         room = self._row_tokens
-        while not row or len(self._peek()) <= room:
-            row.append(self._peek())
-            room -= len(row[-1])
+        while len(example := self._peek()) <= room or not row:
+            row.append(example)
+            room -= len(example)
             self._advance()
         return row
 
