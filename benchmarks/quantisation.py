@@ -9,8 +9,8 @@ import torch
 from benchmarks.record import record
 from coderv2 import paths
 from coderv2.model.calibration import rows_of
+from coderv2.model.folder import FolderSource
 from coderv2.model.quantise import Quantiser
-from coderv2.model.weights import FolderSource
 from coderv2.text.tokenizer import Tokenizer
 
 VARIANTS = (("bf16", True), ("int8", True), ("fp8", True), ("int4", False), ("int4", True))

@@ -22,8 +22,8 @@ from coderv2.errors import InvalidValue
 from coderv2.kernels import cpu
 from coderv2.log import logger
 from coderv2.model.cache import LatentCache
+from coderv2.model.published import Named
 from coderv2.model.transformer import Transformer
-from coderv2.model.weights import Named
 
 _CHECKSUM = 32
 _PAGE = re.compile(r"[0-9a-f]{64}/([0-9a-f]{2})/\1[0-9a-f]{62}(\.\d+)?")

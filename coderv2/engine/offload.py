@@ -15,9 +15,10 @@ from coderv2.engine.settings import EngineSettings
 from coderv2.errors import BadData, InvalidValue, Unsupported
 from coderv2.kernels.scaled import Kind
 from coderv2.log import logger
-from coderv2.model import calibration, gguf, packed_file, usage, weights
+from coderv2.model import calibration, gguf, packed_file, usage
 from coderv2.model.cache import bytes_per_token
 from coderv2.model.config import ModelConfig
+from coderv2.model.folder import FolderSource, own_dtype
 from coderv2.model.loading import is_gguf, is_packed, open_config, open_model, open_tokenizer, stays_packed
 from coderv2.model.placement import Demand, Plan, Sizes, chosen, plan
 from coderv2.model.transformer import Transformer
@@ -51,7 +52,7 @@ class Wish:
     def wide(self, config: ModelConfig) -> torch.dtype:
         """The number format of activations on the device, and of what is not rounded there."""
         quants = is_gguf(self.path) or is_packed(self.path)
-        return self.dtype or (torch.bfloat16 if quants else weights.own_dtype(config))
+        return self.dtype or (torch.bfloat16 if quants else own_dtype(config))
 
     def sizes(self, config: ModelConfig) -> Sizes:
         """Bytes of the weights, once they lie where they belong."""
@@ -62,9 +63,7 @@ class Wish:
         if not stays_packed(self.path, self.dtype, self.kind):
             return Sizes.of(config, wide, self.kind)
         with ExitStack() as stack:
-            return Sizes.of(
-                config, wide, self.kind, fp8_rows=weights.FolderSource(self.path, stack).fp8_rows()
-            )
+            return Sizes.of(config, wide, self.kind, fp8_rows=FolderSource(self.path, stack).fp8_rows())
 
     def counts(self, config: ModelConfig) -> Usage | None:
         """Of experts, where somebody counted. BadData when the file that was named is something else."""

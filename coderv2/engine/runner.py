@@ -21,8 +21,9 @@ from coderv2.log import logger
 from coderv2.model.batch import Batch
 from coderv2.model.cache import LatentCache
 from coderv2.model.parallel import Team
+from coderv2.model.published import Named
 from coderv2.model.transformer import Transformer
-from coderv2.model.weights import Named, update
+from coderv2.model.weights import update
 
 
 class Model(Named, Protocol):

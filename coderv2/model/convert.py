@@ -14,8 +14,8 @@ from coderv2.model.calibration import Rows
 from coderv2.model.loading import open_source
 from coderv2.model.pack import slots, take
 from coderv2.model.packed_file import Writer, quantisation_config
+from coderv2.model.published import meta_model
 from coderv2.model.quantise import Quality, Quantiser
-from coderv2.model.weights import meta_model
 
 REPORT = "quantisation.json"
 

@@ -22,8 +22,9 @@ from coderv2.model.gguf_parts import Gguf
 from coderv2.model.gguf_tokenizer import tokenizer_of
 from coderv2.model.pack import set_up_stacks, set_weight
 from coderv2.model.parallel import Split, Team
+from coderv2.model.published import meta_model
 from coderv2.model.transformer import Transformer
-from coderv2.model.weights import check_dtype, meta_model
+from coderv2.model.weights import check_dtype
 from coderv2.text.tokenizer import Tokenizer
 
 

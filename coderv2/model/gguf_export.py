@@ -10,12 +10,13 @@ from tqdm import tqdm
 from coderv2.errors import Unsupported
 from coderv2.kernels.ggml_encode import encode
 from coderv2.model.config import ModelConfig
+from coderv2.model.folder import read_parameters
 from coderv2.model.gguf_names import ARCHITECTURE, tensor_name, up_shapes
 from coderv2.model.gguf_tokenizer import TokenType
 from coderv2.model.gguf_types import FileType, type_of
 from coderv2.model.gguf_write import GgufWriter, Planned
 from coderv2.model.moe import routing
-from coderv2.model.weights import parameter_shapes, read_parameters
+from coderv2.model.published import parameter_shapes
 from coderv2.text.chat import CHAT_TEMPLATE
 from coderv2.text.published import Vocabulary
 from coderv2.text.tokenizer import Tokenizer, is_marker

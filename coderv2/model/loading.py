@@ -11,6 +11,7 @@ from coderv2.kernels.scaled import Kind
 from coderv2.model import checkpoint, gguf, packed_file, weights
 from coderv2.model.checkpoint import quantisation
 from coderv2.model.config import ModelConfig
+from coderv2.model.folder import FolderSource, own_dtype
 from coderv2.model.offload import Divider, divide, fill
 from coderv2.model.parallel import Team
 from coderv2.model.placement import Placement
@@ -92,7 +93,7 @@ def _open_divided(
     with ExitStack() as stack:
         source = open_source(path, stack)
         packed = stays_packed(path, dtype, scaled)
-        rows = source.fp8_rows() if packed and isinstance(source, weights.FolderSource) else {}
+        rows = source.fp8_rows() if packed and isinstance(source, FolderSource) else {}
         divider = Divider(placement, device, dtype or source.dtype, scaled, rows)
         return fill(source, divider, packed=packed, progress=progress)
 
@@ -121,18 +122,18 @@ def open_plain(path: Path, *, dtype: torch.dtype | None = None, progress: bool =
     if is_gguf(path):
         return gguf.load(path, dtype=dtype or gguf.own_dtype(path), progress=progress)
     if is_packed(path):
-        own = weights.own_dtype(ModelConfig.from_folder(path))
+        own = own_dtype(ModelConfig.from_folder(path))
         return packed_file.load(path, dtype=dtype or own, progress=progress)
     return weights.load(path, dtype=dtype, progress=progress)
 
 
-def open_source(path: Path, stack: ExitStack) -> weights.FolderSource | gguf.Source:
+def open_source(path: Path, stack: ExitStack) -> FolderSource | gguf.Source:
     """The model one parameter at a time; its files are closed with `stack`. Unsupported for what is packed already."""
     if is_gguf(path):
         return gguf.Source(path, stack)
     if is_packed(path):
         raise Unsupported(f"{path}: packed already; convert from the checkpoint that it was made of")
-    return weights.FolderSource(path, stack)
+    return FolderSource(path, stack)
 
 
 def open_config(path: Path) -> ModelConfig:

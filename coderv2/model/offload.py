@@ -16,9 +16,9 @@ from coderv2.model.config import ModelConfig
 from coderv2.model.moe import MATRICES, Experts, ExpertsInRam
 from coderv2.model.pack import set_weight, slots, tensor_of
 from coderv2.model.placement import Placement, far_format
+from coderv2.model.published import meta_model
 from coderv2.model.scale import place_scaled
 from coderv2.model.transformer import Transformer
-from coderv2.model.weights import meta_model
 
 PIECE = 256
 """Rows of a matrix that are unpacked at a time when an expert moves: half a million numbers of Lite's."""

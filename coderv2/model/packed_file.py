@@ -30,8 +30,9 @@ from coderv2.model.checkpoint import PACKED, quantisation, without_quantisation
 from coderv2.model.config import ModelConfig
 from coderv2.model.pack import put, stored_shapes
 from coderv2.model.parallel import Split, Team
+from coderv2.model.published import meta_model
 from coderv2.model.transformer import Transformer
-from coderv2.model.weights import check_config, check_dtype, meta_model
+from coderv2.model.weights import check_config, check_dtype
 
 NAME = "model.packed"
 VERSION = 1

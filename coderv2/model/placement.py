@@ -17,9 +17,9 @@ from coderv2.kernels.scaled import BLOCK, Kind
 from coderv2.model.config import ModelConfig
 from coderv2.model.moe import Experts
 from coderv2.model.pack import exact_format, slots
+from coderv2.model.published import meta_model
 from coderv2.model.scale import scalable, scale
 from coderv2.model.usage import Usage, layers_of_experts, uniform
-from coderv2.model.weights import meta_model
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,9 @@ from coderv2.model.moe import routing
 from coderv2.model.observe import Notes, watched
 from coderv2.model.pack import exact_format, place, put, slots, take
 from coderv2.model.packed_file import Writer
+from coderv2.model.published import meta_model
 from coderv2.model.quality import compared
 from coderv2.model.transformer import Layer, Transformer
-from coderv2.model.weights import meta_model
 
 FORMATS = ("int4", "int8", "fp8", "bf16")
 _EIGHT_BITS = ("embed_tokens", "lm_head", "kv_a_proj_with_mqa", "kv_b_proj")

@@ -2,18 +2,16 @@
 
 import json
 import math
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import fields, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from coderv2.errors import BadCheckpoint, ServiceError, Unsupported
@@ -22,14 +20,12 @@ from coderv2.kernels.memory import settled
 from coderv2.kernels.scaled import Kind, Scaled
 from coderv2.model.checkpoint import INDEX, SINGLE, Checkpoint, quantisation, without_quantisation
 from coderv2.model.config import ModelConfig
-from coderv2.model.moe import MATRICES
-from coderv2.model.pack import exact_format, place, place_fp8, repack, slots, unpacked
-from coderv2.model.parallel import Split, Team
-from coderv2.model.scale import place_scaled, scalable
+from coderv2.model.folder import FolderSource
+from coderv2.model.pack import repack, slots, unpacked
+from coderv2.model.parallel import Team
+from coderv2.model.published import Named, meta_model, published_tensors
+from coderv2.model.scale import place_scaled
 from coderv2.model.transformer import Transformer
-
-_CPU = torch.device("cpu")
-_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.bfloat16}
 
 # Below this size of the files a CPU runs in float32 by default.
 SMALL_BYTES = 1 << 30
@@ -47,29 +43,10 @@ def auto_dtype(folder: Path, device: torch.device | str) -> torch.dtype | None:
     return torch.float32 if torch.device(device).type == "cpu" and size < SMALL_BYTES else None
 
 
-def own_dtype(config: ModelConfig) -> torch.dtype:
-    """A checkpoint's number format, or what that becomes here. Unsupported for unknown ones."""
-    if config.torch_dtype not in _DTYPES:
-        known = ", ".join(_DTYPES)
-        raise Unsupported(f"config.json: torch_dtype is {config.torch_dtype!r}; one of {known}")
-    return _DTYPES[config.torch_dtype]
-
-
 def check_dtype(dtype: torch.dtype | None) -> None:
     """Unsupported for one that the model's activations do not fit."""
     if dtype == torch.float16:
         raise Unsupported("float16 overflows in this model's layers; use bfloat16 or float32", param="dtype")
-
-
-class Named(Protocol):
-    """What a `Transformer` has; the engine's tests bring less than a whole one."""
-
-    @property
-    def config(self) -> ModelConfig:
-        """Shapes."""
-
-    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """The weights by our names."""
 
 
 def load(
@@ -107,90 +84,6 @@ def load(
                         place_scaled(module, name, module.get_parameter(name).detach(), scaled)
                 bar.update(math.prod(shape) * wide.itemsize)
     return model.eval().requires_grad_(False)
-
-
-def meta_model(config: ModelConfig, team: Team | None = None) -> Transformer:
-    """A model of shapes, which costs no memory."""
-    with torch.device("meta"):
-        return Transformer(config, team)
-
-
-class FolderSource:
-    """A checkpoint folder that gives one parameter at a time: as it lies there, or as a plain tensor."""
-
-    def __init__(self, folder: Path, stack: ExitStack, split: Split | None = None) -> None:
-        """Files are closed with `stack`; all is checked now. Parameters come as one rank of `split` has them."""
-        self._split = split or Split()
-        config = ModelConfig.from_folder(folder)
-        shapes = {name: tuple(t.shape) for name, t in published_tensors(meta_model(config))}
-        self._checkpoint = Checkpoint(folder, shapes, stack)
-        self.config = without_quantisation(config)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The config's, or what a checkpoint of that becomes here."""
-        return own_dtype(self.config)
-
-    def fill(
-        self, module: nn.Module, name: str, ours: str, dtype: torch.dtype, device: torch.device = _CPU
-    ) -> None:
-        """Puts a parameter's values into its module, as a plain tensor."""
-        full = torch.empty(module.get_parameter(name).shape, dtype=dtype, device=device)
-        for published, part in _parts(ours, full, self._split.first_expert(self.config)):
-            self._checkpoint.read_into(published, part, partial(self._split.part, published))
-        module.register_parameter(name, nn.Parameter(full, requires_grad=False))
-
-    def fill_packed(self, module: nn.Module, name: str, ours: str, dtype: torch.dtype | None = None) -> None:
-        """The same in kernel order: in `dtype`, or None for as it lies."""
-        meta = module.get_parameter(name)
-        whole = self._split.size == 1  # a part of an FP8 tensor need not begin where a scale does
-        if whole and dtype is None and all(self._checkpoint.is_fp8(one) for one, _ in _parts(ours, meta)):
-            place_fp8(module, name, *self._codes_and_scales(ours, meta.shape))
-            return
-        wide = dtype or self.dtype
-        self.fill(module, name, ours, wide)
-        place(module, name, module.get_parameter(name).detach(), exact_format(ours, wide))
-
-    def fp8_rows(self) -> dict[str, int]:
-        """Of matrices that a GPU can multiply as the FP8 that they are: rows that share scales, 128 or 1.
-
-        A stack is so whole, and a feed-forward's three matrices together, or not at all.
-        """
-        groups: dict[str, dict[str, int]] = defaultdict(dict)
-        for _, name, ours, shape in slots(meta_model(self.config)):
-            meta = torch.empty(shape, device="meta")
-            if scalable(name, meta):
-                group = ours.removesuffix(name) if name in MATRICES else ours
-                groups[group][ours] = min(self._rows_alike(one) for one, _ in _parts(ours, meta))
-        return {ours: least for rows in groups.values() if (least := min(rows.values())) for ours in rows}
-
-    def _rows_alike(self, published: str) -> int:
-        return self._checkpoint.rows_alike(published) if self._checkpoint.is_fp8(published) else 0
-
-    def _codes_and_scales(self, ours: str, shape: torch.Size) -> tuple[Tensor, Tensor]:
-        codes, scales = torch.empty(shape, dtype=torch.bfloat16), []
-        for published, part in _parts(ours, codes):
-            self._checkpoint.read_codes_into(published, part)
-            scales.append(self._checkpoint.scales(published))
-        return codes, torch.stack(scales) if len(shape) > 2 else scales[0]
-
-
-def parameter_shapes(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Our names and shapes, in the order of `read_parameters`."""
-    yield from ((name, tuple(parameter.shape)) for name, parameter in meta_model(config).named_parameters())
-
-
-def read_parameters(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """A checkpoint's parameters under our names, one after another, each read when it is asked for.
-
-    They come in the config's number format. The folder is checked whole at first, as by `load`.
-    """
-    with ExitStack() as stack:
-        source = FolderSource(folder, stack)
-        for module, name, ours, _ in slots(meta_model(source.config)):
-            source.fill(module, name, ours, source.dtype)
-            yield ours, module.get_parameter(name).detach()
-            module.register_parameter(name, None)
 
 
 def update(model: Named, source: Path | str | Mapping[str, Tensor]) -> None:
@@ -309,22 +202,6 @@ def _write_index(path: Path, model: Transformer, weight_map: dict[str, str]) -> 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-
-
-def published_tensors(model: Named) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor under its published name; each expert of a stack is a view of it (5,291 for Lite)."""
-    for name, parameter in model.named_parameters():
-        yield from _parts(name, parameter.detach())
-
-
-def _parts(name: str, tensor: Tensor, first: int = 0) -> Iterator[tuple[str, Tensor]]:
-    """One parameter of ours as the published tensors that it is made of; `first` is the number of a stack's first."""
-    stem, _, last = name.rpartition(".")
-    if stem.endswith(".experts"):
-        for expert, weight in enumerate(tensor, first):
-            yield f"model.{stem}.{expert}.{last}.weight", weight
-    else:
-        yield ("" if name == "lm_head" else "model.") + f"{name}.weight", tensor
 
 
 def _shards(model: Transformer, max_bytes: int) -> Iterator[dict[str, Tensor]]:

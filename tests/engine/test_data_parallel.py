@@ -21,7 +21,8 @@ from coderv2.engine.even import EvenGraphs
 from coderv2.errors import EngineStopped, InvalidValue, QueueFull, Unsupported
 from coderv2.model.loading import open_tokenizer
 from coderv2.model.parallel import Split
-from coderv2.model.weights import load, published_tensors, save
+from coderv2.model.published import published_tensors
+from coderv2.model.weights import load, save
 from tests.engine.fakes import answer, run, warm_recording
 from tests.tiny import tiny_model
 

@@ -13,7 +13,7 @@ from coderv2.engine.llm import LLM
 from coderv2.errors import InvalidValue
 from coderv2.kernels.latents import KINDS, stored
 from coderv2.model.cache import LatentCache
-from coderv2.model.weights import published_tensors
+from coderv2.model.published import published_tensors
 from tests.engine.fakes import FakeModel, answer, continuation, fake_engine, greedy, run
 from tests.tiny import tiny_config, tiny_model
 from tests.tiny_tokenizer import tiny_tokenizer

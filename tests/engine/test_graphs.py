@@ -16,7 +16,7 @@ from coderv2.engine.graphs import padded_sizes
 from coderv2.engine.recording import Recorder, recorder_for
 from coderv2.engine.request import SamplingParams
 from coderv2.kernels import drawing
-from coderv2.model.weights import published_tensors
+from coderv2.model.published import published_tensors
 from tests.engine.fakes import LateStream, Recording, answer, run
 from tests.tiny import tiny_config, tiny_model
 from tests.tiny_tokenizer import tiny_tokenizer

@@ -25,7 +25,8 @@ from coderv2.errors import BadCheckpoint, EngineStopped, InvalidValue, Unsupport
 from coderv2.model.convert import pack_folder
 from coderv2.model.loading import open_tokenizer
 from coderv2.model.parallel import Split
-from coderv2.model.weights import load, published_tensors, save
+from coderv2.model.published import published_tensors
+from coderv2.model.weights import load, save
 from tests.engine.fakes import prompt_recording
 from tests.model.gguf_files import needs_kernels, write_gguf
 from tests.tiny import tiny_config, tiny_model

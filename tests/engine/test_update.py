@@ -14,9 +14,10 @@ from coderv2.kernels.scaled import Kind, Scaled, restore
 from coderv2.model.batch import Batch
 from coderv2.model.loading import open_model
 from coderv2.model.pack import pack_model
+from coderv2.model.published import published_tensors
 from coderv2.model.scale import place_scaled
 from coderv2.model.transformer import Transformer
-from coderv2.model.weights import published_tensors, save, take_values
+from coderv2.model.weights import save, take_values
 from tests.engine.fakes import (
     VOCABULARY,
     FakeModel,

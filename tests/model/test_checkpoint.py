@@ -21,6 +21,7 @@ from coderv2.model.loading import open_config, open_model
 from coderv2.model.offload import move
 from coderv2.model.parallel import Split, Team
 from coderv2.model.placement import Placement, chosen
+from coderv2.model.published import published_tensors
 from tests.model.fp8_files import LAYOUTS, fp8_folder
 from tests.parity import relative_error, sample_ids
 
@@ -29,7 +30,7 @@ from tests.parity import relative_error, sample_ids
 def test_written_out_the_numbers_are_codes_times_scales(layout: str, tmp_path: Path) -> None:
     exact = fp8_folder(tmp_path / "fp8", layout)
     model = weights.load(tmp_path / "fp8", dtype=torch.float32)
-    for name, tensor in weights.published_tensors(model):
+    for name, tensor in published_tensors(model):
         assert torch.equal(tensor, exact[name].float()), name
     assert "quantization_config" not in model.config.to_dict()
 
@@ -40,7 +41,7 @@ def test_each_rank_has_its_part_of_codes_times_scales(layout: str, tmp_path: Pat
     for rank in range(2):
         split = Split(rank, 2)
         model = weights.load(tmp_path / "fp8", dtype=torch.float32, team=Team(split))
-        for name, tensor in weights.published_tensors(model):
+        for name, tensor in published_tensors(model):
             assert torch.equal(tensor, split.part(name, exact[name].float())), name
         packed = weights.load(tmp_path / "fp8", packed=True, team=Team(split))
         experts = model.layers[1].mlp.experts

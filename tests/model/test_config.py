@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from coderv2.errors import BadCheckpoint, CoderV2Error, Unsupported
 from coderv2.model.config import ModelConfig
+from coderv2.model.published import published_tensors
 from coderv2.model.transformer import Transformer
-from coderv2.model.weights import published_tensors
 from tests.published import FULL, LITE
 
 

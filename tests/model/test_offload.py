@@ -14,7 +14,8 @@ from coderv2.model.convert import pack_folder, quantise_folder
 from coderv2.model.loading import open_model
 from coderv2.model.moe import Experts
 from coderv2.model.placement import chosen
-from coderv2.model.weights import load, published_tensors, update
+from coderv2.model.published import published_tensors
+from coderv2.model.weights import load, update
 from tests.model.gguf_files import needs_kernels, write_gguf
 from tests.ranks import PROMPTS, logits
 from tests.tiny import tiny_config, tiny_model

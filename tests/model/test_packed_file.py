@@ -18,6 +18,7 @@ from coderv2.model.convert import pack_folder
 from coderv2.model.loading import open_model, open_plain
 from coderv2.model.packed_file import NAME, PackedFile
 from coderv2.model.placement import Placement
+from coderv2.model.published import published_tensors
 from tests.parity import sample_ids
 from tests.tiny import tiny_config, tiny_model
 
@@ -51,9 +52,7 @@ def test_packing_changes_no_bit_of_the_logits(family: str, tmp_path: Path) -> No
 
 def test_written_out_again_it_is_the_checkpoint_that_it_was_made_of(folder: Path, source: Path) -> None:
     again, model = open_plain(folder, dtype=torch.float32), weights.load(source)
-    for (name, a), (_, b) in zip(
-        weights.published_tensors(again), weights.published_tensors(model), strict=True
-    ):
+    for (name, a), (_, b) in zip(published_tensors(again), published_tensors(model), strict=True):
         assert torch.equal(a, b), name
 
 
@@ -91,9 +90,7 @@ def test_beside_a_device_only_experts_in_ram_take_memory_of_our_own(
 def test_saving_writes_the_numbers_or_refuses(folder: Path, source: Path, tmp_path: Path) -> None:
     """Of a packed model only the norms were written, without a word."""
     weights.save(open_model(folder), tmp_path / "again")
-    pairs = zip(
-        *(weights.published_tensors(weights.load(f)) for f in (source, tmp_path / "again")), strict=True
-    )
+    pairs = zip(*(published_tensors(weights.load(f)) for f in (source, tmp_path / "again")), strict=True)
     assert all(torch.equal(a, b) for (_, a), (_, b) in pairs)
     divided = open_model(folder, dtype=torch.float32, placement=Placement({1: (), 2: ()}, 16))
     with pytest.raises(Unsupported, match="is not whole"):

@@ -6,9 +6,10 @@ import torch
 from coderv2.errors import Unsupported
 from coderv2.kernels.scaled import Scaled, restore, to_fp8, to_int4
 from coderv2.model.batch import Batch
+from coderv2.model.published import published_tensors
 from coderv2.model.quality import Cost, cost, distributions, rounded, to_static_fp8
 from coderv2.model.transformer import Transformer
-from coderv2.model.weights import published_tensors, update
+from coderv2.model.weights import update
 from tests.tiny import tiny_config, tiny_model
 
 ROWS = [[(7 * i + r) % 500 + 3 for i in range(40 + r)] for r in range(3)]

@@ -17,9 +17,9 @@ from coderv2.model.calibrate import calibrated_network, rows_for
 from coderv2.model.calibration import Rows
 from coderv2.model.config import ModelConfig
 from coderv2.model.convert import REPORT, quantise_folder
+from coderv2.model.folder import FolderSource
 from coderv2.model.loading import open_model
 from coderv2.model.quantise import Quantiser
-from coderv2.model.weights import FolderSource
 from tests.parity import sample_ids
 from tests.tiny import tiny_config, tiny_model
 

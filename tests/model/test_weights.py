@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from coderv2.errors import BadCheckpoint, CoderV2Error, Unsupported
 from coderv2.model.batch import Batch
-from coderv2.model.weights import INDEX, SINGLE, auto_dtype, load, published_tensors, save
+from coderv2.model.published import published_tensors
+from coderv2.model.weights import INDEX, SINGLE, auto_dtype, load, save
 from tests.parity import sample_ids
 from tests.tiny import tiny_config, tiny_model
 
