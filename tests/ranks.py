@@ -2,7 +2,9 @@
 
 import socket
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -27,20 +29,22 @@ def logits(model: Transformer, prompts: Sequence[Sequence[int]]) -> Tensor:
     return torch.cat([model(Batch.cached(cache, new, contexts, tables)) for new, contexts in steps])
 
 
-def run(size: int, folder: Path, splits: Sequence[Split], out: Path) -> None:
-    """Starts `size` processes, which write their logits for each split as `out/SPLIT-RANK.pt`."""
+def run(size: int, folder: Path, splits: Sequence[Split], out: Path, **how: Any) -> None:
+    """Starts `size` processes, which `load` the folder and write their logits for each split as `out/SPLIT-RANK.pt`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(_rank, (size, port, folder, list(splits), out), nprocs=size)
+    mp.spawn(_rank, (size, port, folder, list(splits), out, how), nprocs=size)
 
 
-def _rank(rank: int, size: int, port: int, folder: Path, splits: Sequence[Split], out: Path) -> None:
+def _rank(
+    rank: int, size: int, port: int, folder: Path, splits: Sequence[Split], out: Path, how: dict[str, Any]
+) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size)
     for number, split in enumerate(splits):
-        team = Team(Split(rank, size, split.experts, split.attention))
-        model = load(folder, dtype=torch.float32, team=team)
+        team = Team(replace(split, rank=rank, size=size))
+        model = load(folder, **({"dtype": torch.float32} | how), team=team)
         mine = PROMPTS if split.attention == "heads" else [PROMPTS[rank]]
         torch.save(
             (logits(model, mine), sum(p.numel() for p in model.parameters())), out / f"{number}-{rank}.pt"

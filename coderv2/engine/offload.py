@@ -19,7 +19,7 @@ from coderv2.model import calibration, gguf, packed_file, usage
 from coderv2.model.cache import bytes_per_token
 from coderv2.model.config import ModelConfig
 from coderv2.model.folder import FolderSource, own_dtype
-from coderv2.model.loading import is_gguf, is_packed, open_config, open_model, open_tokenizer, stays_packed
+from coderv2.model.loading import is_gguf, is_packed, keeps_fp8, open_config, open_model, open_tokenizer
 from coderv2.model.placement import Demand, Plan, Sizes, chosen, plan
 from coderv2.model.transformer import Transformer
 from coderv2.model.usage import Usage
@@ -60,10 +60,10 @@ class Wish:
         if quants:
             held = gguf.expert_bytes if is_gguf(self.path) else packed_file.expert_bytes
             return Sizes.of(config, wide, self.kind, held(self.path))
-        if not stays_packed(self.path, self.dtype, self.kind):
+        if not keeps_fp8(self.path, self.dtype, self.kind):
             return Sizes.of(config, wide, self.kind)
         with ExitStack() as stack:
-            return Sizes.of(config, wide, self.kind, fp8_rows=FolderSource(self.path, stack).fp8_rows())
+            return Sizes.of(config, wide, self.kind, stored=FolderSource(self.path, stack).stored(self.kind))
 
     def counts(self, config: ModelConfig) -> Usage | None:
         """Of experts, where somebody counted. BadData when the file that was named is something else."""
@@ -154,7 +154,7 @@ def for_device(
     free = free_bytes(torch.device(device))
     budget = free if gpu_memory is None else min(memory_bytes(gpu_memory), free)
     made = decide(wish, settings, budget, free_bytes(torch.device("cpu")))
-    quants = wish.dtype is None and stays_packed(wish.path, wish.dtype, wish.kind)
+    quants = wish.dtype is None and (is_gguf(wish.path) or is_packed(wish.path))
     return made if asked or quants or not made.placement.whole else None
 
 

@@ -55,7 +55,7 @@ class Ranks(RankProcesses):
         """Starts the others and loads all parts. Unsupported or InvalidValue for what cannot be cut or is not there."""
         if split.attention != self.ATTENTION:
             raise Unsupported(f"these ranks cut attention by {self.ATTENTION}, not by {split.attention}")
-        split = replace(split, grain=grain(folder))
+        split = replace(split, grain=grain(folder, dtype, scaled))
         _check(open_config(folder), split, device)
         if dist.is_initialized():
             raise Unsupported(

@@ -70,6 +70,22 @@ class Scaled:
         return self.codes.nbytes + self.scales.nbytes
 
 
+@dataclass(frozen=True)
+class Stored:
+    """How a matrix, or a stack, that is FP8 in a checkpoint lies on a device: its codes and scales as they are."""
+
+    rows: int
+    """That share scales: 128, or 1."""
+    form: Form = "fp8_wide"
+    input_scale: Tensor | None = None
+    """For fp8, of the device; whose input is the same have the same tensor."""
+
+    def scaled(self, codes: Tensor, scales: Tensor) -> Scaled:
+        """Of codes [..., O, I] and the scales of each row and 128 columns, [..., O, S]."""
+        span = (self.rows, BLOCK)
+        return Scaled(self.form, codes, scales[..., :: self.rows, :].contiguous(), span, self.input_scale)
+
+
 def to_fp8(weight: Tensor, *, whole: bool = False, input_scale: float | None = None) -> Scaled:
     """Rounds to e4m3 with a scale for each 128 × 128 block, or for each `whole` matrix."""
     O, I = weight.shape[-2:]
@@ -79,11 +95,6 @@ def to_fp8(weight: Tensor, *, whole: bool = False, input_scale: float | None = N
     codes = _joined((blocks / scales[..., None, :, None]).to(FP8), O, I)
     fixed = None if input_scale is None else torch.tensor([input_scale], device=weight.device)
     return Scaled("fp8", codes, scales, span, fixed)
-
-
-def as_stored(codes: Tensor, scales: Tensor, rows: int) -> Scaled:
-    """FP8 of a checkpoint: codes [..., O, I], scales of each row and 128 columns, [..., O, S]; `rows` share theirs."""
-    return Scaled("fp8_wide", codes, scales[..., ::rows, :].contiguous(), (rows, BLOCK))
 
 
 def to_int4(weight: Tensor, group: int = GROUP) -> Scaled:

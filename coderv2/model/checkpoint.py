@@ -2,7 +2,7 @@
 
 FP8 checkpoints are read in the layouts that exist of this architecture: `weight_scale_inv`, a scale for each block of
 128 x 128 (DeepSeek's own), and `weight_scale`, one for the tensor or for each row (compressed-tensors, vLLM's fp8).
-Scales of activations are for engines that compute in FP8: here activations stay wide, so `input_scale` is not needed.
+`input_scale`, one for what a matrix is multiplied with, is for who rounds activations too.
 """
 
 import json
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -29,8 +29,9 @@ PACKED = "coderv2"
 """The `quant_method` of our own packed folders (`packed_file`)."""
 _BLOCK = (128, 128)
 _SCALES = ("weight_scale_inv", "weight_scale")
-# Buffers that old checkpoints carry and nothing needs, and scales of activations.
-_IGNORED = re.compile(r".*\.(rotary_emb\.inv_freq|input_scale)")
+_INPUT_SCALE = "input_scale"
+# Buffers that old checkpoints carry and nothing needs, and scales of activations, which not everybody needs.
+_OPTIONAL = re.compile(rf".*\.(rotary_emb\.inv_freq|{_INPUT_SCALE})")
 
 
 def quantisation(config: ModelConfig) -> Mapping[str, Any]:
@@ -82,9 +83,11 @@ class Checkpoint:
             if not bool(target.isfinite().all()):
                 raise BadCheckpoint(f"{self._files[name].path}: {name} with its scales is not finite")
 
-    def read_codes_into(self, name: str, target: Tensor) -> None:
-        """An FP8 tensor's codes as numbers, without their scales."""
-        self._files[name].read_into(name, target)
+    def read_codes_into(
+        self, name: str, target: Tensor, part: Callable[[Tensor], Tensor] = lambda whole: whole
+    ) -> None:
+        """An FP8 tensor's codes as numbers, without their scales, or a `part` of them."""
+        self._files[name].read_into(name, target, part)
 
     def scales(self, name: str) -> Tensor:
         """Of an FP8 tensor [O, I]: float32 for each row and 128 columns, [O, S]."""
@@ -92,19 +95,36 @@ class Checkpoint:
         O, I = self.entry(name).shape
         raw = torch.empty(self.entry(scale_name).shape)
         self._files[scale_name].read_into(scale_name, raw)
-        spans = -(-I // FP8_SPAN)
-        if raw.numel() == 1:
-            return raw.reshape(1, 1).expand(O, spans).contiguous()
-        if raw.numel() == O and raw.dim() <= 2 and raw.shape[0] == O:
-            return raw.reshape(O, 1).expand(O, spans).contiguous()
-        return self._by_block(scale_name, raw, O, I)
+        if self._one_for(name) == "block":
+            return self._by_block(scale_name, raw, O, I)
+        return raw.reshape(-1, 1).expand(O, -(-I // FP8_SPAN)).contiguous()
 
     def rows_alike(self, name: str) -> int:
         """Rows of an FP8 tensor that share scales from its first row on: 128, or 1 where some of these may differ."""
-        shape = self.entry(self._scale_name(name)).shape
-        by_row = len(shape) <= 2 and shape[:1] == self.entry(name).shape[:1]
-        alike = math.prod(shape) == 1 or (not by_row and self._block[0] % FP8_SPAN == 0)
-        return FP8_SPAN if alike else 1
+        of = self._one_for(name)
+        return FP8_SPAN if of == "tensor" or (of == "block" and self._block[0] % FP8_SPAN == 0) else 1
+
+    def columns_alike(self, name: str) -> int:
+        """Columns of an FP8 tensor that share a scale from its first on: 128, or 0 where all of a row do."""
+        return FP8_SPAN if self._one_for(name) == "block" else 0
+
+    def input_scale(self, name: str) -> float | None:
+        """What activations are divided by before they are multiplied with an FP8 tensor, if the checkpoint says so."""
+        scale_name = name.removesuffix("weight") + _INPUT_SCALE
+        if scale_name not in self._files:
+            return None
+        raw = torch.empty(self.entry(scale_name).shape)
+        self._files[scale_name].read_into(scale_name, raw)
+        if raw.numel() != 1 or float(raw) <= 0:
+            raise BadCheckpoint(f"{self._files[scale_name].path}: {scale_name} is not one number above 0")
+        return float(raw)
+
+    def _one_for(self, name: str) -> Literal["tensor", "row", "block"]:
+        """What of an FP8 tensor has one scale."""
+        shape, O = self.entry(self._scale_name(name)).shape, self.entry(name).shape[0]
+        if math.prod(shape) == 1:
+            return "tensor"
+        return "row" if shape in ((O,), (O, 1)) else "block"
 
     def _by_block(self, scale_name: str, raw: Tensor, O: int, I: int) -> Tensor:
         rows, columns = self._block
@@ -136,7 +156,7 @@ class Checkpoint:
             if entry.dtype == FP8:
                 scales.add(self._checked_scale(name))
         for name in self._files.keys() - shapes.keys() - scales:
-            if not _IGNORED.fullmatch(name):
+            if not _OPTIONAL.fullmatch(name):
                 raise BadCheckpoint(f"{self._files[name].path}: {name} is not a tensor of this model")
 
     def _checked_scale(self, name: str) -> str:

@@ -1,7 +1,7 @@
 """A checkpoint folder read one parameter at a time: whole or one rank's part, written out or as the FP8 that it is."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from coderv2.errors import Unsupported
+from coderv2.kernels.layout import FP8_SPAN
+from coderv2.kernels.scaled import FP8, Kind, Stored
 from coderv2.model.checkpoint import Checkpoint, without_quantisation
 from coderv2.model.config import ModelConfig
 from coderv2.model.moe import MATRICES
 from coderv2.model.pack import exact_format, place, place_fp8, slots
-from coderv2.model.parallel import Split
+from coderv2.model.parallel import Split, Team
 from coderv2.model.published import meta_model, parts, published_tensors
 from coderv2.model.scale import scalable
 
@@ -59,36 +61,99 @@ class FolderSource:
     def fill_packed(self, module: nn.Module, name: str, ours: str, dtype: torch.dtype | None = None) -> None:
         """The same in kernel order: in `dtype`, or None for as it lies."""
         meta = module.get_parameter(name)
-        whole = self._split.size == 1  # a part of an FP8 tensor need not begin where a scale does
-        if whole and dtype is None and all(self._checkpoint.is_fp8(one) for one, _ in parts(ours, meta)):
-            place_fp8(module, name, *self._codes_and_scales(ours, meta.shape))
+        if dtype is None and self._rows_alike(ours):
+            place_fp8(
+                module, name, *self._codes_and_scales(ours, torch.empty(meta.shape, dtype=torch.bfloat16))
+            )
             return
         wide = dtype or self.dtype
         self.fill(module, name, ours, wide)
         place(module, name, module.get_parameter(name).detach(), exact_format(ours, wide))
 
-    def fp8_rows(self) -> dict[str, int]:
-        """Of matrices that a GPU can multiply as the FP8 that they are: rows that share scales, 128 or 1.
+    def fill_stored(self, module: nn.Module, name: str, ours: str, how: Stored, device: torch.device) -> None:
+        """The same as the FP8 that it is, for a device; `stored` says of what and how."""
+        codes = torch.empty(module.get_parameter(name).shape, dtype=FP8, device=device)
+        module._parameters.pop(name)
+        setattr(module, name, how.scaled(*self._codes_and_scales(ours, codes)))
 
-        A stack is so whole, and a feed-forward's three matrices together, or not at all.
+    def stored(self, kind: Kind | None = None, device: torch.device = _CPU) -> dict[str, Stored]:
+        """What a GPU can multiply as the FP8 that it is: every matrix, or of a rank those cut where scales are.
+
+        A stack is so whole, and a feed-forward's three matrices together, or not at all. With `kind` fp8 activations
+        are rounded too, with int4 nothing stays.
         """
+        if kind == "int4":
+            return {}
         groups: dict[str, dict[str, int]] = defaultdict(dict)
-        for _, name, ours, shape in slots(meta_model(self.config)):
-            meta = torch.empty(shape, device="meta")
-            if scalable(name, meta):
+        for _, name, ours, shape in slots(meta_model(self.config, Team(self._split))):
+            if scalable(name, torch.empty(shape, device="meta")):
                 group = ours.removesuffix(name) if name in MATRICES else ours
-                groups[group][ours] = min(self._rows_alike(one) for one, _ in parts(ours, meta))
-        return {ours: least for rows in groups.values() if (least := min(rows.values())) for ours in rows}
+                groups[group][ours] = self._rows_alike(ours)
+        rows = {ours: least for each in groups.values() if (least := min(each.values())) for ours in each}
+        if kind is None:
+            return {ours: Stored(count) for ours, count in rows.items()}
+        fixed = self._input_scales(rows, device)
+        return {ours: Stored(count, "fp8", fixed[ours]) for ours, count in rows.items()}
 
-    def _rows_alike(self, published: str) -> int:
-        return self._checkpoint.rows_alike(published) if self._checkpoint.is_fp8(published) else 0
+    @property
+    def grain(self) -> int:
+        """At multiples of what widths are to be cut for ranks, so that FP8 can stay what it is (`Split.grain`)."""
+        found = (
+            name for name, _ in published_tensors(meta_model(self.config)) if self._checkpoint.is_fp8(name)
+        )
+        return max(map(self._checkpoint.columns_alike, found), default=0) or 1
 
-    def _codes_and_scales(self, ours: str, shape: torch.Size) -> tuple[Tensor, Tensor]:
-        codes, scales = torch.empty(shape, dtype=torch.bfloat16), []
-        for published, part in parts(ours, codes):
-            self._checkpoint.read_codes_into(published, part)
-            scales.append(self._checkpoint.scales(published))
-        return codes, torch.stack(scales) if len(shape) > 2 else scales[0]
+    def _published(self, ours: str) -> list[str]:
+        """Names of the tensors that a parameter is made of here."""
+        stack = torch.empty(self._split.stack(self.config)[0], device="meta")
+        return [name for name, _ in parts(ours, stack, self._split.first_expert(self.config))]
+
+    def _rows_alike(self, ours: str) -> int:
+        """Rows of a parameter that share FP8 scales, 128 or 1; 0: it is not FP8 throughout, or cut within a scale."""
+        names = self._published(ours)
+        return min(self._part_alike(name) if self._checkpoint.is_fp8(name) else 0 for name in names)
+
+    def _part_alike(self, published: str) -> int:
+        rows, columns = self._own(published)
+        alike, span = self._checkpoint.rows_alike(published), self._checkpoint.columns_alike(published)
+        if span and columns.start % span:
+            return 0
+        return alike if rows.start % alike == 0 else 1
+
+    def _own(self, published: str) -> list[range]:
+        return self._split.ranges(published, self._checkpoint.entry(published).shape)
+
+    def _codes_and_scales(self, ours: str, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """Fills `codes`, whose type has every code; beside them the scales of each row and 128 columns, there too."""
+        scales = []
+        for published, part in parts(ours, codes, self._split.first_expert(self.config)):
+            wide = torch.empty(part.shape, dtype=torch.bfloat16)
+            self._checkpoint.read_codes_into(published, wide, partial(self._split.part, published))
+            part.copy_(wide)
+            rows, columns = self._own(published)
+            first = columns.start // FP8_SPAN
+            own = self._checkpoint.scales(published)[rows.start : rows.stop, first:]
+            scales.append(own[:, : -(-len(columns) // FP8_SPAN)])
+        return codes, torch.stack(scales).reshape(*codes.shape[:-1], -1).to(codes.device)
+
+    def _input_scales(self, ours: Iterable[str], device: torch.device) -> dict[str, Tensor | None]:
+        """What activations are divided by: the largest of matrices that can be one call's, where each has one."""
+        calls: dict[str, list[str]] = defaultdict(list)
+        for name in ours:
+            calls[_call(name)].append(name)
+        found: dict[str, Tensor | None] = {}
+        for names in calls.values():
+            each = [self._checkpoint.input_scale(name) for one in names for name in self._published(one)]
+            known = [scale for scale in each if scale is not None]
+            largest = torch.tensor([max(known)], device=device) if len(known) == len(each) else None
+            found |= dict.fromkeys(names, largest)
+        return found
+
+
+def _call(ours: str) -> str:
+    """What is alike of matrices that one call multiplies with the same: gates and ups of a layer, or its downs."""
+    stem, mlp, name = ours.partition(".mlp.")
+    return f"{stem}{mlp}{name.endswith('down_proj')}" if mlp else ours
 
 
 def read_parameters(folder: Path) -> Iterator[tuple[str, Tensor]]:

@@ -58,25 +58,35 @@ def open_model(
         return load(path, dtype=dtype, progress=progress, team=team).to(device)
     if scaled is not None and on_cpu:
         raise _not_rounded(scaled)
+    packed, stored = on_cpu and cpu.kernels is not None, not on_cpu and keeps_fp8(path, dtype, scaled)
     dtype = dtype or weights.auto_dtype(path, device)
-    packed = on_cpu and cpu.kernels is not None
     return weights.load(
-        path, dtype=dtype, device=device, progress=progress, packed=packed, scaled=scaled, team=team
+        path,
+        dtype=dtype,
+        device=device,
+        progress=progress,
+        packed=packed,
+        scaled=scaled,
+        stored=stored,
+        team=team,
     )
 
 
-def grain(path: Path) -> int:
+def grain(path: Path, dtype: torch.dtype | None, scaled: Kind | None) -> int:
     """At multiples of what ranks can cut the widths of this model's feed-forwards (`Split.grain`)."""
     if is_gguf(path):
         return gguf.grain(path)
-    return packed_file.grain(path) if is_packed(path) else 1
+    if is_packed(path):
+        return packed_file.grain(path)
+    with ExitStack() as stack:
+        return FolderSource(path, stack).grain if keeps_fp8(path, dtype, scaled) else 1
 
 
-def stays_packed(path: Path, dtype: torch.dtype | None, scaled: Kind | None) -> bool:
-    """True where experts in RAM keep the numbers of their file: quants always, FP8 unless another type is wanted."""
-    if is_gguf(path) or is_packed(path):
-        return True
-    return dtype is None and scaled is None and bool(quantisation(ModelConfig.from_folder(path)))
+def keeps_fp8(path: Path, dtype: torch.dtype | None, scaled: Kind | None) -> bool:
+    """True where FP8 of a checkpoint's folder stays what it is: unless another type is wanted."""
+    if is_gguf(path) or is_packed(path) or dtype is not None or scaled == "int4":
+        return False
+    return bool(quantisation(ModelConfig.from_folder(path)))
 
 
 def _open_divided(
@@ -92,10 +102,10 @@ def _open_divided(
         return divide(model, Divider(placement, device, dtype or torch.bfloat16, scaled, borrowed=True))
     with ExitStack() as stack:
         source = open_source(path, stack)
-        packed = stays_packed(path, dtype, scaled)
-        rows = source.fp8_rows() if packed and isinstance(source, FolderSource) else {}
-        divider = Divider(placement, device, dtype or source.dtype, scaled, rows)
-        return fill(source, divider, packed=packed, progress=progress)
+        keeps = keeps_fp8(path, dtype, scaled)
+        stay = source.stored(scaled, device) if keeps and isinstance(source, FolderSource) else {}
+        divider = Divider(placement, device, dtype or source.dtype, scaled, stay)
+        return fill(source, divider, packed=is_gguf(path) or (keeps and scaled is None), progress=progress)
 
 
 def _check_quants(

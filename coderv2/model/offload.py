@@ -10,7 +10,7 @@ from tqdm import tqdm
 from coderv2.kernels.formats import Weight
 from coderv2.kernels.memory import empty_bytes
 from coderv2.kernels.packing import pack, unpack, unpack_fp8
-from coderv2.kernels.scaled import Kind, Scaled, as_stored
+from coderv2.kernels.scaled import Kind, Scaled, Stored
 from coderv2.model.attention import LatentAttention
 from coderv2.model.config import ModelConfig
 from coderv2.model.moe import MATRICES, Experts, ExpertsInRam
@@ -38,21 +38,21 @@ class Divider:
         device: torch.device,
         dtype: torch.dtype,
         kind: Kind | None = None,
-        fp8_rows: Mapping[str, int] | None = None,
+        stored: Mapping[str, Stored] | None = None,
         borrowed: bool = False,
     ) -> None:
-        """What is named in `fp8_rows` is FP8 and stays so on the device, so many rows sharing scales.
+        """What is named in `stored` is FP8 and stays so on the device.
 
         Values that are `borrowed` (a mapped file's) are copied where they stay.
         """
         self._placement, self._device, self._kind = placement, device, kind
-        self._fp8_rows, self._borrowed = fp8_rows or {}, borrowed
+        self._stored, self._borrowed = stored or {}, borrowed
         self.dtype = dtype
         """Of activations, and of what is not rounded to a `kind`."""
 
     def stays(self, ours: str) -> bool:
         """Whether a parameter keeps the FP8 numbers of its checkpoint."""
-        return ours in self._fp8_rows
+        return ours in self._stored
 
     def put(self, module: nn.Module, name: str, ours: str, value: Tensor | Weight) -> None:
         """One parameter's values: a tensor, or routed experts that are packed already and stay so in RAM."""
@@ -64,7 +64,7 @@ class Divider:
     def _to_device(self, module: nn.Module, name: str, ours: str, value: Tensor | Weight) -> None:
         if isinstance(value, Weight) and self.stays(ours):
             module._parameters.pop(name, None)
-            setattr(module, name, _as_stored(value, self._fp8_rows[ours]).to(self._device))
+            setattr(module, name, self._stored[ours].scaled(*unpack_fp8(value)).to(self._device))
             return
         tensor = unpack(value) if isinstance(value, Weight) else value
         there = tensor.to(self.dtype).to(self._device)
@@ -99,10 +99,6 @@ class Divider:
         return Weight(stack.format, (len(experts), *stack.shape[1:]), data)
 
 
-def _as_stored(weight: Weight, rows: int) -> Scaled:
-    return as_stored(*unpack_fp8(weight), rows)
-
-
 def move(experts: Experts, expert: int, place: int) -> Iterator[None]:
     """An expert that lies in RAM takes a place of the device's stack, some rows at each `next`; the last seats it.
 
@@ -114,10 +110,11 @@ def move(experts: Experts, expert: int, place: int) -> Iterator[None]:
     brought: list[tuple[Tensor, list[Tensor]]] = []
     for name in MATRICES:
         stack = getattr(experts, name)
+        stored = Stored(stack.span[0]) if isinstance(stack, Scaled) else None
         tensors = _tensors(stack)
         pieces: list[tuple[Tensor, ...]] = []
         for rows_1OI in _pieces(_some(getattr(ram, name), [expert])):
-            piece = _as_stored(rows_1OI, stack.span[0]) if isinstance(stack, Scaled) else unpack(rows_1OI)
+            piece = stored.scaled(*unpack_fp8(rows_1OI)) if stored else unpack(rows_1OI)
             pairs = zip(_tensors(piece), tensors, strict=True)
             pieces.append(tuple(part[0].to(there.dtype).to(there.device) for part, there in pairs))
             yield

@@ -53,7 +53,7 @@ class Split:
         if grains < self.size:
             raise Unsupported(
                 f"{what} of {width} cannot be cut for {self.size} ranks: its quants go together in {grains} times "
-                f"{self.grain}"
+                f"{self.grain}; take fewer ranks"
             )
         begin, end = (rank * grains // self.size * self.grain for rank in (self.rank, self.rank + 1))
         return range(begin, min(end, width))

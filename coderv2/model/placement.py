@@ -13,7 +13,7 @@ import torch
 
 from coderv2.errors import InvalidValue
 from coderv2.kernels.formats import FORMATS
-from coderv2.kernels.scaled import BLOCK, Kind
+from coderv2.kernels.scaled import BLOCK, Kind, Stored
 from coderv2.model.config import ModelConfig
 from coderv2.model.moe import Experts
 from coderv2.model.pack import exact_format, slots
@@ -48,18 +48,18 @@ class Sizes:
         dtype: torch.dtype,
         kind: Kind | None,
         far: int | None = None,
-        fp8_rows: Mapping[str, int] | None = None,
+        stored: Mapping[str, Stored] | None = None,
     ) -> "Sizes":
         """Counted on a model without memory. `far` is known of quants: what all routed experts take in RAM.
 
-        What is named in `fp8_rows` stays FP8, so many rows sharing scales.
+        What is named in `stored` stays FP8.
         """
-        stay = fp8_rows or {}
+        stay = stored or {}
         counts = dict.fromkeys(("fixed", "shared", "embedding", "near", "far", "multiplied"), 0)
         for module, name, ours, shape in slots(meta_model(config)):
             tensor = torch.empty(shape, dtype=dtype, device="meta")
             if ours in stay:
-                count = _fp8_bytes(shape, stay[ours])
+                count = _fp8_bytes(shape, stay[ours].rows)
             else:
                 count = scale(tensor, kind, ours).nbytes if kind and scalable(name, tensor) else tensor.nbytes
             if isinstance(module, Experts):

@@ -57,15 +57,16 @@ def load(
     progress: bool = False,
     packed: bool = False,
     scaled: Kind | None = None,
+    stored: bool = False,
     team: Team | None = None,
 ) -> Transformer:
     """Opens a checkpoint folder; memory at the peak is the weights plus one tensor.
 
     `packed` brings the weights into kernel order, for running on the CPU and not for training; `scaled` rounds them to
-    fewer bits, for running on a GPU. Of a `team` every rank reads its own part. `dtype` None takes the config's;
-    float16 is refused, and a float16 checkpoint becomes bfloat16, since this model's activations overflow float16 (spec
-    §4.6). FP8 weights are written out in `dtype`; packed whole with `dtype` None they stay what they are. Raises
-    BadCheckpoint naming file and tensor.
+    fewer bits, for running on a GPU, where `stored` leaves FP8 weights the codes that they are. Of a `team` every rank
+    reads its own part. `dtype` None takes the config's; float16 is refused, and a float16 checkpoint becomes bfloat16,
+    since this model's activations overflow float16 (spec §4.6). FP8 weights are written out in `dtype`; packed with
+    `dtype` None they stay what they are. Raises BadCheckpoint naming file and tensor.
     """
     with ExitStack() as stack:
         team = team or Team()
@@ -73,13 +74,17 @@ def load(
         model = meta_model(source.config, team)
         wide = dtype or source.dtype
         check_dtype(wide)
+        there = torch.device(device)
+        stay = source.stored(scaled, there) if stored else {}
         total = sum(p.numel() * wide.itemsize for p in model.parameters())
         with tqdm(total=total, desc="loading", unit="B", unit_scale=True, disable=_bar(progress)) as bar:
             for module, name, ours, shape in slots(model):
                 if packed:
                     source.fill_packed(module, name, ours, dtype)
+                elif ours in stay:
+                    source.fill_stored(module, name, ours, stay[ours], there)
                 else:
-                    source.fill(module, name, ours, wide, torch.device(device))
+                    source.fill(module, name, ours, wide, there)
                     if scaled is not None:
                         place_scaled(module, name, module.get_parameter(name).detach(), scaled)
                 bar.update(math.prod(shape) * wide.itemsize)

@@ -12,12 +12,13 @@ from coderv2.engine.llm import LLM
 from coderv2.engine.offload import Wish, decide, for_device, memory_bytes
 from coderv2.engine.request import SamplingParams
 from coderv2.errors import BadData, InvalidValue, Unsupported
-from coderv2.kernels.scaled import Scaled, restore
+from coderv2.kernels.scaled import Kind, Scaled, restore
 from coderv2.model import usage
 from coderv2.model.batch import Batch
 from coderv2.model.convert import quantise_folder
 from coderv2.model.loading import open_config, open_model, open_tokenizer
 from coderv2.model.placement import chosen
+from coderv2.model.weights import load
 from tests.engine.fakes import answer, run
 from tests.engine.test_graphs import Recording
 from tests.model.fp8_files import LAYOUTS, fp8_folder
@@ -210,21 +211,27 @@ def test_an_fp8_checkpoint_takes_half_the_device(
     free = _must(wish) + (4 if room == "half" else 8) * each + each // 2
     monkeypatch.setattr(offload, "free_bytes", lambda device: free if device.type == "cuda" else PLENTY)
     made = for_device(wish, SETTINGS, "cuda", None, several=False)
-    assert made is not None
-    assert made.placement.whole == (room == "all")
-    assert made.placement.count > 0
-    model = offload.open_planned(wish, made, "cpu")
+    if room == "half":
+        assert made is not None
+        assert 0 < made.placement.count < made.placement.total
+        model = offload.open_planned(wish, made, "cpu")
+    else:
+        assert made is None
+        model = load(wish.path, stored=True)
     assert model.recordable == (room == "all")
     assert {stack.kind for stack in model.layers[1].mlp.experts.weights()} == {"fp8_wide"}
 
 
 @needs_kernels
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_what_an_fp8_checkpoint_stores_is_what_the_device_multiplies(layout: str, tmp_path: Path) -> None:
-    """Attention, dense layers and shared experts too: the same numbers, in a byte each."""
+@pytest.mark.parametrize("kind", [None, "fp8"])
+def test_what_an_fp8_checkpoint_stores_is_what_the_device_multiplies(
+    layout: str, kind: Kind | None, tmp_path: Path
+) -> None:
+    """Attention, dense layers and shared experts too: the same numbers, in a byte each; with fp8 asked for as well."""
     fp8_folder(tmp_path / "fp8", layout)
-    wish, placement = Wish(tmp_path / "fp8"), chosen(open_config(tmp_path / "fp8"), 8)
-    model = open_model(wish.path, placement=placement)
+    wish, placement = Wish(tmp_path / "fp8", kind=kind), chosen(open_config(tmp_path / "fp8"), 8)
+    model = open_model(wish.path, scaled=kind, placement=placement)
     wide = open_model(wish.path, dtype=torch.float32, placement=placement)
     exact = dict(wide.named_parameters())
     stored = {
@@ -236,7 +243,7 @@ def test_what_an_fp8_checkpoint_stores_is_what_the_device_multiplies(layout: str
     assert {name.rpartition(".")[2] for name in stored} == {
         "q_proj", "kv_a_proj_with_mqa", "o_proj", "gate_proj", "up_proj", "down_proj",
     }  # fmt: skip
-    assert {value.kind for value in stored.values()} == {"fp8_wide"}
+    assert {value.kind for value in stored.values()} == {kind or "fp8_wide"}
     for name, value in stored.items():
         assert torch.equal(restore(value), exact[name]), name
     fixed = sum(p.nbytes for p in model.parameters()) + sum(value.nbytes for value in stored.values())
@@ -244,7 +251,7 @@ def test_what_an_fp8_checkpoint_stores_is_what_the_device_multiplies(layout: str
     assert fixed == sizes.fixed + 8 * sizes.near
     batch = Batch.packed([list(range(20))])
     error = (model(batch) - wide(batch)).norm() / wide(batch).norm()
-    assert 0 < error < 0.02  # of activations in bfloat16
+    assert 0 < error < (0.02 if kind is None else 0.2)  # of activations in bfloat16, or rounded to e4m3
 
 
 @needs_kernels

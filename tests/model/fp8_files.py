@@ -14,8 +14,9 @@ from tests.tiny import tiny_config, tiny_model
 
 # Heads of 128 and widths that blocks of 128 do not divide.
 CONFIG: dict[str, Any] = {
-    "hidden_size": 160, "qk_nope_head_dim": 128, "v_head_dim": 128, "kv_lora_rank": 192, "moe_intermediate_size": 144,
-    "num_attention_heads": 2, "torch_dtype": "bfloat16", "num_hidden_layers": 2, "n_routed_experts": 8,
+    "hidden_size": 160, "intermediate_size": 272, "qk_nope_head_dim": 128, "v_head_dim": 128, "kv_lora_rank": 192,
+    "moe_intermediate_size": 144, "num_attention_heads": 2, "torch_dtype": "bfloat16", "num_hidden_layers": 2,
+    "n_routed_experts": 8,
 }  # fmt: skip
 LAYOUTS: dict[str, dict[str, Any]] = {
     "block": {

@@ -12,16 +12,18 @@ from torch import Tensor
 
 from coderv2.engine.offload import Wish
 from coderv2.errors import BadCheckpoint, Unsupported
+from coderv2.kernels.formats import Weight
 from coderv2.kernels.packing import unpack
 from coderv2.kernels.scaled import Scaled, restore
 from coderv2.model import weights
 from coderv2.model.batch import Batch
 from coderv2.model.checkpoint import SINGLE
-from coderv2.model.loading import open_config, open_model
+from coderv2.model.loading import grain, open_config, open_model
 from coderv2.model.offload import move
 from coderv2.model.parallel import Split, Team
 from coderv2.model.placement import Placement, chosen
-from coderv2.model.published import published_tensors
+from coderv2.model.published import parts, published_tensors
+from coderv2.model.transformer import Transformer
 from tests.model.fp8_files import LAYOUTS, fp8_folder
 from tests.parity import relative_error, sample_ids
 
@@ -35,19 +37,66 @@ def test_written_out_the_numbers_are_codes_times_scales(layout: str, tmp_path: P
     assert "quantization_config" not in model.config.to_dict()
 
 
+@pytest.mark.parametrize("deal", ["cut", "dealt"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_each_rank_has_its_part_of_codes_times_scales(layout: str, tmp_path: Path) -> None:
+def test_each_rank_has_its_part_of_codes_times_scales(layout: str, deal: Any, tmp_path: Path) -> None:
+    """Written out, in kernel order, and as a device multiplies them: the same numbers."""
     exact = fp8_folder(tmp_path / "fp8", layout)
     for rank in range(2):
-        split = Split(rank, 2)
-        model = weights.load(tmp_path / "fp8", dtype=torch.float32, team=Team(split))
-        for name, tensor in published_tensors(model):
-            assert torch.equal(tensor, split.part(name, exact[name].float())), name
-        packed = weights.load(tmp_path / "fp8", packed=True, team=Team(split))
-        experts = model.layers[1].mlp.experts
-        assert torch.equal(
-            unpack(packed.layers[1].mlp.experts.down_proj), experts.down_proj.bfloat16().float()
+        split = Split(rank, 2, deal, grain=grain(tmp_path / "fp8", None, None))
+        model, packed, stored = (
+            weights.load(tmp_path / "fp8", team=Team(split), **how)
+            for how in ({"dtype": torch.float32}, {"packed": True}, {"stored": True})
         )
+        first = split.first_expert(model.config)
+        for ours, parameter in model.named_parameters():
+            for name, tensor in parts(ours, parameter, first):
+                assert torch.equal(tensor, split.part(name, exact[name].float())), name
+        kept = _matrices(stored, Scaled)
+        assert len(kept) == 2 * 3 + 3 * 3  # two attentions; a dense layer, routed and shared experts
+        for name, value in kept.items():
+            assert torch.equal(restore(value), model.get_parameter(name)), name
+        for name, weight in _matrices(packed, Weight).items():
+            if name in kept:
+                assert weight.format.name == "fp8"
+                assert torch.equal(unpack(weight), model.get_parameter(name)), name
+
+
+def test_fp8_that_is_asked_for_takes_the_scales_of_activations_from_the_file(tmp_path: Path) -> None:
+    """Per-tensor static checkpoints; what one call multiplies is divided by the largest of its matrices' scales."""
+    fp8_folder(tmp_path / "fp8", "tensor")
+    large = {
+        "model.layers.1.mlp.experts.5.up_proj.input_scale": 0.75,
+        "model.layers.1.mlp.shared_experts.down_proj.input_scale": 2.0,
+    }
+    _changed(tmp_path / "fp8", lambda t: t.update({name: torch.tensor(x) for name, x in large.items()}))
+    model = weights.load(tmp_path / "fp8", stored=True, scaled="fp8")
+    found = {name: float(weight.input_scale) for name, weight in _matrices(model, Scaled).items()}
+    assert len(found) == 2 * 3 + 3 * 3
+    for name, scale in found.items():
+        assert scale == (0.5 if ".layers.1.mlp." not in f".{name}" else 2.0 if "down" in name else 0.75), name
+    mlp = model.layers[1].mlp
+    assert mlp.experts.gate_proj.input_scale is mlp.shared_experts.up_proj.input_scale
+    batch, plain = Batch.packed([sample_ids(40)]), weights.load(tmp_path / "fp8", dtype=torch.float32)
+    assert {weight.kind for weight in _matrices(model, Scaled).values()} == {"fp8"}
+    with torch.inference_mode():
+        assert 0 < relative_error(model(batch).float(), plain(batch)) < 0.2
+    _changed(tmp_path / "fp8", lambda t: t.pop("model.layers.1.mlp.experts.5.up_proj.input_scale"))
+    measured = weights.load(tmp_path / "fp8", stored=True, scaled="fp8").layers[1].mlp.experts
+    assert measured.gate_proj.input_scale is None
+    assert measured.down_proj.input_scale is not None
+    _changed(tmp_path / "fp8", lambda t: t.update({DOWN + "input_scale": torch.zeros(1)}))
+    with pytest.raises(BadCheckpoint, match=r"experts\.3\.down_proj\.input_scale is not one number above 0"):
+        weights.load(tmp_path / "fp8", stored=True, scaled="fp8")
+
+
+def _matrices(model: Transformer, kind: type) -> dict[str, Any]:
+    return {
+        f"{stem}.{name}": value
+        for stem, module in model.named_modules()
+        for name, value in vars(module).items()
+        if isinstance(value, kind)
+    }
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Literal
@@ -11,10 +12,13 @@ import torch
 
 from coderv2.errors import Unsupported
 from coderv2.kernels.formats import Weight
+from coderv2.model.loading import grain
 from coderv2.model.parallel import Split, Team
 from coderv2.model.transformer import Transformer
 from coderv2.model.weights import load
 from tests import ranks
+from tests.model.fp8_files import LAYOUTS, fp8_folder
+from tests.model.gguf_files import needs_kernels
 from tests.tiny import tiny_config
 
 SPLITS = [Split(experts=e, attention=a) for e, a in product(("cut", "dealt"), ("heads", "tokens"))]
@@ -38,6 +42,24 @@ def test_logits_are_those_of_one_process(
             rows = slice(None) if split.attention == "heads" else slice(rank, None, len(ranks.PROMPTS))
             torch.testing.assert_close(found, wanted[rows], rtol=0, atol=1e-4)
             assert count < whole * (0.65 if size == 2 else 0.45) or split.attention == "tokens"
+
+
+@needs_kernels
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_fp8_checkpoint_on_two_ranks_has_the_logits_of_one_process(layout: str, tmp_path: Path) -> None:
+    """Codes and scales stay what they are, and widths are cut where scales are."""
+    folder = tmp_path / "fp8"
+    fp8_folder(folder, layout)
+    wanted = ranks.logits(load(folder, packed=True), ranks.PROMPTS)
+    splits = [replace(split, grain=grain(folder, None, None)) for split in SPLITS[::2]]
+    ranks.run(2, folder, splits, tmp_path, packed=True, dtype=None)
+    for number in range(len(splits)):
+        for rank in range(2):
+            found, _ = torch.load(tmp_path / f"{number}-{rank}.pt")
+            assert (
+                found - wanted
+            ).norm() < 0.01 * wanted.norm()  # sums in another order, rounded to bfloat16
 
 
 def _shapes(model: Transformer) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -55,19 +55,19 @@ def swiglu(x_TD: Tensor, gate: Matrix, up: Matrix, down: Matrix) -> Tensor:
 
 
 def joins(routed: Stack, shared: Stack) -> bool:
-    """True where one call can compute both: of one kind, and no slice of the shared network cuts a block of scales."""
+    """True where one call can compute both: of one kind, and the shared network comes in whole slices.
+
+    They are of one width, and none cuts a block of scales.
+    """
     alike = all(_likeness(a) == _likeness(b) for a, b in zip(routed, shared, strict=True))
-    if not alike or isinstance(routed[2], Tensor):
-        return alike
-    (F, width), columns = (routed[0].shape[1], shared[0].shape[0]), routed[2].span[1]
-    slices = triton.cdiv(width, F)
-    return bool(slices == 1 or width // slices % columns == 0)
+    F, width = routed[0].shape[1], shared[0].shape[0]
+    slices, columns = triton.cdiv(width, F), 1 if isinstance(routed[2], Tensor) else routed[2].span[1]
+    return alike and bool(slices == 1 or width % (slices * columns) == 0)
 
 
 def _likeness(matrix: Matrix) -> object:
-    return (
-        matrix.dtype if isinstance(matrix, Tensor) else (matrix.kind, matrix.span, matrix.input_scale is None)
-    )
+    # Fixed scales by identity: what they are only the device knows.
+    return matrix.dtype if isinstance(matrix, Tensor) else (matrix.kind, matrix.span, id(matrix.input_scale))
 
 
 def _stack_of_one(matrix: Matrix) -> Matrix:

@@ -49,6 +49,26 @@ def test_a_shared_network_narrower_than_an_expert(tokens: int) -> None:
     close(experts.mixture(x_TD, weights, ids, routed, shared), wanted)
 
 
+def test_slices_that_do_not_make_the_shared_network_are_computed_apart() -> None:
+    """Cut for ranks, 1,408 columns beside experts of 640 would be three slices of 469: one column was left out."""
+    routed, _ = _stacks(4, 32, 20, 1)
+    _, shared = _stacks(1, 32, 44, 1)
+    assert not experts.joins(routed, shared)
+    assert experts.joins(routed, _stacks(1, 32, 36, 1)[1])
+
+
+def test_fixed_scales_of_activations_join_where_they_are_the_same() -> None:
+    fixed, other = torch.tensor([0.02], device=DEVICE), torch.tensor([0.02], device=DEVICE)
+
+    def stacks(scale: Tensor) -> list[tuple[Scaled, ...]]:
+        return [
+            tuple(replace(_fp8(m), input_scale=scale) for m in stack) for stack in _stacks(3, 192, 128, 2)
+        ]
+
+    assert experts.joins(*stacks(fixed))
+    assert not experts.joins(stacks(fixed)[0], stacks(other)[1])
+
+
 @pytest.mark.parametrize("tokens", [2, experts.FEW + 3])
 def test_an_expert_of_another_machine_adds_nothing(tokens: int) -> None:
     routed, shared = _stacks(4, 32, 16, 2)
@@ -74,7 +94,7 @@ def _kept(weight: Tensor) -> Scaled:
 def _kept_by_row(weight: Tensor) -> Scaled:
     found = _fp8(weight)
     by_row = found.scales.repeat_interleave(128, -2)[..., : weight.shape[-2], :]
-    return scaled.as_stored(found.codes, by_row, 1)
+    return scaled.Stored(1).scaled(found.codes, by_row)
 
 
 @pytest.mark.parametrize("tokens", [2, experts.FEW + 9])

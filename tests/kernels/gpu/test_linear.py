@@ -54,7 +54,7 @@ def test_codes_of_a_checkpoint_multiply_activations_as_they_are(
     codes = numbers(150, 300, seed=1).to(scaled.FP8)
     scales_OS = numbers(150, 3, seed=2).abs().clamp(min=0.1)
     scales_OS = scales_OS[::shared].repeat_interleave(shared, 0)[:150]
-    weight = scaled.as_stored(codes, scales_OS, shared)
+    weight = scaled.Stored(shared).scaled(codes, scales_OS)
     x_TD = numbers(rows, 300, dtype=dtype)
     wanted_TO = (x_TD.float() @ scaled.restore(weight).T).to(dtype)
     tolerance = {"rtol": 1e-3, "atol": 1e-3} if dtype == torch.float32 else {"rtol": 2**-6, "atol": 0.2}
@@ -66,9 +66,8 @@ def test_every_code_means_what_it_means_to_pytorch() -> None:
     bytes_N = torch.tensor([n for n in range(256) if n & 0x7F != 0x7F], dtype=torch.uint8)
     codes = torch.zeros(len(bytes_N), 128, dtype=torch.uint8)
     codes[:, 5] = bytes_N
-    weight = scaled.as_stored(
-        codes.view(scaled.FP8).to(DEVICE), torch.ones(len(codes), 1, device=DEVICE), 128
-    )
+    ones_O1 = torch.ones(len(codes), 1, device=DEVICE)
+    weight = scaled.Stored(128).scaled(codes.view(scaled.FP8).to(DEVICE), ones_O1)
     x_TD = torch.zeros(1, 128, device=DEVICE)
     x_TD[:, 5] = 1
     assert torch.equal(linear.linear(x_TD, weight)[0].cpu(), bytes_N.view(scaled.FP8).float())
