@@ -20,6 +20,7 @@ from coderv2.engine.recording import Step as Recorded
 from coderv2.kernels import drawing
 from coderv2.model.batch import Batch
 from coderv2.model.cache import LatentCache
+from coderv2.model.config import ModelConfig
 
 GIVEN = -1
 """Source of a token that the host has written."""
@@ -27,6 +28,10 @@ GIVEN = -1
 
 class Model(Protocol):
     """What a step runs."""
+
+    @property
+    def config(self) -> ModelConfig:
+        """Its shapes."""
 
     @property
     def device(self) -> torch.device:
@@ -61,35 +66,60 @@ class Given:
 
 
 @dataclass(frozen=True)
-class Buffers:
-    """What changes from step to step, for the largest number of sequences: on the device, or on the way there."""
+class Part:
+    """What a step of B sequences reads and says."""
 
     numbers_5B: Tensor
     rules_5B: Tensor
-    table_BP: Tensor
+    table_PB: Tensor
     said_2B: Tensor
-    """int64, what the step said last: each row's token, and whether all its logits are finite."""
-
-    @classmethod
-    def empty(cls, B: int, pages: int, device: torch.device, *, pinned: bool = False) -> "Buffers":
-        """Zeros; `pinned` memory copies without the host waiting."""
-        shapes = (
-            ((5, B), torch.int64), ((5, B), torch.float64), ((B, pages), torch.int32), ((2, B), torch.int64)
-        )  # fmt: skip
-        return cls(*(torch.zeros(s, dtype=d, device=device, pin_memory=pinned) for s, d in shapes))
+    """int64: each row's token, and whether all its logits are finite."""
 
     def write(self, given: Given) -> None:
         """The host's word, into the host's memory."""
-        B, pages = given.table_BP.shape
-        self.numbers_5B[:, :B] = torch.from_numpy(given.numbers_5B)
-        self.rules_5B[:, :B] = torch.from_numpy(given.rules_5B)
-        self.table_BP[:B, :pages] = torch.from_numpy(given.table_BP)
+        self.numbers_5B.copy_(torch.from_numpy(given.numbers_5B))
+        self.rules_5B.copy_(torch.from_numpy(given.rules_5B))
+        self.table_PB.copy_(torch.from_numpy(given.table_BP.T))
 
-    def take(self, other: "Buffers", B: int, pages: int) -> None:
-        """The first B sequences' values, without waiting."""
-        self.numbers_5B[:, :B].copy_(other.numbers_5B[:, :B], non_blocking=True)
-        self.rules_5B[:, :B].copy_(other.rules_5B[:, :B], non_blocking=True)
-        self.table_BP[:B, :pages].copy_(other.table_BP[:B, :pages], non_blocking=True)
+    def take(self, other: "Part") -> None:
+        """The host's word, without waiting."""
+        for mine, theirs in (
+            (self.numbers_5B, other.numbers_5B),
+            (self.rules_5B, other.rules_5B),
+            (self.table_PB, other.table_PB),
+        ):
+            mine.copy_(theirs, non_blocking=True)
+
+
+class Buffers:
+    """What changes from step to step, for the largest number of sequences: on the device, or on the way there.
+
+    Each is the beginning of a block that is laid out for the step's B sequences, so that what is copied has no gaps:
+    PyTorch takes others through memory of its own, which is not page-locked, and the host waits.
+    """
+
+    def __init__(self, most: int, pages: int, device: torch.device, *, pinned: bool = False) -> None:
+        """Zeros; `pinned` memory copies without the host waiting."""
+        self.most, self.pages = most, pages
+        types = torch.int64, torch.float64, torch.int32, torch.int64
+        self._blocks = [
+            torch.zeros(rows * most, dtype=dtype, device=device, pin_memory=pinned)
+            for rows, dtype in zip(self._rows(pages), types, strict=True)
+        ]
+
+    @property
+    def said(self) -> Tensor:
+        """What the step said last, however many sequences it had: their tokens come first."""
+        return self._blocks[-1]
+
+    def part(self, B: int, pages: int | None = None) -> Part:
+        """For B sequences of up to so many pages, by default as many as there are at the most."""
+        rows = self._rows(self.pages if pages is None else pages)
+        return Part(*(block[: n * B].view(n, B) for n, block in zip(rows, self._blocks, strict=True)))
+
+    @staticmethod
+    def _rows(pages: int) -> tuple[int, int, int, int]:
+        return 5, 5, pages, 2
 
 
 class Step:
@@ -100,54 +130,55 @@ class Step:
         model: Model,
         cache: LatentCache,
         buffers: Buffers,
-        B: int,
+        logits_BW: Tensor,
         draws: Draws = Draws.NOTHING,
         ranks: int = 1,
     ) -> None:
-        self._model, self._cache, self._B, self._draws = model, cache, B, draws
+        """B as there are rows for the logits."""
+        self._model, self._cache, self._draws = model, cache, draws
+        self._logits_BW = logits_BW
+        self._B = B = logits_BW.shape[0]
         self._counts = (B,) * ranks
-        self._numbers_5B, self._rules_5B = buffers.numbers_5B[:, :B], buffers.rules_5B[:, :B]
-        self._table_BP, self._said_2B = buffers.table_BP[:B], buffers.said_2B
+        self._part, self._said_before = buffers.part(B), buffers.said
         self._starts_B1 = torch.arange(B + 1, dtype=torch.int32, device=model.device)
 
     def __call__(self) -> Tensor:
         """One pass: logits [B, W], and what it says in the buffers."""
-        logits_BW = self._model(self._batch())
+        logits_BW = self._logits_BW.copy_(self._model(self._batch()))
         token_B, finite_B = drawing.peaks(logits_BW)
         if self._draws:
             token_B = self._drawn(logits_BW, token_B)
-        self._said_2B[:, : self._B].copy_(torch.stack((token_B, finite_B.long())))
+        self._part.said_2B.copy_(torch.stack((token_B, finite_B.long())))
         return logits_BW
 
     def _drawn(self, logits_BW: Tensor, likeliest_B: Tensor) -> Tensor:
-        cuts = self._draws is Draws.HEAVIEST
-        drawn_B = drawing.drawn(logits_BW, likeliest_B, self._rules_5B, cuts=cuts)
-        return torch.where(self._rules_5B[0] > 0, drawn_B, likeliest_B)
+        cuts, rules_5B = self._draws is Draws.HEAVIEST, self._part.rules_5B
+        drawn_B = drawing.drawn(logits_BW, likeliest_B, rules_5B, cuts=cuts)
+        return torch.where(rules_5B[0] > 0, drawn_B, likeliest_B)
 
     def _batch(self) -> Batch:
-        given_B, position_B, slot_B, length_B, source_B = self._numbers_5B
-        B = self._B
-        said_B = self._said_2B[0][source_B.clamp(min=0)]
+        given_B, position_B, slot_B, length_B, source_B = self._part.numbers_5B
+        B, table_BP = self._B, self._part.table_PB.T
+        said_B = self._said_before[source_B.clamp(min=0)]
         batch = Batch(
             token_ids_T=torch.where(source_B == GIVEN, given_B, said_B),
             positions_T=position_B,
             starts=tuple(range(B + 1)),
             contexts=(0,) * B,
             cache=self._cache,
-            page_tables=self._table_BP.unbind(),
+            page_tables=table_BP.unbind(),
             slots_T=slot_B,
             counts=self._counts,
         )
-        spans = batch.ops.spans_over(self._starts_B1, length_B.int(), self._table_BP, 1)
-        return batch.over(spans)
+        return batch.over(batch.ops.spans_over(self._starts_B1, length_B.int(), table_BP, 1))
 
 
 @dataclass
 class Started:
     """A step that the device has been given."""
 
-    half: int
-    """Which of the host's two buffers it uses."""
+    host: Part
+    """Of the host's buffers what it uses."""
     arrived: Callable[[], None] = lambda: None
     """Waits until it is done."""
     logits_BW: Tensor | None = None
@@ -168,12 +199,14 @@ class Steps:
         ranks: int = 1,
     ) -> None:
         """For up to `most` sequences of up to `pages` pages; `ranks` that have sequences of their own step together."""
-        self._model, self._cache, self._record, self._pages = model, cache, recorder, pages
+        self._model, self._cache, self._record = model, cache, recorder
         self._rank_count = ranks
-        self._device = Buffers.empty(most, pages, model.device)
+        self._device = Buffers(most, pages, model.device)
+        # One for all: steps that each kept their own would take gigabytes.
+        self._logits_BW = torch.empty(most, model.config.vocab_size, device=model.device)
         pinned = model.device.type == "cuda"
         # Two: while the copy of one step's is still to be made, the next one's are written.
-        self._host = [Buffers.empty(most, pages, torch.device("cpu"), pinned=pinned) for _ in range(2)]
+        self._host = [Buffers(most, pages, torch.device("cpu"), pinned=pinned) for _ in range(2)]
         self._recorded: dict[tuple[int, Draws], Recorded] = {}
         self._half = 0
         self._busy: list[Callable[[], None]] = [lambda: None] * 2
@@ -186,15 +219,16 @@ class Steps:
     def start(self, given: Given) -> Started:
         """Gives the device all it needs for a step, and does not wait for it."""
         self._half = 1 - self._half
-        started, host = Started(self._half), self._host[self._half]
+        B, pages = given.table_BP.shape
+        host, device = (one.part(B, pages) for one in (self._host[self._half], self._device))
+        started = Started(host)
         self._busy[self._half]()
         host.write(given)
-        B, pages = given.table_BP.shape
 
         def work() -> None:
-            self._device.take(host, B, pages)
+            device.take(host)
             started.logits_BW = self._step(B, given.draws)()
-            host.said_2B[:, :B].copy_(self._device.said_2B[:, :B], non_blocking=True)
+            host.said_2B.copy_(device.said_2B, non_blocking=True)
 
         self._record.stream.enqueue(work)
         started.arrived = self._busy[self._half] = _once(self._record.stream.mark())
@@ -206,11 +240,12 @@ class Steps:
 
     def said(self, started: Started) -> Tensor:
         """Tokens, and whether the logits are finite, of a step that has arrived, [2, B]."""
-        return self._host[started.half].said_2B
+        return started.host.said_2B
 
     def _step(self, B: int, draws: Draws) -> Recorded:
         if not self.known(B, draws):
-            step = Step(self._model, self._cache, self._device, B, draws, self._rank_count)
+            logits_BW = self._logits_BW[:B]
+            step = Step(self._model, self._cache, self._device, logits_BW, draws, self._rank_count)
             self._recorded[B, draws] = self._record(step)
         return self._recorded[B, draws]
 

@@ -118,7 +118,8 @@ class Ops:
     @classmethod
     def spans_over(cls, starts_B1: Tensor, lengths_B: Tensor, table_BP: Tensor, most: int) -> dict[str, Any]:
         """The same from tensors, int32, of which the longest sequence has `most` queries."""
-        return cls.spans(starts_B1.tolist(), lengths_B.tolist(), table_BP.long().unbind())
+        tables = table_BP.long().contiguous().unbind()
+        return cls.spans(starts_B1.tolist(), lengths_B.tolist(), tables)
 
 
 class InvariantOps(Ops):

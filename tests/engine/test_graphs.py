@@ -15,6 +15,7 @@ from coderv2.engine.engine import Engine, EngineSettings
 from coderv2.engine.graphs import padded_sizes
 from coderv2.engine.recording import Recorder, recorder_for
 from coderv2.engine.request import SamplingParams
+from coderv2.engine.steps import Step
 from coderv2.kernels import drawing
 from coderv2.model.published import published_tensors
 from tests.engine.fakes import LateStream, Recording, answer, run
@@ -141,6 +142,37 @@ def test_any_company_gives_the_same_answers(data: st.DataObject) -> None:
         deltas += run(engine)
         found.append([answer(deltas, one) for one in ids])
     assert found[0] == found[1]
+
+
+def test_what_is_copied_has_no_gaps_so_that_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of fewer sequences than max_running did: what has gaps goes through memory that is not page-locked."""
+    copies: list[tuple[torch.Size, bool]] = []
+    copy = Tensor.copy_
+
+    def watched(mine: Tensor, theirs: Tensor, non_blocking: bool = False) -> Tensor:
+        if non_blocking:
+            copies.append((mine.shape, mine.is_contiguous() and theirs.is_contiguous()))
+        return copy(mine, theirs, non_blocking)
+
+    monkeypatch.setattr(Tensor, "copy_", watched)
+    engine = _engine(Recording(), max_running=12, page_size=4)
+    for number, params in enumerate([GREEDY, DRAWN, replace(DRAWN, top_k=3)]):
+        engine.submit([5 + number, 9, 11], params)
+    run(engine)
+    assert {rows for (rows, _), _ in copies} >= {5, 1, 2, 3}
+    assert {B for (_, B), _ in copies} == {4}
+    assert all(whole for _, whole in copies)
+
+
+def test_recorded_steps_share_the_memory_of_their_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each kept its own: 31 sizes up to 512 sequences were 2.3 GB, three times over."""
+    outputs: list[Tensor] = []
+    step = Step.__call__
+    monkeypatch.setattr(Step, "__call__", lambda self: (outputs.append(step(self)), outputs[-1])[1])
+    engine = _engine(Recording())
+    _answers(engine)
+    assert {logits_BW.shape[0] for logits_BW in outputs} == {4, 12}
+    assert len({logits_BW.data_ptr() for logits_BW in outputs}) == 1
 
 
 def test_the_settings_can_leave_graphs_out() -> None:

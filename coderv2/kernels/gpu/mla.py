@@ -85,7 +85,7 @@ def mla_decode(
     logs = torch.empty(splits, T, H, device=out_THC.device)
     _decode[(blocks, B, splits)](
         q_latent_THC, q_rope_THR, latent_PSC, k_rope_PSR, spans.starts_B1, spans.lengths_B, spans.table_BP,
-        spans.table_BP.stride(0), parts, logs, T, scale * LOG2E.value, C=C, R=R, H=H, S=S, SPLITS=splits,
+        *spans.table_BP.stride(), parts, logs, T, scale * LOG2E.value, C=C, R=R, H=H, S=S, SPLITS=splits,
         SHORTEST=SHORTEST, BM=BM, BN=BN, BC=_width(C), BR=_width(R), num_warps=warps, num_stages=stages,
     )  # fmt: skip
     if splits > 1:
@@ -115,7 +115,8 @@ def _splits(programs: int, keys: int, device: torch.device) -> int:
 
 @triton.jit
 def _decode(
-    q_latent, q_rope, latents, keys, starts, lengths, table, table_stride, parts, logs, T, scale,
+    q_latent, q_rope, latents, keys, starts, lengths, table, sequence_stride, page_stride, parts, logs,
+    T, scale,
     C: tl.constexpr, R: tl.constexpr, H: tl.constexpr, S: tl.constexpr, SPLITS: tl.constexpr, SHORTEST: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr, BR: tl.constexpr,
 ):  # fmt: skip
@@ -147,7 +148,7 @@ def _decode(
     sums = tl.zeros((BM, BC), tl.float32)
     for first in range(begin, stop, BN):
         n = first + tl.arange(0, BN)
-        page = tl.load(table + b * table_stride + n // S, mask=n < stop, other=0)
+        page = tl.load(table + b * sequence_stride + n // S * page_stride, mask=n < stop, other=0)
         slot = page.to(tl.int64) * S + n % S
         live_NC = (n < stop)[:, None] & (c < C)[None, :]
         latent_NC = tl.load(latents + slot[:, None] * C + c[None, :], mask=live_NC, other=0.0).to(

@@ -105,9 +105,11 @@ def attention(sizes: Sizes, dtype: torch.dtype, cache: torch.dtype) -> None:
 
     pages = torch.empty(8, page, C, dtype=cache), torch.empty(8, page, R, dtype=cache)
     slots, angles = torch.zeros(T, dtype=torch.long), (torch.empty(T, R // 2), torch.empty(T, R // 2))
-    for B in (1, 64):
-        whole = (torch.zeros(n, dtype=torch.int32) for n in (B + 1, B))
-        spans = mla.Spans(*whole, torch.zeros(B, 2048, dtype=torch.int32), 1)
+    table = torch.zeros(64, 2048, dtype=torch.int32)
+    # That of a recorded step has the first pages of all together.
+    for table_BP in (table[:1], table, table.view(2048, 64).T):
+        B = len(table_BP)
+        spans = mla.Spans(*(torch.zeros(n, dtype=torch.int32) for n in (B + 1, B)), table_BP, 1)
         mla.mla_decode(some(B, H, C), some(B, H, R), *pages, starts=spans, scale=0.1)
     keys = some(T, H, N + R)
     mla.mla_prefill(keys, keys, some(T, H, V), q_starts=(0, T), k_starts=(0, T), scale=0.1)

@@ -32,6 +32,11 @@ def _decode(
     queries = numbers(starts[-1], H, C, seed=2), numbers(starts[-1], H, R, seed=3)
     spans = {"starts": starts, "lengths": lengths, "page_tables": tables}
     ours = mla.mla_decode(*queries, *pages, **spans, scale=0.3)  # type: ignore[arg-type]
+    # As a recorded step has them: the first pages of all lie together.
+    table_BP = torch.nn.utils.rnn.pad_sequence(tables).int().T
+    whole = (torch.tensor(some, dtype=torch.int32, device=DEVICE) for some in (starts, lengths))
+    laid = mla.Spans(*whole, table_BP, max(new for new, _ in shape))
+    assert torch.equal(mla.mla_decode(*queries, *pages, starts=laid, scale=0.3), ours)
     plain = [part.float() for part in pages]
     close(ours, reference.mla_decode(*queries, *plain, **spans, scale=0.3))  # type: ignore[arg-type]
 

@@ -24,7 +24,7 @@ def _step(family: str, B: int, draws: Draws = Draws.NOTHING) -> Step:
     with META:
         model = Transformer(config)
     cache = LatentCache(config, 9, 16, torch.bfloat16, META)
-    return Step(model, cache, Buffers.empty(B, 8, META), B, draws)
+    return Step(model, cache, Buffers(B, 8, META), torch.empty(B, config.vocab_size, device=META), draws)
 
 
 @torch.inference_mode()
