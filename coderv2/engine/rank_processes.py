@@ -17,10 +17,9 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-import torch.distributed as dist
-
 from coderv2.engine.follower import READY, Follower, follow
 from coderv2.engine.opening import Opening
+from coderv2.engine.parting import Parting
 from coderv2.errors import EngineStopped
 from coderv2.log import logger
 
@@ -28,6 +27,8 @@ GRACE_SECONDS = 15.0
 """What the first rank gets to leave by itself after another died."""
 REASON_SECONDS = 10.0
 """What the true reason may take to be known."""
+LEAVE_SECONDS = 5.0
+"""What all get to leave together; who has not by then is ended."""
 
 
 @contextmanager
@@ -59,6 +60,7 @@ class RankProcesses:
         self._stopping = False
         self._words: dict[int, str] = {}
         """What ranks said last, where it was heard while something else was waited for."""
+        self._parting = Parting()
         self._orders: list[Connection] = []
         self._processes: list[Any] = []
         for rank in range(1, opening.split.size):
@@ -136,13 +138,15 @@ class RankProcesses:
         for orders in self._orders:
             with suppress(OSError):
                 orders.send(None)
+        self._parting.leave()
+        end = time.monotonic() + LEAVE_SECONDS
         for process in self._processes:
-            process.join(5)
+            process.join(max(end - time.monotonic(), 0))
             if process.is_alive():
                 process.kill()
                 process.join()
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        if not self._parting.left(LEAVE_SECONDS):
+            logger.warning("the other ranks have ended, but their group cannot be left")
         atexit.unregister(self.stop)
 
     def _watch(self) -> None:
@@ -157,8 +161,7 @@ class RankProcesses:
         logger.error("%s; the model cannot go on without it", self.failure)
         for other in self._processes:
             other.kill()
-        if (group := dist.group.WORLD) is not None and dist.get_backend() == "nccl":
-            group.abort()  # a sum on a GPU waits on, whoever is gone
+        self._parting.abort()
         self.on_failure()
         time.sleep(GRACE_SECONDS)
         if not self._stopping:

@@ -6,9 +6,11 @@ from typing import Any
 from zlib import crc32
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from coderv2.engine.engine import Engine, EngineSettings
+from coderv2.engine.follower import Follower
 from coderv2.engine.recording import Stream
 from coderv2.engine.request import Delta, SamplingParams
 from coderv2.model.batch import Batch
@@ -162,6 +164,14 @@ class Recording:
 def prompt_recording(device: torch.device) -> Recording:
     """What every rank of a test records with."""
     return Recording(PromptStream())
+
+
+class LeavingTogether(Follower):
+    """Leaves when all do, as ranks of NCCL's must."""
+
+    def leave(self) -> None:
+        super().leave()
+        dist.barrier()
 
 
 class Clock:

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from coderv2.model.loading import open_tokenizer
 from coderv2.model.parallel import Split
 from coderv2.model.published import published_tensors
 from coderv2.model.weights import load, save
-from tests.engine.fakes import prompt_recording
+from tests.engine.fakes import LeavingTogether, prompt_recording
 from tests.model.gguf_files import needs_kernels, write_gguf
 from tests.tiny import tiny_config, tiny_model
 from tests.tiny_tokenizer import tiny_tokenizer_folder
@@ -168,6 +169,38 @@ def test_a_rank_that_dies_ends_the_engine_with_the_reason(tiny_checkpoint: Path)
         llm.generate(PROMPTS, SamplingParams(temperature=0, max_tokens=400), use_tqdm=False)
     ranks.stop()
     assert told == ["told"]
+
+
+@pytest.mark.slow
+def test_ranks_that_leave_only_together_do_not_wait_for_each_other(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first waited for the others to end before it left, so that with NCCL each was killed, and then it hung."""
+    monkeypatch.setattr(Ranks, "FOLLOWER", LeavingTogether)
+    leave = dist.destroy_process_group
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: (dist.barrier(), leave()))
+    ranks = Ranks(tiny_checkpoint, Split(size=2), dtype=torch.float32)
+    ranks.stop()
+    assert [process.exitcode for process in ranks._processes] == [0]
+    assert not dist.is_initialized()
+
+
+@pytest.mark.slow
+def test_a_group_that_cannot_be_broken_off_keeps_nobody_from_leaving(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server was told of a rank's death only after that, and what has not left was not ended."""
+    monkeypatch.setattr("coderv2.engine.rank_processes.LEAVE_SECONDS", 0.1)
+    told, patience = threading.Event(), threading.Event()
+    monkeypatch.setattr("coderv2.engine.parting._abort", lambda: patience.wait(60))
+    ranks = Ranks(tiny_checkpoint, Split(size=2), dtype=torch.float32, on_failure=told.set)
+    ranks._processes[0].kill()
+    assert told.wait(10)
+    ranks.stop()
+    assert "their group cannot be left" in caplog.text
+    patience.set()
+    assert ranks._parting.left(10)
+    assert not dist.is_initialized()
 
 
 @pytest.mark.usefixtures("ctrl_c")
