@@ -92,7 +92,7 @@ class LLM:
             max_running=_given(max_num_seqs, EngineSettings.max_running),
             cache_tokens=cache_tokens,
             page_size=_given(block_size, EngineSettings.page_size),
-            cache_dtype=number_formats.cache_dtype(kv_cache_dtype, torch.device(place).type),
+            cache_dtype=number_formats.cache_dtype(kv_cache_dtype, place),
             cache_dir=None if cache_dir is None else Path(cache_dir),
             draft_tokens=draft_tokens,
             prefix_caching=enable_prefix_caching is not False,
@@ -100,7 +100,7 @@ class LLM:
             deterministic=deterministic,
             graphs=not enforce_eager,
         )
-        if torch.device(place).type == "cuda":
+        if place == "cuda":
             number_formats.check_card(torch.cuda.get_device_capability(place), scaled, settings.cache_dtype)
         folder = hub.resolve(model)
         vocabulary = open_tokenizer(folder if tokenizer is None else hub.resolve(tokenizer))

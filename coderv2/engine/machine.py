@@ -17,6 +17,7 @@ from coderv2.errors import Unsupported
 from coderv2.kernels import probe
 
 DTYPES = (torch.float32, torch.bfloat16)
+DEVICES = ("auto", "cpu", "cuda")
 _INSTRUCTION_SETS = (
     "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimd", "bf16",
     "sve",
@@ -89,15 +90,18 @@ def look() -> Machine:
 
 
 def place(device: str) -> str:
-    """Where to compute: "auto" is the GPU when there is one. Unsupported for a GPU where there is none."""
+    """Where to compute: "auto" is the GPU when there is one. Unsupported for a GPU where there is none, or a number."""
+    if device not in DEVICES:
+        raise Unsupported(
+            f"device {device!r}: take one of {', '.join(DEVICES)}; of several GPUs CUDA_VISIBLE_DEVICES chooses",
+            param="device",
+        )
     gpu = torch.cuda.is_available()
-    if device == "auto":
-        return "cuda" if gpu else "cpu"
-    if torch.device(device).type == "cuda" and not gpu:
+    if device == "cuda" and not gpu:
         raise Unsupported(
             "no GPU that PyTorch can use here: take device cpu, or a PyTorch with CUDA", param="device"
         )
-    return device
+    return ("cuda" if gpu else "cpu") if device == "auto" else device
 
 
 def processor() -> str:

@@ -29,8 +29,20 @@ def test_a_gpu_that_is_not_there_is_the_callers_error(monkeypatch: pytest.Monkey
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert machine.place("auto") == "cpu"
     with pytest.raises(Unsupported, match="no GPU") as caught:
-        machine.place("cuda:1")
+        machine.place("cuda")
     assert caught.value.param == "device"
+
+
+@pytest.mark.parametrize("device", ["cuda:0", "cuda:1", "mps", "no"])
+def test_a_gpu_by_number_is_refused_with_the_way_to_choose_one(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ranks of cuda:1 computed on the CPU; one engine started its kernels on another GPU than its tensors lay on."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(Unsupported, match="CUDA_VISIBLE_DEVICES") as caught:
+        machine.place(device)
+    assert caught.value.param == "device"
+    assert machine.place("auto") == "cuda"
 
 
 @pytest.mark.parametrize(("limit", "used", "free"), [(5000, 1000, 4000), (5000, 6000, 0), (5000, None, 5000)])
