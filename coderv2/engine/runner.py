@@ -18,6 +18,7 @@ from coderv2.engine.scheduler import Chunk
 from coderv2.engine.settings import EngineSettings
 from coderv2.engine.steps import Steps
 from coderv2.log import logger
+from coderv2.model import usage
 from coderv2.model.batch import Batch
 from coderv2.model.cache import LatentCache
 from coderv2.model.parallel import Team
@@ -174,4 +175,9 @@ def _recorder(
 def _unrecordable(model: Model, settings: EngineSettings) -> str | None:
     if settings.deterministic:
         return "deterministic"
-    return "experts in RAM" if isinstance(model, Transformer) and not model.recordable else None
+    if not isinstance(model, Transformer):
+        return None
+    if not model.recordable:
+        return "experts in RAM"
+    # Some rows of recorded steps belong to nobody, and some steps are dropped: what these choose is not to count.
+    return "experts are counted" if usage.watched(model) else None

@@ -84,9 +84,14 @@ def mixtures(model: Transformer) -> Iterator[tuple[int, MixtureOfExperts]]:
 
 
 def watch(model: Transformer) -> None:
-    """Counts from now on, in every pass; the host waits for nothing."""
+    """Counts from now on, in every pass; the host waits for nothing. An engine made after that records no steps."""
     for _, mixture in mixtures(model):
         mixture.used_E = torch.zeros(model.config.n_routed_experts, dtype=torch.long, device=model.device)
+
+
+def watched(model: Transformer) -> bool:
+    """True where choices are counted."""
+    return any(mixture.used_E is not None for _, mixture in mixtures(model))
 
 
 def counted(model: Transformer) -> Usage:

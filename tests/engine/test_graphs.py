@@ -17,6 +17,7 @@ from coderv2.engine.recording import Recorder, recorder_for
 from coderv2.engine.request import SamplingParams
 from coderv2.engine.steps import Step
 from coderv2.kernels import drawing
+from coderv2.model import usage
 from coderv2.model.published import published_tensors
 from tests.engine.fakes import LateStream, Recording, answer, run
 from tests.tiny import tiny_config, tiny_model
@@ -188,6 +189,23 @@ def test_steps_that_are_not_recorded_are_said_to_be_so(caplog: pytest.LogCapture
         _engine(Recording())
     said = [record.getMessage() for record in caplog.records]
     assert said == ["decode steps are not recorded as graphs: deterministic"]
+
+
+def test_of_experts_only_choices_of_answers_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    """Rows that fill a step up, and steps that are dropped, counted too: 1,626 choices where 1,050 were made."""
+    recorder = Recording()
+    model = tiny_model(tiny_config("lite", num_hidden_layers=2, max_position_embeddings=128))
+    usage.watch(model)
+    with caplog.at_level(logging.INFO, "coderv2"):
+        engine = Engine(
+            model, tiny_tokenizer(), EngineSettings(cache_tokens=1024, max_running=12), recorder=recorder
+        )
+    assert "decode steps are not recorded as graphs: experts are counted" in caplog.text
+    for number in range(5):
+        engine.submit([5 + number, 9, 11], replace(GREEDY, max_tokens=33))
+    run(engine)
+    assert recorder.recorded == 0
+    assert sum(usage.counted(model).counts[1]) == 5 * (3 + 32) * model.config.num_experts_per_tok
 
 
 def test_only_a_gpu_records() -> None:
