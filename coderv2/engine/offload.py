@@ -13,6 +13,7 @@ from coderv2.engine.machine import free_bytes
 from coderv2.engine.moving import Mover
 from coderv2.engine.settings import EngineSettings
 from coderv2.errors import BadData, InvalidValue, Unsupported
+from coderv2.kernels import drawing
 from coderv2.kernels.scaled import Kind
 from coderv2.log import logger
 from coderv2.model import calibration, gguf, packed_file, usage
@@ -28,6 +29,8 @@ Experts = Literal["auto", "gpu", "ram"]
 """Where routed experts go: as many to the GPU as fit, all of them, or none."""
 SPARE = 512 << 20
 """Bytes of a GPU that are left alone: what libraries take, and what allocation wastes. An estimate."""
+WORKSPACE = 32 << 20
+"""Bytes that cuBLAS keeps with each stream it has multiplied on, at the most (Hopper)."""
 LEAST_TOKENS = 4096
 """For which a cache must have room where no length is asked for."""
 
@@ -48,6 +51,11 @@ class Wish:
     """A file of counts, read where it is there already; None: the one in the model's folder, if any."""
     move: bool = False
     """Experts move while the model runs; then all of them lie in RAM."""
+
+    @property
+    def counted(self) -> bool:
+        """True where choices of experts are counted while the model runs."""
+        return self.usage is not None or self.move
 
     def wide(self, config: ModelConfig) -> torch.dtype:
         """The number format of activations on the device, and of what is not rounded there."""
@@ -88,29 +96,42 @@ def demand(config: ModelConfig, settings: EngineSettings, dtype: torch.dtype) ->
     context = settings.max_model_len or config.max_position_embeddings
     most = settings.cache_tokens or context * settings.max_running
     least = settings.cache_tokens or settings.max_model_len or min(LEAST_TOKENS, context)
-    work = _work(config, settings, dtype.itemsize)
-    return Demand(each, max(most, least), least, work + SPARE)
+    work = _work(config, settings, dtype.itemsize) + SPARE
+    return Demand(each, max(most, least), least, work, _recorded(config, settings, dtype.itemsize))
 
 
 def _work(config: ModelConfig, settings: EngineSettings, itemsize: int) -> int:
     """Bytes of the tensors that a pass has at the same time, at the most: those of attention, of experts, of logits."""
-    T, H = settings.max_batch_tokens, config.num_attention_heads
-    head = config.qk_head_dim + config.v_head_dim
-    # Expanded keys and values of the whole context, laid side by side and once more joined.
     context = settings.max_model_len or min(config.max_position_embeddings, USUAL_CONTEXT)
-    keys = context * H * 2 * head * itemsize
+    logits = 4 * settings.max_running * config.vocab_size * 4
+    return _through_layers(config, settings.max_batch_tokens, context, itemsize) + logits
+
+
+def _recorded(config: ModelConfig, settings: EngineSettings, itemsize: int) -> int:
+    """Bytes that recorded steps keep: the largest one's tensors, logits for all, and cuBLAS's with their stream."""
+    if not settings.graphs or settings.deterministic:
+        return 0
+    B, W = settings.max_running, config.vocab_size
+    logits = 5 * B * W * 4 + drawing.bytes_for(B, W)
+    return _through_layers(config, B, 0, itemsize) + logits + WORKSPACE
+
+
+def _through_layers(config: ModelConfig, T: int, expanded: int, itemsize: int) -> int:
+    """Of T tokens that go through a layer; `expanded` are those of the contexts whose keys and values are made."""
+    H, head = config.num_attention_heads, config.qk_head_dim + config.v_head_dim
+    # Expanded keys and values, laid side by side and once more joined.
+    keys = expanded * H * 2 * head * itemsize
     queries = T * H * (2 * config.qk_head_dim + config.v_head_dim) * itemsize
     pairs = T * (config.num_experts_per_tok + config.n_shared_experts)
     inner = pairs * (config.moe_intermediate_size + config.hidden_size) * itemsize
     dense = 3 * T * config.intermediate_size * itemsize
-    logits = 4 * settings.max_running * config.vocab_size * 4
-    return 6 * T * config.hidden_size * itemsize + max(keys + queries, inner, dense) + logits
+    return 6 * T * config.hidden_size * itemsize + max(keys + queries, inner, dense)
 
 
 def decide(wish: Wish, settings: EngineSettings, budget: int, ram: int) -> Plan:
     """The plan within `budget` bytes of a device and `ram` bytes beside it. InvalidValue where there is none."""
     config = open_config(wish.path)
-    wanted = demand(config, settings, wish.wide(config))
+    wanted = demand(config, replace(settings, graphs=settings.graphs and not wish.counted), wish.wide(config))
     if wish.move and wish.kind is not None:
         raise Unsupported(
             f"move_experts: quantization {wish.kind} rounds otherwise in RAM than on the GPU, so an expert that moves "
@@ -121,7 +142,8 @@ def decide(wish: Wish, settings: EngineSettings, budget: int, ram: int) -> Plan:
     if wish.experts == "ram":
         made = replace(made, placement=chosen(config, 0, all_in_ram=wish.move))
     if wish.experts == "gpu" and not made.placement.whole:
-        short = made.in_ram // made.sizes.far * made.sizes.near
+        sizes, beside = made.sizes, wanted.work + wanted.recorded + wanted.least * wanted.token
+        short = sizes.fixed + made.placement.total * sizes.near + beside - budget
         raise InvalidValue(
             f"all experts on the GPU need {short / 1e9:.1f} GB more than the {budget / 1e9:.1f} GB there; with experts "
             "at auto the least used are in RAM",
@@ -141,7 +163,7 @@ def for_device(
     wish: Wish, settings: EngineSettings, device: str, gpu_memory: int | str | None, *, several: bool
 ) -> Plan | None:
     """The plan where one is needed: on a GPU that lacks memory, or whose use is to be limited. None: no need of any."""
-    asked = gpu_memory is not None or wish.experts != "auto" or wish.usage is not None or wish.move
+    asked = gpu_memory is not None or wish.experts != "auto" or wish.counted
     on_gpu = torch.device(device).type == "cuda"
     if several or not on_gpu:
         if asked:
@@ -176,7 +198,7 @@ def open_planned(wish: Wish, made: Plan | None, device: torch.device | str) -> T
     )
     if made is not None:
         logger.warning("%s", told(made))
-    if wish.usage is not None or wish.move:
+    if wish.counted:
         usage.watch(model)
     return model
 

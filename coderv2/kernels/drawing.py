@@ -17,7 +17,9 @@ ONE = 2.0**35
 COLDEST = 1e-30
 """Lower temperatures count as this one; at it the likeliest tokens have all chance."""
 _AT_ONCE = 32
-"""Rows that are drawn at once: each takes some 50 bytes a token of the vocabulary meanwhile."""
+"""Rows that are drawn at once."""
+_EACH = 50
+"""Bytes that a row takes meanwhile for each token of the vocabulary, about."""
 _LOG2_E = 1.4426950408889634
 _LEAST = -36.0
 """The power of two from which on everything weighs nothing."""
@@ -68,6 +70,11 @@ def drawn(scores_NW: Tensor, best_N: Tensor, rules_5N: Tensor, *, cuts: bool) ->
         rules_5N[..., None].split(_AT_ONCE, 1),
     )
     return torch.cat([_drawn(*some, cuts=cuts) for some in zip(*rows, strict=True)]).flatten()
+
+
+def bytes_for(rows: int, W: int) -> int:
+    """What `drawn` takes meanwhile."""
+    return min(rows, _AT_ONCE) * W * _EACH
 
 
 def _drawn(scores_NW: Tensor, best_N1: Tensor, rules_5N1: Tensor, *, cuts: bool) -> Tensor:

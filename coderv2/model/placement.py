@@ -154,6 +154,8 @@ class Demand:
     """Without room for so many tokens nothing useful can be asked."""
     work: int
     """Bytes that a pass needs meanwhile, and that stay unused."""
+    recorded: int = 0
+    """Those that recorded decode steps keep beside; with experts in RAM none is recorded."""
 
 
 @dataclass(frozen=True)
@@ -207,11 +209,14 @@ def plan(
         raise InvalidValue(_too_little(sizes, demand, budget), param="gpu_memory")
     total = config.n_routed_experts * len(layers_of_experts(config))
     most = demand.tokens * demand.token
-    reserved = least if room - total * sizes.near >= least else min(max(room // 4, least), most)
-    count = min((room - reserved) // sizes.near, total) if total else 0
-    tokens = min(demand.tokens, (room - count * sizes.near) // demand.token)
+    if room - demand.recorded - total * sizes.near >= least:
+        count, recorded = total, demand.recorded
+    else:
+        reserved = min(max(room // 4, least), most)
+        count, recorded = min((room - reserved) // sizes.near, total - 1) if total else 0, 0
+    tokens = min(demand.tokens, (room - recorded - count * sizes.near) // demand.token)
     placement = chosen(config, count, usage, all_in_ram=all_in_ram)
-    return Plan(budget, sizes, tokens, tokens * demand.token, demand.work, placement)
+    return Plan(budget, sizes, tokens, tokens * demand.token, demand.work + recorded, placement)
 
 
 def _too_little(sizes: Sizes, demand: Demand, budget: int) -> str:

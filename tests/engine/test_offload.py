@@ -1,5 +1,6 @@
 """Deciding what goes where, and an engine whose model has experts in RAM."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,12 +38,17 @@ def _must(wish: Wish) -> int:
     return wish.sizes(config).fixed + wanted.work + wanted.least * wanted.token
 
 
+def _kept(wish: Wish) -> int:
+    """Bytes of recorded steps."""
+    config = open_config(wish.path)
+    return offload.demand(config, SETTINGS, wish.wide(config)).recorded
+
+
 def test_more_memory_means_more_experts_there_until_all_are(tiny_full_checkpoint: Path) -> None:
     wish = Wish(tiny_full_checkpoint, torch.float32)
     each = wish.sizes(open_config(wish.path)).near
-    counts = [
-        decide(wish, SETTINGS, _must(wish) + room * each, PLENTY).placement.count for room in (0, 4, 40, 500)
-    ]
+    rooms = (0, 4 * each, 40 * each, 3 * 40 * each + _kept(wish))
+    counts = [decide(wish, SETTINGS, _must(wish) + room, PLENTY).placement.count for room in rooms]
     assert counts == sorted(counts)
     assert counts[0] == 0 < counts[1]
     assert counts[-1] == 3 * 40
@@ -67,6 +73,28 @@ def test_sizes_are_in_the_checkpoints_own_numbers(tiny_checkpoint: Path) -> None
         Wish(tiny_checkpoint, torch.bfloat16).sizes(config).near * 2
         == Wish(tiny_checkpoint).sizes(config).near
     )
+
+
+def test_a_plan_has_room_for_recorded_steps_where_there_are_any(tiny_full_checkpoint: Path) -> None:
+    """Their logits, what they share and cuBLAS's memory were in no plan; with experts in RAM none is recorded."""
+    wish = Wish(tiny_full_checkpoint, torch.float32)
+    config = open_config(wish.path)
+    wanted = offload.demand(config, SETTINGS, torch.float32)
+    assert wanted.recorded > offload.WORKSPACE + 5 * SETTINGS.max_running * config.vocab_size * 4
+    fits = _must(wish) + 3 * 40 * wish.sizes(config).near
+    all_there = decide(wish, SETTINGS, fits + wanted.recorded, PLENTY)
+    assert all_there.placement.whole
+    assert all_there.work == wanted.work + wanted.recorded
+    short = decide(wish, SETTINGS, fits + wanted.recorded - 1, PLENTY)
+    assert not short.placement.whole
+    assert short.work == wanted.work
+    counted = replace(wish, usage=tiny_full_checkpoint / "none yet")
+    for how, settings in ((counted, SETTINGS), (wish, replace(SETTINGS, graphs=False))):
+        made = decide(how, settings, fits, PLENTY)
+        assert made.placement.whole
+        assert made.work == wanted.work
+    with pytest.raises(InvalidValue, match=r"need 0\.0 GB more than"):
+        decide(replace(wish, experts="gpu"), SETTINGS, fits + wanted.recorded - 1, PLENTY)
 
 
 def test_experts_can_all_be_sent_to_ram(tiny_checkpoint: Path) -> None:
@@ -208,7 +236,7 @@ def test_an_fp8_checkpoint_takes_half_the_device(
     config = open_config(wish.path)
     each = wish.sizes(config).near
     assert each < 0.51 * Wish(wish.path, torch.bfloat16).sizes(config).near
-    free = _must(wish) + (4 if room == "half" else 8) * each + each // 2
+    free = _must(wish) + (4 * each if room == "half" else 8 * each + _kept(wish)) + each // 2
     monkeypatch.setattr(offload, "free_bytes", lambda device: free if device.type == "cuda" else PLENTY)
     made = for_device(wish, SETTINGS, "cuda", None, several=False)
     if room == "half":

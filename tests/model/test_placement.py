@@ -22,8 +22,9 @@ CONFIGS = {
 }
 SIZES = {name: Sizes.of(config, torch.bfloat16, None) for name, config in CONFIGS.items()}
 demands = st.builds(
-    lambda token, least, more, work: Demand(token, least + more, least, work),
+    lambda token, least, more, work, recorded: Demand(token, least + more, least, work, recorded),
     st.integers(1, 70_000), st.integers(1, 200_000), st.integers(0, 10_000_000), st.integers(0, 10**10),
+    st.integers(0, 10**9),
 )  # fmt: skip
 models = st.sampled_from(list(CONFIGS))
 beyond = st.one_of(st.integers(-(10**9), 10**9), st.integers(0, 600 * 10**9))
@@ -63,6 +64,7 @@ def test_a_plan_keeps_the_budget_and_places_everything_once(
         return
     assert made.on_device <= made.budget
     assert demand.least <= made.cache_tokens <= demand.tokens
+    assert made.work == demand.work + (demand.recorded if made.placement.whole else 0)
     everyone = set(range(config.n_routed_experts))
     assert list(made.placement.near) == layers_of_experts(config)
     for layer, near in made.placement.near.items():
