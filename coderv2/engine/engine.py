@@ -163,6 +163,7 @@ class Engine:
 
     def renew(self) -> None:
         """Forgets what was computed under other weights."""
+        self._runner.drop()
         self._scheduler.preempt_all()
         self._pages.forget()
         self._pages.tier = self._tier()

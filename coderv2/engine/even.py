@@ -5,10 +5,12 @@ each rank says how many rows it has, and what their draws ask for at most; where
 that is large enough for any of them, one without sequences too. All have then recorded the same steps in the same
 order, sums included.
 
-None is started ahead: with which sequences a rank goes on is known there alone, once the host has looked at its tokens.
+With the same word each says what it would start ahead, and whether what was started before is the step that it wants
+now: all go on with that, or all start another.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass
 from typing import Any
 
 from coderv2.engine.graphs import DecodeGraphs, Flight, Row
@@ -17,27 +19,70 @@ from coderv2.engine.steps import Draws, Steps
 
 NEVER = -1
 """Rows of a pass that no recorded step takes."""
+Form = tuple[int, Draws]
+NOBODY: Form = 0, Draws.NOTHING
+
+
+@dataclass(frozen=True)
+class Word:
+    """What a rank says before a pass."""
+
+    rows: int
+    draws: int
+    serves: int
+    """Whether the step that was started ahead is the one that it wants."""
+    next_rows: int
+    """Of the step after this one, if that is started ahead."""
+    next_draws: int
 
 
 class EvenGraphs(DecodeGraphs):
-    """One rank's part in them; every call of `takes` is one of all ranks."""
+    """One rank's part in them; every call of `takes` is one of all ranks, and `run` comes after it."""
 
     def __init__(self, steps: Steps, heard: Callable[..., list[tuple[int, ...]]], **more: Any) -> None:
         """`heard` tells all ranks some numbers, and brings those of each."""
         super().__init__(steps, **more)
         self._heard = heard
-        self._agreed = (0, Draws.NOTHING)
+        self._agreed: Form | None = None
+        """Of the step that is started next."""
+        self._after: Form | None = None
+        """Of the one after it; None: it is not started ahead."""
 
     def takes(self, chunks: Sequence[Chunk]) -> bool:
         """True where every rank only decodes, and one has something to."""
-        mine = super()._form([Row.of(chunk) for chunk in chunks]) if super().takes(chunks) else (NEVER, 0)
-        every = self._heard(*(mine if chunks else (0, 0)))
-        rows, draws = (max(numbers) for numbers in zip(*every, strict=True))
-        self._agreed = rows, Draws(draws)
-        return rows > 0 and all(theirs != NEVER for theirs, _ in every)
+        every = [Word(*numbers) for numbers in self._heard(*astuple(self._word(chunks)))]
+        self._agreed = _largest([(word.rows, word.draws) for word in every])
+        self._after = _largest([(word.next_rows, word.next_draws) for word in every])
+        if self._agreed is None or not all(word.serves for word in every):
+            self.drop()
+        return self._agreed is not None
 
-    def _form(self, rows: Sequence[Row]) -> tuple[int, Draws]:
+    def _word(self, chunks: Sequence[Chunk]) -> Word:
+        if not super().takes(chunks):
+            return Word(NEVER, 0, False, NEVER, 0)
+        serves = self._ahead is not None and self._ahead.places(chunks) is not None
+        going = self._next(range(len(chunks)), chunks)
+        rows = [Row.of(chunk) for chunk in chunks]
+        return Word(*self._need(rows), serves, *self._need(going))
+
+    def _need(self, rows: Sequence[Row] | None) -> Form:
+        if rows is None:
+            return NEVER, Draws.NOTHING
+        return super()._form(rows) if rows else NOBODY
+
+    def _form(self, rows: Sequence[Row]) -> Form:
+        assert self._agreed is not None
         return self._agreed
 
-    def _follow(self, flight: Flight, places: Sequence[int], chunks: Sequence[Chunk]) -> Flight | None:
-        return None
+    def _follow(self, places: Sequence[int], chunks: Sequence[Chunk]) -> Flight | None:
+        self._agreed = self._after
+        rows = self._next(places, chunks)
+        if rows is None or self._agreed is None or not self._steps.known(*self._agreed):
+            return None
+        return self._start(rows)
+
+
+def _largest(forms: Sequence[tuple[int, int]]) -> Form | None:
+    """The step that is large enough for all; None where one has none, or nobody needs any."""
+    rows, draws = (max(numbers) for numbers in zip(*forms, strict=True))
+    return None if rows <= 0 or any(theirs == NEVER for theirs, _ in forms) else (rows, Draws(draws))

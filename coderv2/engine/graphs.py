@@ -114,7 +114,7 @@ class DecodeGraphs:
         places = None if flight is None else flight.places(chunks)
         if flight is None or places is None:
             flight, places = self._start([Row.of(chunk) for chunk in chunks]), list(range(len(chunks)))
-        self._ahead = self._follow(flight, places, chunks)
+        self._ahead = self._follow(places, chunks)
         flight.started.arrived()
         tokens, finite = self._steps.said(flight.started)[:, places].tolist()
         logits_BW = flight.started.logits_BW
@@ -132,20 +132,23 @@ class DecodeGraphs:
         self.drop()
         self._steps.forget()
 
-    def _follow(self, flight: Flight, places: Sequence[int], chunks: Sequence[Chunk]) -> Flight | None:
-        """The step after `flight` of the same sequences, started now; None where that cannot be."""
+    def _follow(self, places: Sequence[int], chunks: Sequence[Chunk]) -> Flight | None:
+        """The step after that of these chunks, which stand in its rows `places`, started now; None: that cannot be."""
+        rows = self._next(places, chunks)
+        if not rows or not self._steps.known(*self._form(rows)):
+            return None
+        return self._start(rows)
+
+    def _next(self, places: Sequence[int], chunks: Sequence[Chunk]) -> list[Row] | None:
+        """The sequences that go on, a place further and with pages for it; None where nobody can say yet."""
         # A prompt's token is not followed by what the step says, and its logits may be wanted.
         if not all(chunk.completes and not needs_logits(chunk.request) for chunk in chunks):
             return None  # the next step would write over logits that somebody needs
-        rows = [(place, flight.rows[place]) for place in places]
+        rows = [(place, Row.of(chunk)) for place, chunk in zip(places, chunks, strict=True)]
         going = [(place, row) for place, row in rows if row.request.answer_count + 1 < row.request.limit]
-        if not going:
-            return None
-        if not self._steps.known(*self._form([row for _, row in going])):
-            return None
         if not all(self._grow(row.request, row.context + 2) for _, row in going):
             return None
-        return self._start([row.next(place) for place, row in going])
+        return [row.next(place) for place, row in going]
 
     def _start(self, rows: list[Row]) -> Flight:
         return Flight(rows, self._steps.start(self._given(rows)))

@@ -43,12 +43,14 @@ class Opening:
             world_size=self.split.size,
             timeout=timedelta(minutes=10),
         )
-        return self.part(rank, self.folder)
+        # Now, since it waits for all; later one may be gone.
+        hosts = dist.new_group(backend="gloo") if self.split.attention == "tokens" else None
+        return self.part(rank, self.folder, hosts)
 
-    def part(self, rank: int, folder: Path) -> Transformer:
-        """Its part of a folder's weights."""
+    def part(self, rank: int, folder: Path, hosts: dist.ProcessGroup | None = None) -> Transformer:
+        """Its part of a folder's weights; what ranks say from `hosts` to hosts only matters for the model that runs."""
         place = f"cuda:{rank}" if self.device == "cuda" else "cpu"
-        team = Team(replace(self.split, rank=rank))
+        team = Team(replace(self.split, rank=rank), hosts=hosts)
         return open_model(
             folder, dtype=self.dtype, device=place, progress=rank == 0, scaled=self.scaled, team=team
         )

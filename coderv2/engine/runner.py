@@ -64,8 +64,6 @@ class Runner:
 
     def update(self, source: Weights) -> None:
         """New values for the model's weights; nothing has changed when it raises."""
-        if self._graphs is not None:
-            self._graphs.drop()
         if self._ranks is not None:
             self._ranks.update(source)
             return
@@ -77,8 +75,7 @@ class Runner:
         if self._graphs is not None and self._graphs.takes(chunks):
             with self._lockstep():
                 return self._graphs.run(chunks)
-        if self._graphs is not None:
-            self._graphs.drop()
+        self.drop()
         return self.run(chunks), None
 
     @torch.inference_mode()
@@ -88,6 +85,11 @@ class Runner:
             self._graphs.run(())
         else:
             model.assist()
+
+    def drop(self) -> None:
+        """Forgets a step that was started ahead: the weights are no longer what they were."""
+        if self._graphs is not None:
+            self._graphs.drop()
 
     def forget(self) -> None:
         """Lets recorded steps go."""

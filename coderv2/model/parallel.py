@@ -128,10 +128,18 @@ class Split:
 class Team:
     """The ranks of one model as one of them sees it: what they say to each other in a forward pass."""
 
-    def __init__(self, split: Split | None = None, group: dist.ProcessGroup | None = None) -> None:
-        """Alone by default; `group` None is the default process group."""
+    def __init__(
+        self,
+        split: Split | None = None,
+        group: dist.ProcessGroup | None = None,
+        hosts: dist.ProcessGroup | None = None,
+    ) -> None:
+        """Alone by default; a group that is None is the default process group.
+
+        `hosts` is for numbers in the host's memory: through a GPU's group they would wait for all that it was given.
+        """
         self.split = split or Split()
-        self._group = group
+        self._group, self._hosts = group, hosts
 
     def sum(self, x: Tensor) -> Tensor:
         """The sum of all ranks' terms, on every rank."""
@@ -151,10 +159,9 @@ class Team:
 
     def heard(self, *numbers: int) -> list[tuple[int, ...]]:
         """As many numbers of every rank, in order of the ranks."""
-        device = "cuda" if dist.get_backend(self._group) == "nccl" else "cpu"
-        mine = torch.tensor(numbers, device=device)
+        mine = torch.tensor(numbers)
         every = [torch.empty_like(mine) for _ in range(self.split.size)]
-        dist.all_gather(every, mine, group=self._group)
+        dist.all_gather(every, mine, group=self._hosts)
         return [tuple(theirs) for theirs in torch.stack(every).tolist()]
 
     def everyone(self, x_TD: Tensor, counts: Sequence[int]) -> Tensor:

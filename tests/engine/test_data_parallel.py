@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,14 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from coderv2 import LLM, SamplingParams
 from coderv2.engine.data_parallel import DataParallelEngine, EngineRanks
 from coderv2.engine.engine import EngineSettings
 from coderv2.engine.even import EvenGraphs
+from coderv2.engine.sampler import Said
+from coderv2.engine.scheduler import Chunk
 from coderv2.errors import EngineStopped, InvalidValue, QueueFull, Unsupported
 from coderv2.model.loading import open_tokenizer
 from coderv2.model.parallel import Split
@@ -116,8 +119,17 @@ def test_ranks_repeat_recorded_steps_as_large_as_the_fullest_needs(
     steps = engine._runner._graphs
     assert isinstance(steps, EvenGraphs)
     forms: list[tuple[int, int]] = []
+    ahead = 0
     run_one = steps.run
-    steps.run = lambda chunks: (forms.append((len(chunks), steps._agreed[0])), run_one(chunks))[1]  # type: ignore[method-assign]
+
+    def noted(chunks: Sequence[Chunk]) -> tuple[Tensor, Said]:
+        nonlocal ahead
+        assert steps._agreed is not None
+        forms.append((len(chunks), steps._agreed[0]))
+        ahead += steps._ahead is not None
+        return run_one(chunks)
+
+    steps.run = noted  # type: ignore[method-assign]
     names = [engine.submit([5 + n, 9, 11], params) for n, params in enumerate(asked[:2])]
     deltas = [delta for _ in range(4) for delta in engine.step()]
     names += [engine.submit([7 + n, 9, 11], params) for n, params in enumerate(asked[2:])]
@@ -126,6 +138,7 @@ def test_ranks_repeat_recorded_steps_as_large_as_the_fullest_needs(
     assert [answer(deltas, name) for name in names] == wanted
     assert len(forms) >= 15
     assert any(mine < rows for mine, rows in forms)
+    assert ahead >= 5, "steps that had been started before the host had looked at the last"
     assert engine.stats().pages_used == 0
 
 
