@@ -1,7 +1,6 @@
 """How a step is recorded and repeated on a device, and what the host may ask of that device: when something is done."""
 
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -52,15 +51,15 @@ class CudaGraph:
         """On a stream of its own, and with temporary memory of `pool`."""
         # What it reads must stay where it is as long as the graph does.
         self._step = step
-        # Once beforehand, as PyTorch asks, so that every kernel is compiled.
-        stream.wait_stream(torch.cuda.current_stream())
+        self._graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        stream.wait_stream(current)
+        # Around both, since a capture that fails leaves its stream the current one.
         with torch.cuda.stream(stream):
-            step()
-        torch.cuda.current_stream().wait_stream(stream)
-        self._graph = torch.cuda.CUDAGraph()
-        # What other threads ask of the device meanwhile, such as a second engine's, concerns nobody here.
-        with torch.cuda.graph(self._graph, pool, stream, capture_error_mode="thread_local"):
-            self._outputs = step()
+            step()  # once beforehand, as PyTorch asks, so that every kernel is compiled
+            # What other threads ask of the device meanwhile, such as a second engine's, concerns nobody here.
+            with torch.cuda.graph(self._graph, pool, stream, capture_error_mode="thread_local"):
+                self._outputs = step()
+        current.wait_stream(stream)
 
     def __call__(self) -> Any:
         """Once more, with what the buffers hold now."""
@@ -76,15 +75,17 @@ class CudaRecorder:
 
     def __init__(self) -> None:
         self.stream: Stream = CudaStream()
+        self._shared: tuple[Any, Any] | None = None
+        """Stream and memory pool, made where they are used: on the GPU, and in the thread, that has the engine."""
 
     def __call__(self, step: Step) -> Step:
         """As `Recorder`."""
-        return CudaGraph(step, *self._shared)
-
-    @cached_property
-    def _shared(self) -> tuple[Any, Any]:
-        """Stream and pool, made where they are used: on the GPU, and in the thread, that has the engine."""
-        return torch.cuda.Stream(), torch.cuda.graph_pool_handle()
+        self._shared = self._shared or (torch.cuda.Stream(), torch.cuda.graph_pool_handle())
+        try:
+            return CudaGraph(step, *self._shared)
+        except BaseException:
+            self._shared = None  # for PyTorch the pool of a capture that failed is in use from then on
+            raise
 
 
 def recorder_for(device: torch.device) -> Recorder | None:

@@ -2,7 +2,8 @@
 
 import gc
 import weakref
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from unittest.mock import MagicMock
 
 import pytest
@@ -52,3 +53,38 @@ def test_all_steps_are_recorded_on_one_stream_and_share_memory(cuda: MagicMock) 
     shared = cuda.graph_pool_handle.return_value, cuda.Stream.return_value
     assert [call.args[1:] for call in cuda.graph.call_args_list] == [shared] * 3
     assert [call.args for call in cuda.stream.call_args_list] == [shared[1:]] * 3
+
+
+def test_after_a_capture_that_failed_work_goes_on_and_the_next_begins_afresh(cuda: MagicMock) -> None:
+    """The engine's work went on on the stream of the capture, and no step could be recorded any more."""
+    current: list[object] = ["the engine's"]
+
+    @contextmanager
+    def on(stream: object) -> Iterator[None]:
+        before, current[:] = list(current), [stream]
+        try:
+            yield
+        finally:
+            current[:] = before
+
+    @contextmanager
+    def capture(_: object, pool: object, stream: object, **more: object) -> Iterator[None]:
+        before, current[:] = list(current), [stream]
+        yield
+        current[:] = before  # not where a capture fails
+
+    cuda.stream.side_effect, cuda.graph.side_effect = on, capture
+    streams = cuda.Stream.side_effect = [MagicMock(), MagicMock()]
+    cuda.graph_pool_handle.side_effect = ["first", "second"]
+    recorder, runs = CudaRecorder(), iter([1, RuntimeError("out of memory"), 2, 3])
+
+    def step() -> None:
+        if isinstance(found := next(runs), Exception):
+            raise found
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        recorder(step)
+    assert current == ["the engine's"]
+    recorder(step)
+    shared = list(zip(("first", "second"), streams, strict=True))
+    assert [call.args[1:] for call in cuda.graph.call_args_list] == shared
