@@ -119,8 +119,9 @@ class DecodeGraphs:
         tokens, finite = self._steps.said(flight.started)[:, places].tolist()
         logits_BW = flight.started.logits_BW
         assert logits_BW is not None
-        in_order = places == list(range(len(places)))
-        logits_RW = logits_BW[: len(places)] if in_order else logits_BW[places]
+        # Rows are picked only for somebody who needs them: their numbers go to the device, and the host would wait.
+        as_they_are = self._ahead is not None or places == list(range(len(places)))
+        logits_RW = logits_BW[: len(places)] if as_they_are else logits_BW[places]
         return logits_RW, (tokens, [bool(flag) for flag in finite])
 
     def drop(self) -> None:

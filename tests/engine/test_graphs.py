@@ -1,6 +1,7 @@
 """Decode steps that are recorded and repeated: padding, buffers and tokens chosen on the device change no answer."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -15,6 +16,8 @@ from coderv2.engine.engine import Engine, EngineSettings
 from coderv2.engine.graphs import padded_sizes
 from coderv2.engine.recording import Recorder, recorder_for
 from coderv2.engine.request import SamplingParams
+from coderv2.engine.sampler import Said
+from coderv2.engine.scheduler import Chunk
 from coderv2.engine.steps import Step
 from coderv2.kernels import drawing
 from coderv2.model import usage
@@ -163,6 +166,36 @@ def test_what_is_copied_has_no_gaps_so_that_nobody_waits(monkeypatch: pytest.Mon
     assert {rows for (rows, _), _ in copies} >= {5, 1, 2, 3}
     assert {B for (_, B), _ in copies} == {4}
     assert all(whole for _, whole in copies)
+
+
+def test_no_logits_are_picked_while_a_step_is_ahead() -> None:
+    """Where an answer had ended the host sent the numbers of rows, and waited for the step that it had just started."""
+    engine = _engine(Recording())
+    graphs = engine._runner._graphs
+    assert graphs is not None
+    found: list[tuple[bool, bool]] = []
+    run_one = graphs.run
+
+    def watched(chunks: Sequence[Chunk]) -> tuple[Tensor, Said]:
+        logits_RW, said = run_one(chunks)
+        picked = logits_RW.data_ptr() != graphs._steps._logits_BW.data_ptr()
+        found.append((graphs._ahead is not None, picked))
+        return logits_RW, said
+
+    graphs.run = watched  # type: ignore[method-assign]
+    deltas = []
+    first = engine.submit([5, 9, 11], GREEDY)
+    ids = [engine.submit([6 + n, 9, 11], replace(GREEDY, max_tokens=20)) for n in range(3)]
+    for _ in range(5):
+        deltas += engine.step()
+    engine.abort(first)
+    deltas += run(engine)
+    assert (True, False) in found
+    assert (True, True) not in found
+    wanted = _engine(None)
+    plain = [wanted.submit([6 + n, 9, 11], replace(GREEDY, max_tokens=20)) for n in range(3)]
+    told = run(wanted)
+    assert [answer(deltas, one) for one in ids] == [answer(told, one) for one in plain]
 
 
 def test_recorded_steps_share_the_memory_of_their_logits(monkeypatch: pytest.MonkeyPatch) -> None:
