@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
+import torch
 from torch import Tensor
 
 from coderv2.engine import determinism, scoring
@@ -86,6 +87,11 @@ class Engine:
         self._admission = Admission(config, tokenizer, settings, self.max_model_len)
         self._open = OpenRequests(self._admission, self._scheduler, self._drafting, settings, clock)
         self._between = between
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self._model.device
 
     def validate(self, prompt_ids: Sequence[int], params: SamplingParams) -> None:
         """Raises InvalidValue or ContextTooLong for what this engine can never serve."""

@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 
+import torch
+
 from coderv2.engine.deadlines import check_deadline
 from coderv2.engine.engine import Engine
 from coderv2.engine.open_requests import Terms
@@ -141,6 +143,8 @@ class Worker:
 
     def _run(self) -> None:
         try:
+            if (device := self._engine.device).type == "cuda":
+                torch.cuda.set_device(device)  # every thread has one of its own, at first the first
             while self._carry_out_orders():
                 for delta in self._engine.step():
                     self._send(delta.request_id, delta)

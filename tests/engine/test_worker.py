@@ -63,6 +63,18 @@ def test_many_streams_at_once_get_each_their_own_tokens() -> None:
         assert worker.stats().pages_used == 0
 
 
+def test_the_engines_thread_takes_the_models_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread begins with the first GPU: kernels started there over tensors of the caller's own choice of one."""
+    taken: list[tuple[str, torch.device]] = []
+    monkeypatch.setattr(
+        torch.cuda, "set_device", lambda device: taken.append((threading.current_thread().name, device))
+    )
+    monkeypatch.setattr(Engine, "device", torch.device("cuda:1"))
+    with working() as worker:
+        assert within(lambda: collect(worker.stream([20], greedy(2)))) == continuation([20], 2)
+    assert taken == [("coderv2-engine", torch.device("cuda:1"))]
+
+
 def test_a_stream_of_n_answers_ends_with_the_last_of_them() -> None:
     async def main(worker: Worker) -> list[Delta]:
         return [delta async for delta in worker.stream([20], greedy(3, n=2))]
