@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from coderv2.engine.machine import Machine
 
 
-# Lite's layer: width, width of an expert, experts, experts per token.
-_LITE = (2048, 1408, 64, 6)
-
-
 def _numbers(_: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
     if value is None:
         return None
@@ -142,11 +138,11 @@ def _tune() -> None:
         raise Unsupported(
             "no GPU here: tile sizes are timed on one; without --tune the processor is measured"
         )
-    from coderv2.kernels.gpu import tiles, tuning
+    from coderv2.kernels.gpu import trials, tuning
 
     device = torch.device("cuda", torch.cuda.current_device())
-    best, measured = tuning.tune(*_LITE, device)
-    click.echo(f"written: {tiles.write_table(tiles.card(device).name, best, measured)}")
+    kinds = trials.kinds(torch.cuda.get_device_capability(device))
+    click.echo(f"written: {tuning.tune(trials.LITE, device, kinds=kinds, say=click.echo)}")
 
 
 def _progress(line: str) -> None:

@@ -31,7 +31,7 @@ def mixture(x_TD: Tensor, weights_TK: Tensor, experts_TK: Tensor, routed: Stack,
 
     Both are plain, or both of one kind with one span of scales: `joins` says.
     """
-    plan = _Plan.of(x_TD, experts_TK, routed, shared)
+    plan = Plan.of(x_TD, experts_TK, routed, shared)
     return _weighted(_pairs(x_TD, experts_TK, plan), weights_TK, experts_TK, plan)
 
 
@@ -39,7 +39,7 @@ def experts(
     x_TD: Tensor, weights_TK: Tensor, experts_TK: Tensor, gate: Matrix, up: Matrix, down: Matrix
 ) -> Tensor:
     """The routed experts alone, shape [T, D]."""
-    plan = _Plan.of(x_TD, experts_TK, (gate, up, down), None)
+    plan = Plan.of(x_TD, experts_TK, (gate, up, down), None)
     return _weighted(_pairs(x_TD, experts_TK, plan), weights_TK, experts_TK, plan)
 
 
@@ -77,7 +77,7 @@ def _stack_of_one(matrix: Matrix) -> Matrix:
 
 
 @dataclass(frozen=True)
-class _Plan:
+class Plan:
     """Sizes of one call, and who is computed."""
 
     T: int
@@ -94,7 +94,8 @@ class _Plan:
     """The routed ones again where there is none: never read."""
 
     @classmethod
-    def of(cls, x_TD: Tensor, experts_TK: Tensor, routed: Stack, shared: Stack | None) -> "_Plan":
+    def of(cls, x_TD: Tensor, experts_TK: Tensor, routed: Stack, shared: Stack | None) -> "Plan":
+        """Of these tokens, choices and weights."""
         (T, D), (E, F) = x_TD.shape, routed[0].shape[:2]
         width = 0 if shared is None else shared[0].shape[0]
         S = triton.cdiv(width, F)
@@ -102,21 +103,48 @@ class _Plan:
 
     @property
     def pairs(self) -> int:
+        """Rows of what the launches write."""
         return self.T * (self.K + self.S)
 
     @property
+    def few(self) -> bool:
+        """True where every pair reads its expert's weights by itself."""
+        return self.T <= FEW
+
+    @property
+    def op(self) -> str:
+        """By which name tiles are looked up: those of single pairs have no rows, and are others than sorted ones."""
+        return "pairs" if self.few else "experts"
+
+    @property
+    def rows(self) -> int:
+        """By which number tiles are looked up: tokens, or tokens of an expert in the mean."""
+        return self.T if self.few else max(self.T * self.K // self.E, 1)
+
+    @property
     def kind(self) -> str:
+        """Of the weights."""
         gate = self.routed[0]
         return "plain" if isinstance(gate, Tensor) else gate.kind
 
 
-def _pairs(x_TD: Tensor, experts_TK: Tensor, plan: _Plan) -> Tensor:
+def _pairs(x_TD: Tensor, experts_TK: Tensor, plan: Plan) -> Tensor:
     """What each pair's expert makes of its token, [T · (K + S), D]; undefined for experts of others."""
-    (gate, up, down), (shared_gate, shared_up, shared_down) = plan.routed, plan.shared
+    return down(hidden(x_TD, experts_TK, plan), experts_TK, plan)
+
+
+def hidden(x_TD: Tensor, experts_TK: Tensor, plan: Plan) -> Tensor:
+    """The first launch: SiLU of gate times up, for every pair [P, F]."""
     hidden_PF = x_TD.new_empty(plan.pairs, max(plan.F, plan.FS))
-    _multiply(x_TD, hidden_PF, experts_TK, plan, (gate, up), (shared_gate, shared_up), gated=True)
-    out_PD = x_TD.new_empty(plan.pairs, plan.D)
-    _multiply(hidden_PF, out_PD, experts_TK, plan, (down, down), (shared_down, shared_down), gated=False)
+    _multiply(x_TD, hidden_PF, experts_TK, plan, plan.routed[:2], plan.shared[:2], gated=True)
+    return hidden_PF
+
+
+def down(hidden_PF: Tensor, experts_TK: Tensor, plan: Plan) -> Tensor:
+    """The second launch, [P, D]."""
+    out_PD = hidden_PF.new_empty(plan.pairs, plan.D)
+    routed, shared = plan.routed[2], plan.shared[2]
+    _multiply(hidden_PF, out_PD, experts_TK, plan, (routed, routed), (shared, shared), gated=False)
     return out_PD
 
 
@@ -124,7 +152,7 @@ def _multiply(
     x: Tensor,
     out: Tensor,
     experts_TK: Tensor,
-    plan: _Plan,
+    plan: Plan,
     routed: tuple[Matrix, Matrix],
     shared: tuple[Matrix, Matrix],
     *,
@@ -136,9 +164,7 @@ def _multiply(
     rounded = None if gated else Pairs(experts_TK, plan.S, plan.FS)
     rows, row_scales = operand(x, routed[0], rounded)
     O, I = routed[0].shape[-2:]
-    tile = tiles.tile(
-        "experts", plan.kind, max(plan.T * plan.K // plan.E, 1), O, I, x.device, x.element_size()
-    )
+    tile = tiles.tile(plan.op, plan.kind, plan.rows, O, I, x.device, x.element_size())
     span = (1, 1) if isinstance(routed[0], Tensor) else routed[0].span
     weights = [part for pair in (routed, shared) for matrix in pair for part in _parts(matrix)]
     sizes = (
@@ -150,7 +176,7 @@ def _multiply(
         x.shape[1],
         out.shape[1],
     )
-    if plan.T <= FEW:
+    if plan.few:
         (order, owners), programs, BT = (
             (experts_TK, experts_TK),
             plan.pairs,
@@ -184,7 +210,7 @@ def _strides(matrix: Matrix) -> tuple[int, int, int, int]:
     )
 
 
-def _weighted(out_PD: Tensor, weights_TK: Tensor, experts_TK: Tensor, plan: _Plan) -> Tensor:
+def _weighted(out_PD: Tensor, weights_TK: Tensor, experts_TK: Tensor, plan: Plan) -> Tensor:
     """Each token's pairs added up in float32, in the order of its ranking, shared ones last, [T, D]."""
     out_TD = out_PD.new_empty(plan.T, plan.D)
     BD = min(triton.next_power_of_2(plan.D), 1024)

@@ -1,14 +1,16 @@
 """How a kernel cuts its work: tile sizes measured for this GPU where there is a table, else sizes that fit any.
 
 A tile's memory counts most: cards made for desks have 99 KiB of shared memory for a block, data-centre ones 163 to
-227 KiB. `coderv2 bench --tune` measures and writes `tuned/<name of the GPU>.json`.
+227 KiB. `coderv2 bench --tune` (`tuning`) measures and writes `tuned/<name of the GPU>.json`. A product is looked up by
+who multiplies it ("linear"; "pairs" and "experts", which are a layer's experts at few tokens and at many), the kind of
+its weight, its rows and its shape.
 """
 
 import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -63,22 +65,41 @@ def table_path(name: str) -> Path:
     return TABLES / f"{re.sub(r'[^A-Za-z0-9]+', '_', name).strip('_')}.json"
 
 
+@dataclass
+class Table:
+    """What was measured on one kind of GPU."""
+
+    gpu: str
+    tiles: dict[str, Tile] = field(default_factory=dict)
+    microseconds: dict[str, float] = field(default_factory=dict)
+    """Of the launch with each of those tiles."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Tiles that did not run, by key and tile, and why: they are not tried again."""
+
+    @classmethod
+    def read(cls, name: str) -> "Table":
+        """The one in the package; empty where nothing was measured."""
+        path = table_path(name)
+        if not path.exists():
+            return cls(name)
+        kept = json.loads(path.read_text("utf-8"))
+        return cls(**kept | {"tiles": {key: Tile(**tile) for key, tile in kept["tiles"].items()}})
+
+    def write(self) -> Path:
+        """Keeps it, whole or not at all; the path written."""
+        TABLES.mkdir(exist_ok=True)
+        path = table_path(self.gpu)
+        beside = path.with_suffix(".part")
+        beside.write_text(json.dumps(asdict(self), indent=1, sort_keys=True) + "\n", "utf-8")
+        beside.replace(path)
+        _table.cache_clear()
+        _measured.cache_clear()
+        return path
+
+
 @cache
-def _table(name: str) -> dict[str, Tile]:
-    path = table_path(name)
-    if not path.exists():
-        return {}
-    return {key: Tile(**tile) for key, tile in json.loads(path.read_text("utf-8"))["tiles"].items()}
-
-
-def write_table(name: str, tiles: dict[str, Tile], measured: dict[str, float]) -> Path:
-    """Keeps measured tiles, with the microseconds of each; the path written."""
-    TABLES.mkdir(exist_ok=True)
-    found = {key: asdict(tile) for key, tile in sorted(tiles.items())}
-    path = table_path(name)
-    path.write_text(json.dumps({"gpu": name, "tiles": found, "microseconds": measured}, indent=1) + "\n")
-    _table.cache_clear()
-    return path
+def _table(name: str) -> Table:
+    return Table.read(name)
 
 
 def key(op: str, kind: str, rows: int, O: int, I: int) -> str:
@@ -96,9 +117,20 @@ def tile(op: str, kind: str, rows: int, O: int, I: int, device: torch.device, it
 
     `itemsize` is the activations'; tables are made for bfloat16, and their tiles may be too large for float32.
     """
-    here, name = card(device), key(op, kind, rows, O, I)
-    measured = (_FORCED.get(name) or _table(here.name).get(name)) if itemsize <= 2 else None
-    return measured or fitting(DEFAULTS, rows, kind, here.shared, itemsize)
+    here = card(device)
+    if itemsize <= 2:
+        forced = _FORCED.get(key(op, kind, rows, O, I)) if _FORCED else None
+        if found := forced or _measured(here.name, op, kind, bucket(rows), O, I):
+            return found
+    return fitting(DEFAULTS, rows, kind, here.shared, itemsize)
+
+
+@cache
+def _measured(gpu: str, op: str, kind: str, rows: int, O: int, I: int) -> Tile | None:
+    """The table's for the nearest number of rows, the smaller of two that are as near; none for a far one."""
+    known = _table(gpu).tiles
+    near = (rows, rows // 2, rows * 2, rows // 4, rows * 4)
+    return next((known[name] for name in (key(op, kind, r, O, I) for r in near) if name in known), None)
 
 
 _FORCED: dict[str, Tile] = {}
