@@ -1,6 +1,7 @@
 """Every benchmark, one after another: `python -m benchmarks`, or some of them by name."""
 
 import sys
+from collections.abc import Callable
 
 from benchmarks import (
     batching,
@@ -23,7 +24,7 @@ from benchmarks import (
     quantisation,
 )
 
-BENCHMARKS = {
+BENCHMARKS: dict[str, Callable[[], object]] = {
     "batching": batching.main,
     "cache_quality": cache_quality.main,
     "cpu_kernels": cpu_kernels.main,

@@ -1,20 +1,23 @@
 """Each of the GPU's kernels beside the PyTorch operations that it replaces, and beside what the card reaches at best.
 
 Bytes are those that must be read or written once, operations two for a multiply-add. Ceilings are measured here too: a
-large copy, a large product. `tiny` shapes on the CPU, under Triton's interpreter, show that the script itself works;
-what they say about speed means nothing.
+large copy, a large product. Ours are timed as replays of a CUDA graph, and so is PyTorch where it can be; what asks the
+host for something is timed as it comes, its waiting included ("PyTorch by" says which). `tiny` shapes on the CPU, under
+Triton's interpreter, show that the script itself works; what they say about speed means nothing.
 """
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from itertools import chain, product
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from coderv2.kernels.gpu.timing import on_gpu
+from benchmarks.journal import Journal
+from coderv2.kernels.gpu.timing import Calls, copies, eagerly, on_gpu
 from coderv2.kernels.routing import Routing
 from coderv2.kernels.scaled import Scaled, to_fp8, to_int4
 
@@ -45,13 +48,17 @@ class Place:
         dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
         return torch.randn(*shape, dtype=dtype, device=self.device) / 8
 
-    def timed(self, run: Callable[[], object]) -> float:
-        """Seconds of one run."""
+    def timed(self, calls: Calls, *, asks: bool = False) -> float:
+        """Seconds of one; `asks` the host, or not."""
         if self.device.type == "cuda":
-            return on_gpu(run)
+            return eagerly(calls) if asks else on_gpu(calls)
         begin = time.perf_counter()
-        run()
+        calls[0]()
         return time.perf_counter() - begin
+
+    def copies(self, size: int) -> int:
+        """How many of `size` bytes the GPU's cache does not hold."""
+        return copies(size) if self.device.type == "cuda" else 2
 
 
 LITE = Place(
@@ -65,103 +72,147 @@ TINY = Place(
 
 @dataclass(frozen=True)
 class Case:
-    """One call of an operation by its name in both classes, and the least that it costs."""
+    """Calls of an operation by its name in both classes, on other data each, and the least that one costs."""
 
     name: str
-    arguments: tuple[Any, ...]
-    named: dict[str, Any]
+    calls: Sequence[tuple[Any, ...]]
     bytes: float
     operations: float
+    named: Callable[[int], dict[str, Any]] = lambda _: {}
+    """More arguments, of the n-th call."""
+    ours: Callable[[int], dict[str, Any]] | None = None
+    """The same as our kernels take it; None: alike."""
+    ours_asks: bool = False
+    plain_asks: bool = False
+    """Whether something is copied from the host or asked of it, so that no graph can hold it."""
+
+    @property
+    def op(self) -> str:
+        """By its name in both classes."""
+        return self.name.partition(" ")[0]
+
+    def runs(self, ops: type, named: Callable[[int], dict[str, Any]]) -> Calls:
+        """As `ops` does it."""
+        run = getattr(ops, self.op)
+        return [partial(run, *arguments, **named(n)) for n, arguments in enumerate(self.calls)]
+
+
+def measure(place: Place, journal: Journal) -> None:
+    """A line for each case."""
+    best = cache(lambda: ceiling(place))
+    part = {"part": "kernels"}
+    journal.attempt(
+        part | {"what": "ceiling"}, lambda: {"GB/s": best()[0] / 1e9, "TFLOP/s": best()[1] / 1e12}
+    )
+    for name, make in chain(cases(place), small_cases(place)):
+        journal.attempt(part | {"what": name}, lambda make=make: figures(place, make(), best()))  # type: ignore[misc]
+
+
+def figures(place: Place, case: Case, best: tuple[float, float]) -> dict[str, Any]:
+    """Ours, PyTorch's, and the share of the ceiling that is nearer."""
+    from coderv2.kernels.gpu.ops import GpuOps
+    from coderv2.kernels.ops import Ops
+
+    ours = place.timed(case.runs(GpuOps, case.ours or case.named), asks=case.ours_asks)
+    bandwidth, arithmetic = best
+    found: dict[str, Any] = {
+        "µs": ours * 1e6, "GB/s": case.bytes / ours / 1e9, "TFLOP/s": case.operations / ours / 1e12,
+        "share of ceiling": max(case.bytes / ours / bandwidth, case.operations / ours / arithmetic),
+        "ours by": _how(case.ours_asks), "PyTorch by": _how(case.plain_asks),
+    }  # fmt: skip
+    try:
+        return found | {"times PyTorch": place.timed(case.runs(Ops, case.named), asks=case.plain_asks) / ours}
+    except Exception as error:  # ours is measured all the same
+        return found | {"error": f"PyTorch's: {type(error).__name__}: {error}"[:500]}
+
+
+def _how(asks: bool) -> str:
+    return "calls" if asks else "graph"
 
 
 def ceiling(place: Place) -> tuple[float, float]:
     """Bytes per second of a copy, both ways counted, and operations per second of a product."""
     size, width = place.ceiling
-    source = torch.empty(size, dtype=torch.uint8, device=place.device)
+    source = torch.zeros(size, dtype=torch.uint8, device=place.device).random_(0, 256)
     target = torch.empty_like(source)
     a, b = (place.random(width, width) for _ in range(2))
-    copied, multiplied = place.timed(lambda: target.copy_(source)), place.timed(lambda: a @ b)
+    copied, multiplied = place.timed([lambda: target.copy_(source)]), place.timed([lambda: a @ b])
     return 2 * size / copied, 2 * width**3 / multiplied
 
 
-def rows(place: Place) -> Iterator[dict[str, Any]]:
-    """A line of the table for each case."""
-    from coderv2.kernels.gpu.ops import GpuOps
-    from coderv2.kernels.ops import Ops
-
-    bandwidth, arithmetic = ceiling(place)
-    for case in cases(place):
-        op = case.name.partition(" ")[0]
-        ours, plain = (
-            place.timed(partial(getattr(ops, op), *case.arguments, **case.named)) for ops in (GpuOps, Ops)
-        )
-        yield {
-            "kernel": case.name, "µs": ours * 1e6, "GB/s": case.bytes / ours / 1e9,
-            "TFLOP/s": case.operations / ours / 1e12,
-            "share of ceiling": max(case.bytes / ours / bandwidth, case.operations / ours / arithmetic),
-            "times PyTorch": plain / ours, "ceiling, GB/s": bandwidth / 1e9, "ceiling, TFLOP/s": arithmetic / 1e12,
-        }  # fmt: skip
-
-
-def cases(place: Place) -> Iterator[Case]:
-    """Attention in both forms, experts, products with few bits, and the small ones."""
+def cases(place: Place) -> Iterator[tuple[str, Callable[[], Case]]]:
+    """By name, each made when it is wanted: attention in both forms, experts, products with few bits."""
     for B, context in place.decode:
         for dtype in (None, torch.float8_e4m3fn):
-            yield _decode(place, B, context, dtype)
+            name = f"mla_decode {B} at {context}" + (", fp8 cache" if dtype else "")
+            yield name, partial(_decode, place, name, B, context, dtype)
     for T in place.prompts:
-        yield _prefill(place, T)
+        yield f"mla_prefill {T} tokens", partial(_prefill, place, f"mla_prefill {T} tokens", T)
     for T in place.tokens:
         for kind in ("plain", "fp8", "int4"):
-            yield _mixture(place, T, kind)
+            yield (
+                f"mixture {T} tokens, {kind}",
+                partial(_mixture, place, f"mixture {T} tokens, {kind}", T, kind),
+            )
         for kind in ("fp8", "int4"):
-            yield _linear(place, T, kind)
-    for T in (place.tokens[0], place.tokens[-1]):
-        yield from _small(place, T)
+            yield f"linear {T} rows, {kind}", partial(_linear, place, f"linear {T} rows, {kind}", T, kind)
 
 
-def _decode(p: Place, B: int, context: int, dtype: torch.dtype | None) -> Case:
+def small_cases(place: Place) -> Iterator[tuple[str, Callable[[], Case]]]:
+    """What stands round the products."""
+    for T, op in product((place.tokens[0], place.tokens[-1]), SMALL):
+        yield f"{op} {T} rows", partial(SMALL[op], place, f"{op} {T} rows", T)
+
+
+def _decode(p: Place, name: str, B: int, context: int, dtype: torch.dtype | None) -> Case:
+    from coderv2.kernels.gpu.mla import Spans
+
     pages = -(-context // 16)
-    latent, keys = (p.random(B * pages, 16, width) for width in (p.C, p.R))
+    size = (torch.bfloat16 if dtype is None else dtype).itemsize * (p.C + p.R)
+    number = p.copies(size * B * pages * 16)
+    latent, keys = (p.random(number * B * pages, 16, width) for width in (p.C, p.R))
     if dtype is not None:
         latent, keys = latent.to(dtype), keys.to(dtype)
-    tables = torch.randperm(B * pages, device=p.device).view(B, pages)
-    where = {"starts": range(B + 1), "lengths": [context] * B, "page_tables": list(tables), "scale": 0.1147}
+    tables = torch.randperm(number * B * pages, device=p.device).view(number, B, pages)
     arguments = (p.random(B, p.H, p.C), p.random(B, p.H, p.R), latent, keys)
-    read = latent.element_size() * (p.C + p.R) * B * context
-    name = f"mla_decode {B} at {context}" + (", fp8 cache" if dtype else "")
-    return Case(name, arguments, where, read, 2.0 * p.H * (2 * p.C + p.R) * B * context)
+    starts, lengths = range(B + 1), [context] * B
+    spans = [Spans.of(starts, lengths, list(table), p.device) for table in tables]
+    return Case(
+        name, [arguments] * number, size * B * context, 2.0 * p.H * (2 * p.C + p.R) * B * context, plain_asks=True,
+        named=lambda n: {"starts": starts, "lengths": lengths, "page_tables": list(tables[n]), "scale": 0.1147},
+        ours=lambda n: {"starts": spans[n], "scale": 0.1147},
+    )  # fmt: skip
 
 
-def _prefill(p: Place, T: int) -> Case:
+def _prefill(p: Place, name: str, T: int) -> Case:
     q, k, v = (p.random(T, p.H, width) for width in (p.N + p.R, p.N + p.R, p.V))
     where = {"q_starts": (0, T), "k_starts": (0, T), "scale": 0.1147}
     moved = sum(x.nbytes for x in (q, k, v, v))
-    return Case(f"mla_prefill {T} tokens", (q, k, v), where, moved, 2.0 * p.H * (p.N + p.R + p.V) * T * T / 2)
+    # Ours copies where sequences begin to the device; PyTorch's has one sequence and asks nothing.
+    return Case(
+        name, [(q, k, v)], moved, 2.0 * p.H * (p.N + p.R + p.V) * T * T / 2, named=lambda _: where, ours_asks=True
+    )  # fmt: skip
 
 
-def _mixture(p: Place, T: int, kind: str) -> Case:
+def _mixture(p: Place, name: str, T: int, kind: str) -> Case:
     routed, shared = (
         tuple(_weight(p, kind, *stack, *shape) for shape in ((width, p.D), (width, p.D), (p.D, width)))
         for stack, width in (((p.E,), p.F), ((), 2 * p.F))
     )
-    weights_TK, ids_TK = torch.rand(T, p.E, device=p.device).softmax(-1).topk(min(6, p.E))
-    used = len(ids_TK.unique()) / p.E
+    K, few = min(6, p.E), T <= 8
+    # With few tokens other experts each time, of which all together do not fit the cache.
+    chosen = [torch.rand(T, p.E, device=p.device).softmax(-1).topk(K) for _ in range(16 if few else 1)]
+    used = sum(len(ids_TK.unique()) for _, ids_TK in chosen) / len(chosen) / p.E
     read = sum(used * w.nbytes for w in routed) + sum(w.nbytes for w in shared)
-    chosen = 2.0 * T * (ids_TK.shape[1] + 2) * 3 * p.D * p.F
-    return Case(
-        f"mixture {T} tokens, {kind}",
-        (p.random(T, p.D), weights_TK, ids_TK, routed, shared),
-        {},
-        read,
-        chosen,
-    )
+    x_TD = p.random(T, p.D)
+    calls = [(x_TD, weights_TK, ids_TK, routed, shared) for weights_TK, ids_TK in chosen]
+    return Case(name, calls, read, 2.0 * T * (K + 2) * 3 * p.D * p.F, plain_asks=True)
 
 
-def _linear(p: Place, T: int, kind: str) -> Case:
-    weight = _weight(p, kind, p.D, p.D)
-    return Case(
-        f"linear {T} rows, {kind}", (p.random(T, p.D), weight), {}, weight.nbytes, 2.0 * T * p.D * p.D
-    )
+def _linear(p: Place, name: str, T: int, kind: str) -> Case:
+    first, x_TD = _weight(p, kind, p.D, p.D), p.random(T, p.D)
+    weights = [first, *(_copy(first) for _ in range(p.copies(first.nbytes) - 1))]
+    return Case(name, [(x_TD, weight) for weight in weights], first.nbytes, 2.0 * T * p.D * p.D)
 
 
 def _weight(p: Place, kind: str, *shape: int) -> Tensor | Scaled:
@@ -169,22 +220,38 @@ def _weight(p: Place, kind: str, *shape: int) -> Tensor | Scaled:
     return plain if kind == "plain" else to_fp8(plain) if kind == "fp8" else to_int4(plain)
 
 
-def _small(p: Place, T: int) -> Iterator[Case]:
-    x, size = p.random(T, p.D), p.random(1).element_size()
-    yield Case(f"rms_norm {T} rows", (x, p.random(p.D), 1e-6), {}, 2.0 * x.nbytes, 0.0)
+def _copy(weight: Tensor | Scaled) -> Tensor | Scaled:
+    if isinstance(weight, Tensor):
+        return weight.clone()
+    return replace(weight, codes=weight.codes.clone(), scales=weight.scales.clone())
+
+
+def _rms_norm(p: Place, name: str, T: int) -> Case:
+    x_TD = p.random(T, p.D)
+    return Case(name, [(x_TD, p.random(p.D), 1e-6)], 2.0 * x_TD.nbytes, 0.0)
+
+
+def _route(p: Place, name: str, T: int) -> Case:
+    x_TD, weight_ED = p.random(T, p.D), p.random(p.E, p.D)
     routing = Routing(top=min(6, p.E), groups=1, kept=1, scaling=1.0, renormalise=False)
-    yield Case(
-        f"route {T} rows",
-        (x, p.random(p.E, p.D), routing),
-        {},
-        x.nbytes + size * p.E * p.D,
-        2.0 * T * p.E * p.D,
-    )
-    cos, sin = (torch.rand(T, p.R // 2, device=p.device) for _ in range(2))
-    q = p.random(T, p.H, p.R)
-    yield Case(f"rope {T} rows", (q, cos, sin), {}, 2.0 * q.nbytes, 0.0)
+    return Case(name, [(x_TD, weight_ED, routing)], x_TD.nbytes + weight_ED.nbytes, 2.0 * T * p.E * p.D)
+
+
+def _rope(p: Place, name: str, T: int) -> Case:
+    q_THR = p.random(T, p.H, p.R)
+    return Case(name, [(q_THR, *_angles(p, T))], 2.0 * q_THR.nbytes, 0.0)
+
+
+def _cache_latents(p: Place, name: str, T: int) -> Case:
+    raw_TX, slots_T = p.random(T, p.C + p.R), torch.arange(T, device=p.device)
     pages = [p.random(-(-T // 16), 16, width) for width in (p.C, p.R)]
-    raw = p.random(T, p.C + p.R)
-    slots = torch.arange(T, device=p.device)
-    arguments = (raw, p.random(p.C), 1e-6, cos, sin, *pages, slots)
-    yield Case(f"cache_latents {T} rows", arguments, {}, 2.0 * raw.nbytes, 0.0)
+    return Case(
+        name, [(raw_TX, p.random(p.C), 1e-6, *_angles(p, T), *pages, slots_T)], 2.0 * raw_TX.nbytes, 0.0
+    )
+
+
+def _angles(p: Place, T: int) -> tuple[Tensor, Tensor]:
+    return torch.rand(T, p.R // 2, device=p.device), torch.rand(T, p.R // 2, device=p.device)
+
+
+SMALL = {"rms_norm": _rms_norm, "route": _route, "rope": _rope, "cache_latents": _cache_latents}
