@@ -177,3 +177,22 @@ def test_every_part_runs_in_small() -> None:
         assert part in said
     assert "error" not in said
     assert sorted(results.iterdir()) == before, "figures that mean nothing are not kept"
+
+
+ALONE = """
+import signal, sys
+from benchmarks import gpu
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+gpu._ended([sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(60)"], 60)
+"""
+
+
+def test_a_part_does_not_outlive_who_started_it() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", ALONE], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as starter:
+        assert starter.stdout is not None
+        part = int(starter.stdout.readline())
+        starter.terminate()
+    with pytest.raises(ProcessLookupError):
+        os.kill(part, 0)
