@@ -74,12 +74,20 @@ def _measure(run: Run, parts: Sequence[str], journal: Journal, *, table: bool = 
 
             gpu_kernels.measure(gpu_kernels.LITE if run is REAL else gpu_kernels.TINY, journal)
         elif part == "tune":
-            journal.attempt({"part": "tune", "what": "table"}, lambda: {"file": _tuned(run)})
+            journal.attempt({"part": "tune", "what": _state(run)}, lambda: {"file": _tuned(run)})
         else:
             journal.attempt({"part": "tests", "what": "pytest"}, _tested)
     if table:
         print(gpu_table.table(journal.lines))
     return not journal.failed
+
+
+def _state(run: Run) -> str:
+    """Whether tuning anew gets any further than the last time."""
+    from coderv2.kernels.gpu import tiles
+
+    table = tiles.Table.read(tiles.card(run.device).name)
+    return f"after {len(table.tiles)} tiles, {len(table.refused)} refused"
 
 
 def _tuned(run: Run) -> str:
@@ -99,21 +107,20 @@ def _beside(path: Path) -> None:
 
 def _tested() -> dict[str, str]:
     """What pytest says last. How kernels compile for other cards is tested without one."""
+    # Warnings of other versions than ours are none of its business, nor settings that an older pytest does not know.
+    how = "-q -rfE --tb=short -o addopts= --import-mode=importlib -p no:cacheprovider -W default"
     side_by_side = ("-n", "8") if find_spec("xdist") else ()
+    left_out = ("--ignore", "tests/kernels/gpu/test_compiled.py")
     command = (
-        *(
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-rfE",
-            "--tb=short",
-            "-p",
-            "no:cacheprovider",
-            "-W",
-            "default",
-        ),
-        *("--ignore", "tests/kernels/gpu/test_compiled.py", *side_by_side, *TESTS),
+        sys.executable,
+        "-m",
+        "pytest",
+        *how.split(),
+        "-m",
+        "not slow",
+        *left_out,
+        *side_by_side,
+        *TESTS,
     )
     said = []
     signal.signal(signal.SIGINT, lambda *_: None)  # pytest hears it too, and says how far it came
@@ -136,19 +143,23 @@ def in_processes(
     command: Sequence[str] = (sys.executable, "-m", "benchmarks.gpu"),
 ) -> bool:
     """Each part in a process of its own while there is time; one that the GPU no longer answers is started anew."""
-    end = time.monotonic() + 60 * minutes
-    well = True
+    end, well = time.monotonic() + 60 * minutes, True
     for part in parts:
-        if end < time.monotonic():
+        seconds = min(LIMITS[part], end - time.monotonic())
+        if seconds <= 0:
             print(f"{part}: not begun, out of time", flush=True)
-            well = False
-        while (left := min(LIMITS[part], end - time.monotonic())) > 0:
-            before = len(_lines(name))
-            status = _ended([*command, part, "--journal", name], left)
-            well &= status == 0
-            if status != BROKEN or len(_lines(name)) == before:
-                break
+        well &= seconds > 0 and _in_process([*command, part, "--journal", name], seconds, name)
     print(gpu_table.table(_lines(name)), flush=True)
+    return well
+
+
+def _in_process(command: Sequence[str], seconds: float, name: str) -> bool:
+    """One part, and whether it went well."""
+    end, before, status, well = time.monotonic() + seconds, -1, BROKEN, True
+    while status == BROKEN and len(_lines(name)) > before and end > time.monotonic():
+        before = len(_lines(name))
+        status = _ended(command, end - time.monotonic())
+        well &= status == 0
     return well
 
 

@@ -1,9 +1,14 @@
-"""The lines of a run as tables: figures beside goals and bounds, ratios, kernels, failures."""
+"""The lines of a run as tables: figures beside goals and bounds, ratios, kernels, failures.
 
+python -m benchmarks.gpu_table FILE.jsonl…      # of runs that were ended before they said it, or of several
+"""
+
+import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-from benchmarks.journal import Line
+from benchmarks.journal import Journal, Line
 from benchmarks.record import as_table
 
 SPEEDS = (
@@ -75,3 +80,7 @@ def _ratio(ours: Line, theirs: Line, figure: str, least: float | str) -> dict[st
 def _name(line: Line, figure: str) -> str:
     where = f" {line['batch']} at {line['context']}" if "batch" in line else ""
     return f"{line['part']} {line['what']}{where}, {figure}"
+
+
+if __name__ == "__main__":
+    print(table([line for name in sys.argv[1:] for line in Journal(Path(name)).lines]))

@@ -144,6 +144,12 @@ def test_parts_without_time_are_not_begun(capfd: pytest.CaptureFixture[str]) -> 
     assert "peer: not begun, out of time" in capfd.readouterr().out
 
 
+def test_a_part_that_breaks_without_a_line_is_not_begun_again(capfd: pytest.CaptureFixture[str]) -> None:
+    script = "print('begun'); raise SystemExit(3)"
+    assert not gpu.in_processes(("peer",), 1, "lines", (sys.executable, "-c", script))
+    assert capfd.readouterr().out.count("begun") == 1
+
+
 def test_the_table_sets_figures_beside_goals_and_beside_each_other() -> None:
     goals = [goal for goal in FORMATS["bf16"][2] if goal.batch == 1]
     lines: list[journal.Line] = [
