@@ -11,7 +11,7 @@ import click
 
 from coderv2 import paths
 from coderv2.cli import interrupts, loading, options
-from coderv2.errors import InvalidValue
+from coderv2.errors import BadData, InvalidValue
 
 if TYPE_CHECKING:
     from coderv2.evaluation.asking import Generator
@@ -115,7 +115,7 @@ def eval(ctx: click.Context) -> None:  # noqa: A001  the command's name
     help="Records of all samples, and summary.json; given again, a run goes on where it was.",
 )
 def run(tasks: Sequence[str], data: Path | None, out: Path, **values: Any) -> None:
-    """Run tasks; `all` runs what is ready here and lists the rest.
+    """Run tasks; `all` runs what is ready here and lists the rest, and fails at the end where files are damaged.
 
     Keys of endpoints are read from CODERV2_API_KEY and CODERV2_JUDGE_KEY.
     """
@@ -139,11 +139,14 @@ def run(tasks: Sequence[str], data: Path | None, out: Path, **values: Any) -> No
                 suite.run_all(chosen, files, generator, out, settings, toolbox, skip_missing=every),
             )
         )
-    for line in _table({task.name: found[task.name] for task in chosen}):
+    summary = {task.name: found[task.name] for task in chosen}
+    for line in _table(summary):
         click.echo(line)
     click.echo(
         f"\nRecords and summary.json are in {out}; coderv2 eval report {out} makes a page of them.", err=True
     )
+    if damaged := suite.damaged(summary):
+        raise BadData(f"{', '.join(damaged)}: not run, for what is said above; all else is done")
 
 
 def _check_used(values: dict[str, Any]) -> None:

@@ -68,6 +68,10 @@ class Data:
         bare = path.parent / path.name.removesuffix(".gz").removesuffix(".tar").removesuffix(".zip")
         return next((found for found in (path, bare) if found.exists()), None)
 
+    def renewal(self, source: Source) -> str:
+        """The way out, where it is there and damaged."""
+        return "remove it, and it is fetched anew" if self.fetches and source.url else source.hint
+
     def has(self, source: Source) -> bool:
         """Whether it is there, or can be fetched."""
         return self.find(source) is not None or (self.fetches and bool(source.url))
@@ -92,10 +96,10 @@ class Data:
         try:
             found = dict(_members(path))
         except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
-            raise BadData(f"{path}: damaged archive ({error}); {source.hint}") from None
+            raise BadData(f"{path}: damaged archive ({error})") from None
         kept = {name: content for name, content in sorted(found.items()) if name.endswith(suffix)}
         if not kept:
-            raise BadData(f"{path}: holds no file that ends in {suffix}; {source.hint}")
+            raise BadData(f"{path}: holds no file that ends in {suffix}")
         return kept
 
     def digest(self, source: Source) -> str:
@@ -150,7 +154,10 @@ def _text(content: bytes, name: str) -> str:
 
 def content(path: Path) -> bytes:
     """Of a file, unpacked where it is gzipped."""
-    found = path.read_bytes()
+    try:
+        found = path.read_bytes()
+    except OSError as error:
+        raise BadData(f"{path}: cannot be read ({error.strerror})") from None
     if not found.startswith(b"\x1f\x8b"):
         return found
     try:

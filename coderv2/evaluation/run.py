@@ -73,15 +73,24 @@ class Settings:
 
 
 def problems(task: Task, data: Data, limit: int | None = None) -> list[Problem]:
-    """A task's problems, or some of them. Raises BadData for a file that lacks what the task needs."""
+    """A task's problems, or some of them. Raises BadData, with the way out, for a file without what the task needs."""
+    names = ", ".join(str(data.path(source)) for source in task.sources)  # what is missing tells that itself
     try:
         found = list(task.problems(data))
+    except BadData as error:
+        raise _damaged(task, data, str(error)) from None
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        names = ", ".join(source.path for source in task.sources)
-        raise BadData(f"{task.name}: {data.folder}/{names} is not what it should be ({error!r})") from error
+        raise _damaged(task, data, f"{names} is not what it should be ({error!r})") from error
     if not found:
-        raise BadData(f"{task.name}: no problem in {', '.join(str(data.path(s)) for s in task.sources)}")
+        raise _damaged(task, data, f"no problem in {names}")
     return _spread(found, limit)
+
+
+def _damaged(task: Task, data: Data, what: str) -> BadData:
+    """With the way out for the files that `what` names, or else for all."""
+    named = [source for source in task.sources if str(data.path(source)) in what] or task.sources
+    ways_out = dict.fromkeys(data.renewal(source) for source in named)
+    return BadData("; ".join([f"{task.name}: {what}", *ways_out]))
 
 
 def _spread(found: Sequence[Problem], limit: int | None) -> list[Problem]:

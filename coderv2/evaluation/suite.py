@@ -67,7 +67,8 @@ async def run_all(
 ) -> Summary:
     """Runs each task and adds it to `out`/summary.json. A task that lacks something is listed there as not run.
 
-    Unless `skip_missing`, that is an error, before anything runs. So is what turns out to be unsupported on the way.
+    Unless `skip_missing`, that is an error, before anything runs. So is what turns out to be unsupported on the way, or
+    damaged; with it, the other tasks are run, and `damaged` names those that were not.
     """
     refereed = toolbox.referee is not None
     needed = {
@@ -86,10 +87,10 @@ async def run_all(
         except Unmeasured as error:
             write(out, {task.name: not_run(task, f"{error}; the replies are in {out / task.name}.jsonl")})
             continue
-        except Unsupported as error:
+        except (BadData, Unsupported) as error:
             if not skip_missing:
                 raise
-            write(out, {task.name: not_run(task, str(error))})
+            write(out, {task.name: not_run(task, str(error), damaged=isinstance(error, BadData))})
             continue
         limit = settings.limit if figures.asked < figures.there else None
         sandbox = toolbox.judge.sandbox.name if toolbox.judge else None
@@ -99,7 +100,12 @@ async def run_all(
     return read(out)
 
 
-def not_run(task: Task, reason: str) -> dict[str, Any]:
+def damaged(summary: Summary) -> list[str]:
+    """Tasks whose files are here and could not be used."""
+    return [name for name, figures in summary.items() if figures.get("damaged")]
+
+
+def not_run(task: Task, reason: str, *, damaged: bool = False) -> dict[str, Any]:
     """A task without a number: none, never zero."""
     return {
         "metric": task.metric,
@@ -108,6 +114,7 @@ def not_run(task: Task, reason: str) -> dict[str, Any]:
         "stderr": None,
         "title": task.title,
         "not_run": reason,
+        "damaged": damaged,
     }
 
 

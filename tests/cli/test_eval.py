@@ -186,6 +186,26 @@ def test_damaged_data_is_named_with_its_line(data: Path, tmp_path: Path, command
     assert f"{file}:2: damaged, not JSON" in done.err
 
 
+def test_all_goes_on_after_a_damaged_file_and_fails_at_the_end(
+    data: Path, tmp_path: Path, command: RunCommand
+) -> None:
+    """It ended there: what came after was neither run nor listed."""
+    folder = tmp_path / "data"
+    for kept in ("gsm8k", "math-odyssey"):
+        shutil.copytree(data / kept, folder / kept)
+    file = next((folder / "gsm8k").glob("test.*"))
+    file.write_bytes(b'{"question": ')
+    words = ["eval", "all", "--answers", "empty", "--data", folder, "--out", tmp_path / "out"]
+    done = command(*words, "--lengths", "1000", "--depths", "0")
+    assert done.code == 2
+    said = {line.split()[0]: line for line in done.out.splitlines()}
+    assert f"not run: gsm8k: {file}:1: damaged, not JSON" in said["gsm8k"]
+    assert said["gsm8k"].endswith("/test.jsonl")  # where the sound one is
+    assert "accuracy 0.0 %" in said["math-odyssey"]
+    assert done.err.splitlines()[-1].startswith("coderv2: gsm8k: not run")
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["gsm8k"]["damaged"]
+
+
 def test_alone_it_shows_its_help_line_by_line(command: RunCommand) -> None:
     outcome = command("eval")
     assert outcome.code == 0

@@ -53,6 +53,13 @@ def test_damage_is_an_error_that_names_file_and_line(tmp_path: Path, content: by
         data_with(tmp_path, {"set/rows.jsonl.gz": content}).rows(SOURCE)
 
 
+def test_a_folder_in_a_files_place_is_an_error_of_data(tmp_path: Path) -> None:
+    """It was one of the system, which ended a run of several tasks."""
+    (tmp_path / SOURCE.path).mkdir(parents=True)
+    with pytest.raises(BadData, match=r"rows\.jsonl\.gz: cannot be read \(Is a directory\)"):
+        Data(tmp_path).rows(SOURCE)
+
+
 def test_what_is_missing_is_named_with_the_way_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(BadData, match=r"rows\.jsonl\.gz is missing: ask the authors"):
         Data(tmp_path).rows(SOURCE)
