@@ -49,6 +49,10 @@ def tokens_of(delta: Delta) -> int:
     return delta.completion_tokens if isinstance(delta, CountedDelta) else len(delta.token_ids)
 
 
+_COUNTED = 4
+"""Contexts that a text may fill of which only the tokens are asked for."""
+
+
 @dataclass(frozen=True)
 class Backend:
     """One checkpoint that is being served."""
@@ -58,6 +62,20 @@ class Backend:
     defaults: SamplingDefaults = field(default_factory=SamplingDefaults)
     no_infill: str | None = None
     """Why it cannot fill in a middle; None: it can."""
+
+    @property
+    def prompt_tokenizer(self) -> Tokenizer:
+        """For prompts: it refuses what cannot fit the context before it has read all of it."""
+        context = self.engine.max_model_len
+        return self.tokenizer.at_most(context, f"This model's maximum context length is {context} tokens")
+
+    @property
+    def count_tokenizer(self) -> Tokenizer:
+        """For texts that are only counted: they may be longer, so that a client learns by how much."""
+        most = _COUNTED * self.engine.max_model_len
+        return self.tokenizer.at_most(
+            most, f"At most {most} tokens are counted, {_COUNTED} times the context"
+        )
 
     def check_infill(self) -> None:
         """Raises Unsupported, with the reason, for a model that was not taught to."""

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
+from coderv2.errors import ContextTooLong
 from coderv2.server.backend import Backend
 from coderv2.text.fim import encode_fim, with_path
+from coderv2.text.tokenizer import Tokenizer
 
 
 def encode_hole(
@@ -14,9 +16,9 @@ def encode_hole(
     Nothing in any text becomes a control token. Raises Unsupported for a model that cannot infill.
     """
     backend.check_infill()
-    tokenizer, most = backend.tokenizer, backend.engine.max_model_len - answer_tokens
+    tokenizer, most = backend.prompt_tokenizer, backend.engine.max_model_len - answer_tokens
     prompt = encode_fim(tokenizer, prefix, suffix)
-    kept = _last_that_fit(backend, files, most - len(prompt))
+    kept = _last_that_fit(tokenizer, files, most - len(prompt))
     while kept:
         around = encode_fim(tokenizer, prefix, suffix, context="".join(kept))
         if len(around) <= most:
@@ -25,11 +27,12 @@ def encode_hole(
     return prompt
 
 
-def _last_that_fit(backend: Backend, files: Sequence[tuple[str, str]], room: int) -> list[str]:
+def _last_that_fit(tokenizer: Tokenizer, files: Sequence[tuple[str, str]], room: int) -> list[str]:
     kept: list[str] = []
     for path, text in reversed(files):
         kept.insert(0, with_path(path, text))
-        room -= len(backend.tokenizer.encode(kept[0]))
-        if room < 0:
+        try:
+            room -= len(tokenizer.at_most(room).encode(kept[0]))
+        except ContextTooLong:
             return kept[1:]
     return kept

@@ -91,6 +91,7 @@ def _encode(tokenizer: Tokenizer, spans: Sequence[_Span]) -> tuple[list[int], li
     for span in spans:
         new = tokenizer.encode(span.text) + [tokenizer.eos_id] * span.ends
         ids += new
+        tokenizer.check(len(ids))
         written += [span.written] * len(new)
     return ids, written
 

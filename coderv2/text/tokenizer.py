@@ -6,21 +6,26 @@ separators. Look-alikes with ASCII bars, underscores or spaces are ordinary text
 Lone surrogates, which JSON escapes can bring, have no UTF-8 form: each becomes U+FFFD.
 """
 
+import copy
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tokenizers import AddedToken, decoders, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
-from coderv2.errors import BadCheckpoint
+from coderv2.errors import BadCheckpoint, ContextTooLong
 
 BOS, EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
 FIM_BEGIN, FIM_HOLE, FIM_END = "<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MARKER = re.compile(r"<.+>", re.DOTALL)
+_LINES_FIRST = rb'[{"type":"Split","pattern":{"Regex":"[\\r\\n]"},"behavior":"Isolated","invert":false},'
+"""How a pre-tokenizer begins that cuts at line ends before all else, as the published one does."""
+_PIECE = 1 << 14
+"""Characters that are encoded at once, where a line ends there: 50 ms at the most."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +58,13 @@ class Tokenizer:
         self.fim = _fim_ids(ids)
         self.special_ids = frozenset({self.bos_id, self.eos_id, *(i for i, t in added.items() if t.special)})
         """Ids that decoding leaves out by default: BOS and EOS, but not the fill-in-the-middle marks."""
-        self.vocab_size = max(backend.get_vocab(with_added_tokens=True).values()) + 1
+        vocabulary = backend.get_vocab(with_added_tokens=True)
+        self.vocab_size = max(vocabulary.values()) + 1
         """Highest id + 1. The model may have more rows; those decode to nothing."""
+        self._longest = max(map(len, vocabulary))  # characters that a token spells at the most
+        self._lines_apart = _are_lines_apart(backend, added)
+        self._most: int | None = None
+        self._limit = ""
 
     @property
     def backend(self) -> Backend:
@@ -85,12 +95,41 @@ class Tokenizer:
         (under `control`) brings its own.
         """
         text = _SURROGATE.sub("\ufffd", text)
-        # As a batch of one: the library lets other threads run in a batch only, and a long text takes seconds.
+        self.check(len(text) // self._longest)
         backend = self._full if control else self._plain
-        ids = backend.encode_batch_fast([text], add_special_tokens=False)[0].ids
+        ids: list[int] = []
+        for piece in self._pieces(text):
+            # As a batch of one: the library lets other threads run in a batch only.
+            ids += backend.encode_batch_fast([piece], add_special_tokens=False)[0].ids
+            self.check(len(ids))
         if self._plain_to_full and not control:
             ids = [self._plain_to_full.get(token_id, token_id) for token_id in ids]
         return self._with_one_bos(ids) if bos else ids
+
+    def at_most(self, tokens: int, limit: str = "") -> "Tokenizer":
+        """The same, refusing a text of more tokens (ContextTooLong; `limit` says why) without reading all of it.
+
+        8 MiB, which gzip makes 8 KB of, may take minutes.
+        """
+        limited = copy.copy(self)
+        limited._most, limited._limit = tokens, limit or f"At most {tokens} tokens are taken"
+        return limited
+
+    def check(self, count: int) -> None:
+        """Raises ContextTooLong for a text of `count` tokens or more, where that is above what `at_most` allows."""
+        if self._most is not None and count > self._most:
+            raise ContextTooLong(
+                f"{self._limit}. However, you requested {count} tokens or more; the text was not read any further. "
+                "Shorten it."
+            )
+
+    def _pieces(self, text: str) -> Iterator[str]:
+        """The text in pieces whose tokens are those of the whole."""
+        start = 0
+        while start < len(text):
+            end = text.find("\n", start + _PIECE) + 1 if self._lines_apart else 0
+            yield text[start : end or None]
+            start = end or len(text)
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """Text of `ids`; bytes that are not UTF-8 become U+FFFD, padding rows of the model nothing."""
@@ -107,6 +146,13 @@ class Tokenizer:
     def _with_one_bos(self, ids: list[int]) -> list[int]:
         start = next((i for i, token_id in enumerate(ids) if token_id != self.bos_id), len(ids))
         return [self.bos_id, *ids[start:]]
+
+
+def _are_lines_apart(backend: Backend, added: Mapping[int, AddedToken]) -> bool:
+    """Whether no token reaches across a line feed, nor depends on what is beyond."""
+    cuts: bytes = b"" if backend.pre_tokenizer is None else backend.pre_tokenizer.__getstate__()
+    reach = any(token.lstrip or token.rstrip or "\n" in token.content for token in added.values())
+    return backend.normalizer is None and _LINES_FIRST in cuts and not reach
 
 
 def _unlimit(backend: Backend) -> None:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coderv2.errors import InvalidValue
+from coderv2.errors import ContextTooLong, InvalidValue
 from coderv2.text.chat import ROLES, Message, encode_chat, encode_conversation, render_chat
 from coderv2.text.tokenizer import BOS, EOS, FIM_HOLE
 from tests.text.texts import ordinary_text, text_with_surrogates
@@ -156,3 +156,9 @@ class TestConversations:
         assert all(written[len(prompt) :])
         assert not written[len(prompt) - 1]
         assert ids[-1] == TOKENIZER.eos_id
+
+
+def test_a_chat_that_cannot_fit_is_read_no_further_than_it_does() -> None:
+    """Each message fits, and all of them together are thousands of contexts."""
+    with pytest.raises(ContextTooLong):
+        encode_chat(TOKENIZER.at_most(100), [user("\n" * 90)] * 100_000)

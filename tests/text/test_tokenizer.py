@@ -12,7 +12,8 @@ from tokenizers import AddedToken
 from tokenizers import Tokenizer as Backend
 
 from coderv2.data.vocabulary import train_bpe
-from coderv2.errors import BadCheckpoint
+from coderv2.errors import BadCheckpoint, ContextTooLong
+from coderv2.text import tokenizer as tokenizer_module
 from coderv2.text.published import CONTROL_TOKENS
 from coderv2.text.tokenizer import BOS, EOS, FIM_BEGIN, FIM_END, FIM_HOLE, FimIds, Tokenizer
 from tests.text.texts import SPACES, WORDS, ordinary_text, text_with_markers
@@ -164,6 +165,40 @@ def test_other_threads_go_on_while_a_long_text_is_encoded() -> None:
     done.set()
     other.join()
     assert any(began + 0.2 * took < at < began + 0.8 * took for at in times)
+
+
+@given(st.lists(st.sampled_from([*SPACES, *WORDS, "\n", FIM_HOLE]), max_size=40).map("".join), st.booleans())
+def test_a_long_text_has_the_same_ids_in_pieces(text: str, control: bool) -> None:
+    whole = TOKENIZER.encode(text, control=control)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenizer_module, "_PIECE", 3)
+        assert TOKENIZER.encode(text, control=control) == whole
+
+
+def test_a_text_is_cut_nowhere_where_a_token_reaches_over_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = Backend.from_str(BACKEND.to_str())
+    backend.add_tokens([AddedToken("a\nb")])
+    reaching = Tokenizer(backend)
+    whole = reaching.encode("a\nba\nb")
+    monkeypatch.setattr(tokenizer_module, "_PIECE", 1)
+    assert reaching.encode("a\nba\nb") == whole
+    assert len(whole) == 2
+
+
+@pytest.mark.parametrize("text", ["\n" * (8 << 20), "x" * (8 << 20)])
+def test_a_text_that_cannot_fit_is_refused_unread(text: str) -> None:
+    """8 MiB of line feeds held a thread for two minutes before they were refused."""
+    with pytest.raises(
+        ContextTooLong, match=r"At most 100 tokens are taken\. However, you requested \d+ tokens"
+    ):
+        TOKENIZER.at_most(100).encode(text)
+
+
+def test_a_text_is_read_no_further_than_it_fits() -> None:
+    text = "\n" * 200_000
+    with pytest.raises(ContextTooLong, match="you requested 16385 tokens or more"):
+        TOKENIZER.at_most(16_384).encode(text)
+    assert TOKENIZER.at_most(200_000).encode(text) == TOKENIZER.encode(text)
 
 
 @given(st.lists(st.sampled_from(SPACES + WORDS), max_size=12).map("".join))

@@ -49,7 +49,7 @@ def job(request: ChatRequest, talk: Conversation, backend: Backend) -> Job:
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
         constrain=talk.constraint,
     )
-    return Job([talk.prompt(backend.tokenizer)], params, backend, request.priority)
+    return Job([talk.prompt(backend.prompt_tokenizer)], params, backend, request.priority)
 
 
 def conversation(request: ChatRequest) -> Conversation:

@@ -104,9 +104,10 @@ def _prompts(request: CompletionRequest, backend: Backend, control: bool) -> lis
     if request.suffix is not None:
         assert isinstance(request.prompt, str)
         backend.check_infill()
-        return [encode_fim(backend.tokenizer, request.prompt, request.suffix)]
+        return [encode_fim(backend.prompt_tokenizer, request.prompt, request.suffix)]
+    tokenizer = backend.prompt_tokenizer
     return [
-        backend.tokenizer.encode(prompt, bos=True, control=control) if isinstance(prompt, str) else prompt
+        tokenizer.encode(prompt, bos=True, control=control) if isinstance(prompt, str) else prompt
         for prompt in _listed(request)
     ]
 

@@ -52,7 +52,7 @@ def add_routes(app: FastAPI, door: Door) -> None:
 
     @app.post("/tokenize")
     async def post_tokenize(body: TokenizeRequest, request: Request) -> Response:
-        tokenizer = door.served().text.tokenizer
+        tokenizer = door.served().text.count_tokenizer
         control = body.parse_special and request.state.caller.control_tokens
         return json_response(
             {"tokens": await aside(request, lambda: _tokens(tokenizer, body, control=control))}
@@ -99,8 +99,9 @@ def infill_job(request: InfillRequest, backend: Backend) -> Job:
 def complete_job(request: CompleteRequest, backend: Backend, *, control: bool = True) -> Job:
     """A raw prompt; with `control` it may hold control tokens."""
     prompt = request.prompt
-    ids = backend.tokenizer.encode(prompt, bos=True, control=control) if isinstance(prompt, str) else prompt
-    return _job(request, ids, backend)
+    if isinstance(prompt, str):
+        prompt = backend.prompt_tokenizer.encode(prompt, bos=True, control=control)
+    return _job(request, prompt, backend)
 
 
 def _job(request: Predict, prompt: list[int], backend: Backend) -> Job:

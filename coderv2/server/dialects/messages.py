@@ -53,7 +53,7 @@ def add_routes(app: FastAPI, door: Door) -> None:
     @app.post("/messages/count_tokens")
     async def post_count_tokens(body: CountRequest, request: Request) -> Response:
         models = door.served().called(body.model, also=_THEIR_NAMES)
-        prompt = await aside(request, lambda: conversation(body).prompt(models.chat.tokenizer))
+        prompt = await aside(request, lambda: conversation(body).prompt(models.chat.count_tokenizer))
         return json_response({"input_tokens": len(prompt)})
 
 
@@ -67,7 +67,7 @@ def job(request: MessagesRequest, talk: Conversation, backend: Backend) -> Job:
         stop=request.stop_sequences,
         structured_outputs=talk.constraint(),
     )
-    return Job([talk.prompt(backend.tokenizer)], params, backend)
+    return Job([talk.prompt(backend.prompt_tokenizer)], params, backend)
 
 
 def conversation(request: CountRequest) -> Conversation:

@@ -31,7 +31,7 @@ def add_routes(app: FastAPI, door: Door) -> None:
 def job(request: FimRequest, backend: Backend) -> Job:
     """Nothing in prefix and suffix becomes a control token."""
     backend.check_infill()
-    prompt = encode_fim(backend.tokenizer, request.prompt, request.suffix)
+    prompt = encode_fim(backend.prompt_tokenizer, request.prompt, request.suffix)
     params = backend.defaults.params(
         temperature=request.temperature,
         top_p=request.top_p,

@@ -64,19 +64,19 @@ def generate_job(request: GenerateRequest, models: Models, *, control: bool = Tr
     """A hole where there is a suffix, raw text where asked for, else a user's message."""
     if request.suffix:
         models.text.check_infill()
-        prompt = encode_fim(models.text.tokenizer, request.prompt, request.suffix)
+        prompt = encode_fim(models.text.prompt_tokenizer, request.prompt, request.suffix)
         return _job(request, prompt, models.text)
     if request.raw:
-        prompt = models.text.tokenizer.encode(request.prompt, bos=True, control=control)
+        prompt = models.text.prompt_tokenizer.encode(request.prompt, bos=True, control=control)
         return _job(request, prompt, models.text)
     system = [Message("system", request.system)] if request.system else []
     talk = Conversation([*system, Message("user", request.prompt)])
-    return _job(request, talk.prompt(models.chat.tokenizer), models.chat)
+    return _job(request, talk.prompt(models.chat.prompt_tokenizer), models.chat)
 
 
 def chat_job(request: OllamaChatRequest, talk: Conversation, backend: Backend) -> Job:
     """The conversation as one prompt."""
-    return _job(request, talk.prompt(backend.tokenizer), backend, talk)
+    return _job(request, talk.prompt(backend.prompt_tokenizer), backend, talk)
 
 
 def conversation(request: OllamaChatRequest) -> Conversation:

@@ -88,7 +88,7 @@ def job(request: ResponseRequest, talk: Conversation, backend: Backend) -> Job:
         max_tokens=request.max_output_tokens,
         structured_outputs=talk.constraint(_wanted(request.text.format)),
     )
-    return Job([talk.prompt(backend.tokenizer)], params, backend)
+    return Job([talk.prompt(backend.prompt_tokenizer)], params, backend)
 
 
 def _wanted(format: TextFormat) -> StructuredOutputsParams | None:
