@@ -1,6 +1,7 @@
 """`coderv2 doctor`: what this machine has, what fits it, how fast that would be."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,23 +90,44 @@ def _choice(path: Path, size: "Size", machine: "Machine") -> "tuple[Fit, bool]":
     import torch
 
     from coderv2.engine import fit
-    from coderv2.model import weights
+    from coderv2.model import packed_file, weights
 
-    if (stored := _stored_bytes(path)) is not None:
-        small = stored < weights.SMALL_BYTES and machine.device == "cpu"  # where quants run as they are
+    here = path.is_file() or any(path.glob("*.safetensors")) or (path / packed_file.NAME).exists()
+    if (stored := _stored_bytes(path, machine.device)) is not None:
+        small = (
+            here and stored < weights.SMALL_BYTES and machine.device == "cpu"
+        )  # where quants run as they are
         return fit.fit(size, machine, torch.bfloat16, stored_bytes=stored), small
-    dtype = weights.auto_dtype(path, machine.device) if any(path.glob("*.safetensors")) else None
+    dtype = weights.auto_dtype(path, machine.device) if here else None
     return (fit.fit(size, machine, dtype), True) if dtype else (fit.best_fit(size, machine), False)
 
 
-def _stored_bytes(path: Path) -> int | None:
-    """What weights that are quantised in their file take; None for others, and where the file is not here."""
+def _stored_bytes(path: Path, device: str) -> int | None:
+    """What weights take that stay as they are in their file; None for others, and where what says it is not here."""
     from coderv2.model import gguf, packed_file
-    from coderv2.model.loading import is_gguf, is_packed
+    from coderv2.model.checkpoint import quantisation
+    from coderv2.model.loading import is_gguf, is_packed, open_config
 
     if is_gguf(path):
         return gguf.weight_bytes(path)
-    return packed_file.weight_bytes(path) if is_packed(path) and (path / packed_file.NAME).exists() else None
+    if is_packed(path):
+        return packed_file.weight_bytes(path) if (path / packed_file.NAME).exists() else None
+    return _fp8_bytes(path, device) if quantisation(open_config(path)) else None
+
+
+def _fp8_bytes(path: Path, device: str) -> int | None:
+    """The same of an FP8 checkpoint; None where it is written out, as without our kernels."""
+    from coderv2.engine.offload import Wish
+    from coderv2.kernels import cpu
+    from coderv2.model import footprint
+    from coderv2.model.loading import open_config
+
+    config = open_config(path)
+    if device != "cpu":
+        return Wish(path).sizes(config).whole(config)
+    with ExitStack() as stack:
+        found = footprint.open_headers(path, config, stack)
+        return None if cpu.kernels is None else footprint.packed_bytes(config, found)
 
 
 def settings(chosen: "Fit", machine: "Machine") -> Iterator[str]:

@@ -16,10 +16,10 @@ from coderv2.errors import BadData, InvalidValue, Unsupported
 from coderv2.kernels import drawing
 from coderv2.kernels.scaled import Kind
 from coderv2.log import logger
-from coderv2.model import calibration, gguf, packed_file, usage
+from coderv2.model import calibration, footprint, gguf, packed_file, usage
 from coderv2.model.cache import bytes_per_token
 from coderv2.model.config import ModelConfig
-from coderv2.model.folder import FolderSource, own_dtype
+from coderv2.model.folder import own_dtype
 from coderv2.model.loading import is_gguf, is_packed, keeps_fp8, open_config, open_model, open_tokenizer
 from coderv2.model.placement import Demand, Plan, Sizes, chosen, plan
 from coderv2.model.transformer import Transformer
@@ -71,7 +71,8 @@ class Wish:
         if not keeps_fp8(self.path, self.dtype, self.kind):
             return Sizes.of(config, wide, self.kind)
         with ExitStack() as stack:
-            return Sizes.of(config, wide, self.kind, stored=FolderSource(self.path, stack).stored(self.kind))
+            rows = footprint.fp8_rows(config, footprint.open_headers(self.path, config, stack))
+            return Sizes.of(config, wide, self.kind, fp8_rows=rows)
 
     def counts(self, config: ModelConfig) -> Usage | None:
         """Of experts, where somebody counted. BadData when the file that was named is something else."""

@@ -58,7 +58,7 @@ class Checkpoint:
     def __init__(self, folder: Path, shapes: Mapping[str, tuple[int, ...]], stack: ExitStack) -> None:
         """Files are closed with `stack`. Raises BadCheckpoint or Unsupported, which name file and tensor."""
         config = ModelConfig.from_folder(folder)
-        self._block = _block(config, folder)
+        self._block = scale_block(config, folder)
         self._files = _open_files(folder, stack)
         self._check(folder, shapes)
 
@@ -169,7 +169,7 @@ class Checkpoint:
         return found[0]
 
 
-def _block(config: ModelConfig, folder: Path) -> tuple[int, int]:
+def scale_block(config: ModelConfig, folder: Path) -> tuple[int, int]:
     """Rows and columns of a block of FP8 scales; Unsupported for other kinds of quantised checkpoints."""
     found = quantisation(config)
     method = found.get("quant_method", "fp8")

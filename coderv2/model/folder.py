@@ -1,7 +1,7 @@
 """A checkpoint folder read one parameter at a time: whole or one rank's part, written out or as the FP8 that it is."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from coderv2.model.pack import exact_format, place, place_fp8, slots
 from coderv2.model.parallel import Split, Team
 from coderv2.model.published import meta_model, parts, published_tensors
 from coderv2.model.scale import scalable
+from coderv2.model.transformer import Transformer
 
 _CPU = torch.device("cpu")
 
@@ -79,17 +80,11 @@ class FolderSource:
     def stored(self, kind: Kind | None = None, device: torch.device = _CPU) -> dict[str, Stored]:
         """What a GPU can multiply as the FP8 that it is: every matrix, or of a rank those cut where scales are.
 
-        A stack is so whole, and a feed-forward's three matrices together, or not at all. With `kind` fp8 activations
-        are rounded too, with int4 nothing stays.
+        With `kind` fp8 activations are rounded too, with int4 nothing stays.
         """
         if kind == "int4":
             return {}
-        groups: dict[str, dict[str, int]] = defaultdict(dict)
-        for _, name, ours, shape in slots(meta_model(self.config, Team(self._split))):
-            if scalable(name, torch.empty(shape, device="meta")):
-                group = ours.removesuffix(name) if name in MATRICES else ours
-                groups[group][ours] = self._rows_alike(ours)
-        rows = {ours: least for each in groups.values() if (least := min(each.values())) for ours in each}
+        rows = alike_together(meta_model(self.config, Team(self._split)), self._rows_alike)
         if kind is None:
             return {ours: Stored(count) for ours, count in rows.items()}
         fixed = self._input_scales(rows, device)
@@ -148,6 +143,19 @@ class FolderSource:
             largest = torch.tensor([max(known)], device=device) if len(known) == len(each) else None
             found |= dict.fromkeys(names, largest)
         return found
+
+
+def alike_together(model: Transformer, alike: Callable[[str], int]) -> dict[str, int]:
+    """Of matrices that stay FP8 on a GPU: rows that share scales, 128 or 1, as `alike` says (0: it is not FP8).
+
+    A feed-forward's three matrices stay so together, or not at all.
+    """
+    groups: dict[str, dict[str, int]] = defaultdict(dict)
+    for _, name, ours, shape in slots(model):
+        if scalable(name, torch.empty(shape, device="meta")):
+            group = ours.removesuffix(name) if name in MATRICES else ours
+            groups[group][ours] = alike(ours)
+    return {ours: least for rows in groups.values() if (least := min(rows.values())) for ours in rows}
 
 
 def _call(ours: str) -> str:

@@ -127,14 +127,18 @@ def set_weight(module: nn.Module, name: str, weight: Weight) -> None:
 
 def stored_shapes(model: Transformer) -> dict[str, tuple[int, ...]]:
     """What a packed model stores, by name: matrices and stacks in kernel order, norms as vectors."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for module, name, ours, shape in slots(model):
-        if name == "kv_b_proj" and isinstance(module, LatentAttention):
-            stem = ours.removesuffix(name)
-            shapes |= {stem + part: stack for part, stack in _up_shapes(module).items()}
-        else:
-            shapes[ours] = shape
-    return shapes
+    return {
+        ours.removesuffix(name) + part: placed
+        for module, name, ours, shape in slots(model)
+        for part, placed in placed_shapes(module, name, shape).items()
+    }
+
+
+def placed_shapes(module: nn.Module, name: str, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """What `place` makes of one parameter, by name in its module."""
+    if name == "kv_b_proj" and isinstance(module, LatentAttention):
+        return _up_shapes(module)
+    return {name: shape}
 
 
 def _up_shapes(attention: LatentAttention) -> dict[str, tuple[int, ...]]:

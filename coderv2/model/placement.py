@@ -13,7 +13,7 @@ import torch
 
 from coderv2.errors import InvalidValue
 from coderv2.kernels.formats import FORMATS
-from coderv2.kernels.scaled import BLOCK, Kind, Stored
+from coderv2.kernels.scaled import BLOCK, Kind
 from coderv2.model.config import ModelConfig
 from coderv2.model.moe import Experts
 from coderv2.model.pack import exact_format, slots
@@ -41,6 +41,10 @@ class Sizes:
     multiplied: int
     """Weights, not bytes, that every token of a prompt is multiplied with: what is fixed, without vocabulary."""
 
+    def whole(self, config: ModelConfig) -> int:
+        """Everything on the device."""
+        return self.fixed + self.near * config.n_routed_experts * len(layers_of_experts(config))
+
     @classmethod
     def of(
         cls,
@@ -48,18 +52,18 @@ class Sizes:
         dtype: torch.dtype,
         kind: Kind | None,
         far: int | None = None,
-        stored: Mapping[str, Stored] | None = None,
+        fp8_rows: Mapping[str, int] | None = None,
     ) -> "Sizes":
         """Counted on a model without memory. `far` is known of quants: what all routed experts take in RAM.
 
-        What is named in `stored` stays FP8.
+        What is named in `fp8_rows` stays FP8, so many rows sharing scales.
         """
-        stay = stored or {}
+        stay = fp8_rows or {}
         counts = dict.fromkeys(("fixed", "shared", "embedding", "near", "far", "multiplied"), 0)
         for module, name, ours, shape in slots(meta_model(config)):
             tensor = torch.empty(shape, dtype=dtype, device="meta")
             if ours in stay:
-                count = _fp8_bytes(shape, stay[ours].rows)
+                count = _fp8_bytes(shape, stay[ours])
             else:
                 count = scale(tensor, kind, ours).nbytes if kind and scalable(name, tensor) else tensor.nbytes
             if isinstance(module, Experts):

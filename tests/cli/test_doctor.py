@@ -11,6 +11,8 @@ from coderv2.engine.machine import Machine, Speed
 from coderv2.kernels import cpu
 from coderv2.model import packed_file
 from tests.cli.conftest import RunCommand
+from tests.model.fp8_files import fp8_folder
+from tests.tiny_tokenizer import tiny_tokenizer
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +56,21 @@ def test_a_packed_folder_is_sized_as_it_is_stored(command: RunCommand, tmp_path:
     assert f"as stored  {gb(packed_file.weight_bytes(tmp_path / 'packed')):>9}" in row
     assert "dtype auto (as stored)" in outcome.out
     assert "Tried here:" in outcome.out
+
+
+@pytest.mark.skipif(cpu.kernels is None, reason="FP8 stays so in the CPU kernels alone")
+def test_an_fp8_checkpoint_is_sized_as_it_is_held(command: RunCommand, tmp_path: Path) -> None:
+    """It was sized as bfloat16: nearly twice what it takes, and half as fast."""
+    folder = tmp_path / "fp8"
+    fp8_folder(folder, "block")
+    tiny_tokenizer().save(folder)
+    outcome = command("doctor", "-m", folder)
+    assert "dtype auto (as stored)" in outcome.out
+    assert "Tried here:" in outcome.out
+    (folder / "model.safetensors").unlink()  # as of a hub name
+    outcome = command("doctor", "-m", folder)
+    assert "dtype auto (as stored)" in outcome.out
+    assert "Tried here:" not in outcome.out
 
 
 def test_a_folder_without_a_model_is_one_line(command: RunCommand, tmp_path: Path) -> None:
