@@ -9,6 +9,10 @@ ships lies in `coderv2/bundled`. Benchmarks take hours and data of their own, so
     coderv2 eval all -m runs/bundled/model --out runs/bundled/benchmarks
     python -m recipes.bundled --out runs/bundled --card
 
+The model that ships is measured anew, on what is held out of the packages as they are installed, by
+
+    python -m recipes.bundled --shipped
+
 Training frees and takes the same large tensors at every step. Where the C library gives each of them back to the
 system, as on Linux, these settings keep them, which was a third faster where the shipped model was made:
 
@@ -22,6 +26,7 @@ import random
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -232,24 +237,30 @@ def package(model: Transformer, out: Path) -> Path:
 
 def measure(out: Path) -> None:
     """Measures `out/model` and keeps the figures in `out/measured.json`."""
-    folder = out / "model"
+    figures = {
+        "vocabulary": VOCABULARY,
+        "context": CONTEXT,
+        "replayed": REPLAYED_TOKENS / shards.Shard(out / "sft-lessons").tokens,
+        "machine": card.machine(),
+        **card.run_figures(out),
+        **measured(out / "model", load_documents(out / "heldout.jsonl")),
+    }
+    write_json(out / "measured.json", figures)
+
+
+def measured(folder: Path, unseen: list[Document]) -> dict[str, Any]:
+    """The card's figures of a checkpoint, on documents that it never saw."""
     llm = LLM(folder)
     model, tokenizer = weights.load(folder), llm.get_tokenizer()
-    unseen = load_documents(out / "heldout.jsonl")
     lengths = {
         name: heldout.code_length(
             model, tokenizer, (document for document in unseen if document.source == name)
         )
         for name in sorted({document.source for document in unseen})
     }
-    figures = {
+    return {
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "active": card.active_parameters(model),
-        "vocabulary": VOCABULARY,
-        "context": CONTEXT,
-        "replayed": REPLAYED_TOKENS / shards.Shard(out / "sft-lessons").tokens,
-        "machine": card.machine(),
-        **card.run_figures(out),
         "bits_all": sum(lengths.values(), heldout.CodeLength()).bits_per_byte,
         "bits": {name: length.bits_per_byte for name, length in lengths.items()},
         "lines": LINES,
@@ -258,7 +269,15 @@ def measure(out: Path) -> None:
         "parse": heldout.parse_rate(llm, unseen, COMPLETIONS),
         **recall.answered(llm),
     }
-    write_json(out / "measured.json", figures)
+
+
+def measure_shipped() -> dict[str, Any]:
+    """The shipped model's figures on what is held out here, with the sources that differ from those of its ledger."""
+    folder = paths.bundled_model()
+    unseen = [document for document in pipeline.run(sources(), STAGES, []) if document.held_out]
+    then = json.loads((folder / "ledger.json").read_text(encoding="utf-8"))
+    others = [entry["source"] for entry in ledger.as_json(unseen) if entry not in then]
+    return {**measured(folder, unseen), "not_as_in_the_ledger": others}
 
 
 def write_card(out: Path) -> None:
@@ -348,6 +367,9 @@ def write_json(path: Path, value: object) -> None:
     "--card", "card_only", is_flag=True, help="Writes the card anew, with the benchmarks; trains nothing."
 )
 @click.option(
+    "--shipped", is_flag=True, help="Measures the model that ships and prints its figures; trains nothing."
+)
+@click.option(
     "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Such as optim.lr=3e-4 (pretraining)."
 )
 def main(
@@ -356,6 +378,7 @@ def main(
     sft_minutes: float,
     holes_minutes: float,
     card_only: bool,
+    shipped: bool,
     settings: tuple[str, ...],
 ) -> None:
     to_stderr()
@@ -363,6 +386,9 @@ def main(
         write_card(out)
         return
     torch.set_num_threads(paths.threads())
+    if shipped:
+        click.echo(json.dumps(measure_shipped(), indent=1))
+        return
     if not (out / "documents" / "shard.json").exists():
         data(out)
     model = pretrain(out, minutes, settings)

@@ -71,6 +71,19 @@ def test_the_recipe_makes_a_measured_checkpoint_in_two_steps(tmp_path: Path) -> 
     assert used == {"numpy": False, "click": True, "exercises": False}
 
 
+@pytest.mark.usefixtures("small")
+def test_the_shipped_model_is_measured_without_training(tmp_path: Path) -> None:
+    """Nothing measured it again, so its card stated a figure of an older rule."""
+    done = CliRunner().invoke(bundled.main, ["--shipped", "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    figures = json.loads(done.stdout)
+    assert figures["parameters"] == 10_173_504
+    assert set(figures["bits"]) == {"click"}
+    assert 0 <= figures["parse"] <= 1
+    assert figures["not_as_in_the_ledger"] == ["click"]
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_command_explains_itself() -> None:
     shown = CliRunner().invoke(bundled.main, ["--help"])
     assert shown.exit_code == 0
