@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 @click.option("--name", help="What clients call the model.  [default: the hub's or the folder's name]")
 @click.option(
     "--max-model-len",
-    type=int,
+    type=click.IntRange(1),
     metavar="N",
     help="Tokens of prompt and answer together.  [default: what the model and the memory allow]",
 )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from coderv2.engine.ranks import Ranks
     from coderv2.server.backend import Backend
     from coderv2.server.models import Models
-    from coderv2.server.upstream.launch import Launch
+    from coderv2.server.upstream.launch import Launch, Running
 
 STARTING_SECONDS = 1800.0
 """What an engine that we start may take to load a model."""
@@ -93,20 +93,20 @@ class Others:
     def load(self) -> "Models":
         """Waits until one of them answers. Raises InvalidValue when none does, or what was started here ended."""
         from coderv2.model import hub
-        from coderv2.model.config import ModelConfig
-        from coderv2.model.loading import open_tokenizer
+        from coderv2.model.loading import open_config, open_tokenizer
         from coderv2.server.backend import Backend, why_no_infill
         from coderv2.server.defaults import SamplingDefaults
         from coderv2.server.models import Models
         from coderv2.server.upstream.engine import Upstreams, wait_for_one
 
         folder = hub.resolve(self.model, wanted=("*.json",))
-        tokenizer, config = open_tokenizer(folder), ModelConfig.from_folder(folder)
-        urls, seconds = [*self.urls, *self._launched()], STARTING_SECONDS if self.launch else 10.0
+        tokenizer, config = open_tokenizer(folder), open_config(folder)
+        started = self._started()
+        urls, seconds = [*self.urls, *(one.url for one in started)], STARTING_SECONDS if started else 10.0
         context = config.max_position_embeddings
         longest = min(context, self.max_model_len or context)
         engine = Upstreams(urls, tokenizer, longest, self.key, begin_seconds=self.begin_seconds)
-        asyncio.run(wait_for_one(engine, seconds))
+        asyncio.run(wait_for_one(engine, seconds, started))
         backend = Backend(
             engine, tokenizer, SamplingDefaults.from_folder(folder), why_no_infill(tokenizer, config)
         )
@@ -120,11 +120,11 @@ class Others:
     def check(self) -> None:
         """Nothing: an upstream that is gone is told to each request."""
 
-    def _launched(self) -> list[str]:
+    def _started(self) -> "list[Running]":
         from coderv2.server.upstream.launch import Running
 
         if self.launch is None:
             return []
         running = Running(self.launch)
         self._stops.append(running.stop)
-        return [running.url]
+        return [running]

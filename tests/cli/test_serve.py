@@ -14,8 +14,11 @@ import httpx
 import pytest
 
 from coderv2.cli.serve import _origin, greeting
+from coderv2.cli.serving import Others
 from coderv2.server.listen import bind
 from tests.cli.conftest import RunCommand
+from tests.server.running import running
+from tests.server.upstream.standin import StandIn
 
 
 @dataclass
@@ -110,6 +113,7 @@ def test_a_model_that_cannot_infill_is_not_said_to() -> None:
         (("--allow-origin", "https://app.example.org/page"), "scheme and host alone"),
         (("--allow-host", "https://box.example.org"), "a name alone"),
         (("--fp8",), "go with --engine sglang or vllm"),
+        (("--upstream", "http://127.0.0.1:1", "--max-model-len", "-5"), "is not in the range x>=1"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused_before_anything_starts(
@@ -118,6 +122,18 @@ def test_options_that_do_not_go_together_are_refused_before_anything_starts(
     outcome = command("serve", "--port", "0", *arguments)
     assert outcome.code == 2
     assert complaint in " ".join(outcome.err.split())
+
+
+def test_a_gguf_file_may_stand_before_other_servers(
+    command: RunCommand, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    """Of the file a config.json was wanted."""
+    file = tmp_path / "tiny.gguf"
+    assert command("convert", tiny_checkpoint, file).code == 0
+    with running(StandIn().app) as url:
+        models = Others(str(file), None, [url]).load()
+    assert models.name == "tiny"
+    assert models.text.no_infill is None
 
 
 def test_origins_are_as_browsers_write_them() -> None:

@@ -18,6 +18,7 @@ from coderv2.server.upstream import BEGIN_SECONDS
 from coderv2.server.upstream.affinity import Affinity
 from coderv2.server.upstream.client import Client, Late, Unreachable
 from coderv2.server.upstream.flavour import body
+from coderv2.server.upstream.launch import Running
 from coderv2.text.tokenizer import Tokenizer
 
 _CROWDED = 8
@@ -218,13 +219,17 @@ def check_urls(urls: Sequence[str]) -> None:
             raise InvalidValue(f"upstream {url!r} must begin with http:// or https://", param="upstream")
 
 
-async def wait_for_one(upstreams: Upstreams, seconds: float) -> None:
-    """Until one of them says what it has. Raises InvalidValue when none does in time."""
+async def wait_for_one(upstreams: Upstreams, seconds: float, started: Sequence[Running] = ()) -> None:
+    """Until one of them says what it has. Raises InvalidValue when none does in time, or what was `started` ended."""
     end = time.monotonic() + seconds
     while True:
         errors = [error for error in await asyncio.gather(*map(_look, upstreams.clients)) if error]
         if len(errors) < len(upstreams.clients):
             return
+        if ended := [one.ended for one in started if one.ended is not None]:
+            raise InvalidValue(
+                f"the engine ended with {ended[0]} before it answered; see what it wrote", param="engine"
+            )
         if time.monotonic() > end:
             raise InvalidValue(f"no upstream answers: {'; '.join(errors)}", param="upstream")
         await asyncio.sleep(0.5)

@@ -1,6 +1,7 @@
 """Other servers as one engine."""
 
 import asyncio
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -15,6 +16,7 @@ from coderv2.server.app import create_app
 from coderv2.server.backend import Backend, tokens_of
 from coderv2.server.door import Door
 from coderv2.server.models import Models
+from coderv2.server.upstream import launch
 from coderv2.server.upstream.engine import Upstreams, check_urls, wait_for_one
 from tests.server.conftest import Served
 from tests.server.fakes import ScriptedEngine, events_of, post, said, scripted_app
@@ -212,6 +214,16 @@ def test_one_that_answers_is_enough_to_start(stack: ExitStack) -> None:
         asyncio.run(wait_for_one(Upstreams([NOBODY], tiny_tokenizer(), 1000), 0))
     with pytest.raises(InvalidValue, match="must begin with http"):
         check_urls(["localhost:8000"])
+
+
+def test_an_engine_that_ended_while_it_started_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half an hour passed before `serve --engine` said that nothing answers."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setitem(launch._COMMANDS, "vllm", lambda *_: [sys.executable, "-c", "raise SystemExit(3)"])
+    started = launch.Running(launch.Launch("vllm", "m"))
+    upstreams = Upstreams([started.url], tiny_tokenizer(), 1000)
+    with pytest.raises(InvalidValue, match="the engine ended with 3 before it answered"):
+        asyncio.run(asyncio.wait_for(wait_for_one(upstreams, 600, [started]), 60))
 
 
 def test_every_dialect_works_over_another_server_of_ours(served: Served) -> None:
