@@ -27,7 +27,7 @@ Script = Sequence[Delta | Exception]
 class ScriptedEngine:
     """Each prompt gets the next script: deltas, or an error to raise at that point."""
 
-    def __init__(self, *scripts: Script, refuses: Exception | None = None, max_model_len: int = 64) -> None:
+    def __init__(self, *scripts: Script, refuses: Exception | None = None, max_model_len: int = 4096) -> None:
         self.max_model_len = max_model_len
         self.prompts: list[list[int]] = []
         self.params: list[SamplingParams] = []

@@ -77,12 +77,16 @@ def test_a_small_body_that_inflates_to_a_long_text_is_refused_before_it_is_token
     """8 KB of gzip held a thread for minutes."""
     content = gzip.compress(json.dumps({"model": "", **body}).encode())
     headers = JSON | {"content-encoding": "gzip"}
-    response = request(scripted_app(ScriptedEngine()), "POST", path, content=content, headers=headers)
+    response = request(
+        scripted_app(ScriptedEngine(max_model_len=64)), "POST", path, content=content, headers=headers
+    )
     assert len(content) < 1 << 16
     assert response.status_code == 400
     assert limit in response.text
 
 
 def test_a_text_a_little_longer_than_the_context_is_counted() -> None:
-    response = request(scripted_app(ScriptedEngine()), "POST", "/tokenize", json={"content": "\n" * 200})
+    response = request(
+        scripted_app(ScriptedEngine(max_model_len=64)), "POST", "/tokenize", json={"content": "\n" * 200}
+    )
     assert len(response.json()["tokens"]) == 200

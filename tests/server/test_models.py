@@ -40,7 +40,7 @@ def test_the_card_has_limits_and_abilities() -> None:
     card = MODEL.card()
     assert (card["id"], card["object"]) == ("owner/Tiny", "model")
     assert isinstance(card["created"], int)
-    assert card["max_model_len"] == card["context_length"] == 64
+    assert card["max_model_len"] == card["context_length"] == 4096
     assert card["abilities"] == {"chat": True, "fim": True, "tools": True, "json_schema": True}
 
 

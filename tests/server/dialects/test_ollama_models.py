@@ -19,7 +19,7 @@ def test_clients_see_by_the_template_whether_it_infills() -> None:
     assert "insert" in able["capabilities"]
     assert ".Suffix" not in unable["template"]
     assert "insert" not in unable["capabilities"]
-    assert able["model_info"]["deepseek2.context_length"] == 64
+    assert able["model_info"]["deepseek2.context_length"] == 4096
 
 
 def test_the_model_the_version_and_the_root() -> None:
