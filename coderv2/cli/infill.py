@@ -69,4 +69,6 @@ def _parts(
         raise click.UsageError(
             "--marker is for FILE, not for --prefix-file and --suffix-file.", click.get_current_context()
         )
+    if prefix_file == suffix_file == reading.STDIN:
+        raise click.UsageError("Standard input can be one of the two files.", click.get_current_context())
     return reading.file_text(prefix_file), reading.file_text(suffix_file)

@@ -52,3 +52,10 @@ def test_a_file_has_exactly_one_hole(command: RunCommand, text: str, count: int)
     outcome = command("infill", stdin=text)
     assert outcome.code == 2
     assert f"must occur once, not {count} times" in outcome.err
+
+
+def test_standard_input_is_not_both_files(command: RunCommand) -> None:
+    """What stands after the hole was empty, unsaid."""
+    outcome = command("infill", "--prefix-file", "-", "--suffix-file", "-", stdin="def f(")
+    assert outcome.code == 2
+    assert "one of the two files" in outcome.err

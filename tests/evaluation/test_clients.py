@@ -44,3 +44,22 @@ def test_a_failed_request_gives_its_client_back() -> None:
         return len(clients._all)
 
     assert asyncio.run(go()) == 1
+
+
+def test_half_a_character_in_a_prompt_is_sent() -> None:
+    """It ended the run with an UnicodeEncodeError."""
+
+    async def go() -> list[object]:
+        heard = []
+
+        async def answer(path, body):  # type: ignore[no-untyped-def]
+            heard.append(body)
+            return 200, {}, chat_body("hi")
+
+        async with endpoint(answer) as url:
+            clients = Clients({}, httpx.Timeout(5.0))
+            assert (await clients.request("POST", url, {"prompt": "\ud83d"})).status_code == 200
+            await clients.close()
+        return heard
+
+    assert asyncio.run(go()) == [{"prompt": "\ud83d"}]

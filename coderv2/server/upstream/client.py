@@ -46,7 +46,10 @@ class Client:
         self.known = False
         """Whether it has told what it has."""
         self._options: dict[str, Any] = {
-            "headers": {"authorization": f"Bearer {key}"} if key else {},
+            "headers": {
+                "content-type": "application/json",
+                **({"authorization": f"Bearer {key}"} if key else {}),
+            },
             "timeout": httpx.Timeout(SILENT_SECONDS, connect=CONNECT_SECONDS),
             "limits": httpx.Limits(max_connections=None, max_keepalive_connections=0),
             "trust_env": False,
@@ -104,7 +107,9 @@ class Client:
     async def _streamed(self, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         begun = False
         try:
-            async with self._http.stream("POST", f"{self.url}/v1/completions", json=body) as response:
+            # As ASCII, which has a form for half a character, too.
+            content = json.dumps(body).encode()
+            async with self._http.stream("POST", f"{self.url}/v1/completions", content=content) as response:
                 await _check(response)
                 async for data in _data(response):
                     if data != b"[DONE]":

@@ -253,3 +253,12 @@ def test_a_stream_through_the_door_has_the_counts(stack: ExitStack) -> None:
     assert done == "[DONE]"
     assert usage["usage"]["completion_tokens"] == 7
     assert usage["usage"]["prompt_cache_hit_tokens"] == 4
+
+
+def test_half_a_character_in_a_request_reaches_the_other_server(stack: ExitStack) -> None:
+    """It counted as a failure of that server, which was then left alone."""
+    server = StandIn()
+    upstreams = _upstreams(stack, server)
+    assert "".join(delta.text for delta in _deltas(upstreams, stop=["\ud800"])) == "ab"
+    assert server.bodies[0]["stop"] == ["\ud800"]
+    assert upstreams.clients[0].alive
