@@ -7,9 +7,11 @@
 
 #include <atomic>
 #include <chrono>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #if defined(__x86_64__)
@@ -61,11 +63,19 @@ public:
             if (spun < 4096) relax();
             else std::this_thread::yield();
         }
+        if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
     }
 
 private:
+    // What a task throws waits until all are done, since they work in the caller's memory; what nobody has begun is left out.
     void share(int thread) {
-        for (int64_t task; (task = next_.fetch_add(1, std::memory_order_relaxed)) < tasks_;) (*work_)(task, thread);
+        try {
+            for (int64_t task; (task = next_.fetch_add(1, std::memory_order_relaxed)) < tasks_;) (*work_)(task, thread);
+        } catch (...) {
+            next_.store(tasks_, std::memory_order_relaxed);
+            std::scoped_lock lock(failing_);
+            failure_ = std::current_exception();
+        }
     }
 
     void serve(int thread) {
@@ -94,6 +104,8 @@ private:
     std::atomic<int> busy_{0};
     std::atomic<uint32_t> call_{0};
     std::atomic<bool> stop_{false};
+    std::mutex failing_;
+    std::exception_ptr failure_;
 };
 
 std::mutex mutex;
