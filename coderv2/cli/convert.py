@@ -101,7 +101,7 @@ def convert(
 def _check_for_gguf(out: Path, for_folders: bool, force: bool) -> None:
     if for_folders:
         raise InvalidValue(
-            "--dtype is for folders, as --max-shard-size, --pack and --weights are; a .gguf file takes --type",
+            "--pack, --weights, --dtype and --max-shard-size are for folders; a .gguf file takes --type",
             param="type",
         )
     if out.is_dir() or (out.exists() and not force):

@@ -128,6 +128,7 @@ def run(tasks: Sequence[str], data: Path | None, out: Path, **values: Any) -> No
     chosen = list(registry.TASKS.values()) if every else registry.named(tuple(tasks))
     chosen = _on_grid(chosen, lengths=values["lengths"], depths=values["depths"])
     chosen = _by_leave(chosen, unprotected=values["unprotected"])
+    _check_judged(chosen, values)
     names = ("limit", "samples", "temperature", "top_p", "max_tokens", "seed", "in_flight")
     settings = Settings(style=values["prompt"], **{name: values[name] for name in names})
     bench = _Bench(chosen, data, settings, values)
@@ -158,6 +159,13 @@ def _check_used(values: dict[str, Any]) -> None:
     if values["tokenizer"] is not None and not elsewhere:
         why = "--tokenizer goes with --endpoint or --answers; a model that runs here has its own"
         raise InvalidValue(why, param="tokenizer")
+
+
+def _check_judged(tasks: "Sequence[Task]", values: dict[str, Any]) -> None:
+    if values["judge_model"] is not None and values["judge"] is None:
+        raise InvalidValue("--judge-model goes with --judge URL, which says where it is", param="judge")
+    if values["judge"] is not None and not any(task.refereed for task in tasks):
+        raise InvalidValue("--judge is of tasks that a model judges, and none of them is run", param="judge")
 
 
 def _on_grid(tasks: "Sequence[Task]", **axes: str | None) -> "list[Task]":
@@ -273,7 +281,8 @@ def list_tasks(data: Path | None) -> None:
     for task in tasks.TASKS.values():
         needs = suite.lacks(task, files, refereed=False)
         state = "ready" if suite.ready(task, files) else "to be fetched, once it is run"
-        click.echo(f"{task.name:{width}}  {task.title} ({task.metric}): {'; '.join(needs) or state}")
+        told = f"not ready: {'; '.join(needs)}" if needs else state
+        click.echo(f"{task.name:{width}}  {task.title} ({task.metric}): {told}")
 
 
 def _table(summary: dict[str, dict[str, Any]]) -> Iterator[str]:
@@ -286,8 +295,12 @@ def _table(summary: dict[str, dict[str, Any]]) -> Iterator[str]:
             yield (
                 f"{name:{width}}  {figures['metric']} {_shown(name, figures['value'])} ± "
                 f"{_shown(name, figures['stderr'])} "
-                f"({figures['n']} problems)"
+                f"({_counted(figures['n'], 'problem')})"
             )
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _shown(task: str, value: float) -> str:
@@ -319,7 +332,8 @@ def diff(first: Path, second: Path) -> None:
             click.echo(f"{one.task}: not compared, for it was judged by {' and by '.join(one.judges)}")
             continue
         click.echo(
-            f"{one.task}: {_shown(one.task, one.first)} → {_shown(one.task, one.second)} on {one.both} problems; "
+            f"{one.task}: {_shown(one.task, one.first)} → {_shown(one.task, one.second)} "
+            f"on {_counted(one.both, 'problem')}; "
             f"{len(one.better)} better, {len(one.worse)} worse (p = {one.chance:.3g})"
         )
         for name, (old, new) in one.unlike.items():
@@ -356,5 +370,6 @@ def contamination(corpus: Path, tasks: Sequence[str], data: Path | None) -> None
     if searched.unsearched:
         names = ", ".join(map(str, searched.unsearched[:5])) + ", …" * (len(searched.unsearched) > 5)
         click.echo(
-            f"{len(searched.unsearched)} files were not searched (no text, or too large): {names}", err=True
+            f"not searched (no text, or too large): {_counted(len(searched.unsearched), 'file')}: {names}",
+            err=True,
         )

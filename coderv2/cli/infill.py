@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from coderv2.cli import answering, loading, options, reading
+from coderv2.errors import InvalidValue
 
 MARKER = "<FILL>"
 
@@ -57,10 +58,8 @@ def _parts(
     file: str | None, marker: str, prefix_file: str | None, suffix_file: str | None
 ) -> tuple[str, str]:
     """What stands before the hole, and after."""
-    from coderv2.text.fim import split_at_hole
-
     if prefix_file is None and suffix_file is None:
-        return split_at_hole(reading.file_or_stdin(file, "FILE"), marker)
+        return _at_hole(reading.file_or_stdin(file, "FILE"), marker, file or reading.STDIN)
     if file is not None or prefix_file is None or suffix_file is None:
         raise click.UsageError(
             "Give either FILE, or both --prefix-file and --suffix-file.", click.get_current_context()
@@ -72,3 +71,14 @@ def _parts(
     if prefix_file == suffix_file == reading.STDIN:
         raise click.UsageError("Standard input can be one of the two files.", click.get_current_context())
     return reading.file_text(prefix_file), reading.file_text(suffix_file)
+
+
+def _at_hole(text: str, marker: str, path: str) -> tuple[str, str]:
+    """The text's two parts; what is wrong with it is told with the file's name and the way out."""
+    from coderv2.text.fim import split_at_hole
+
+    try:
+        return split_at_hole(text, marker)
+    except InvalidValue as error:
+        way_out = f"; write {marker} where text is missing, or name another with --marker" * bool(marker)
+        raise InvalidValue(f"{reading.named(path)}: {error}{way_out}", param="marker") from None

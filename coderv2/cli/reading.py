@@ -14,7 +14,10 @@ def argument_or_stdin(argument: str | None, name: str) -> str:
     """The argument; "-" or none reads standard input, unless that is a terminal and nobody was asked."""
     if argument is not None and argument != STDIN:
         return argument
-    return file_text(_stdin_unless_terminal(argument, name))
+    text = file_text(_stdin_unless_terminal(argument, name))
+    if not text:
+        raise InvalidValue(f"standard input is empty: give a {name}, or pipe one in")
+    return text
 
 
 def file_or_stdin(path: str | None, name: str) -> str:
@@ -28,8 +31,12 @@ def file_text(path: str) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        name = "standard input" if path == STDIN else path
-        raise InvalidValue(f"{name}: not UTF-8 text (byte {error.start})") from None
+        raise InvalidValue(f"{named(path)}: not UTF-8 text (byte {error.start})") from None
+
+
+def named(path: str) -> str:
+    """What messages call it."""
+    return "standard input" if path == STDIN else path
 
 
 def from_terminal() -> bool:

@@ -47,7 +47,7 @@ class DiskTier:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._look()
         except OSError as error:
-            raise InvalidValue(f"cache_dir: {error}", param="cache_dir") from None
+            raise InvalidValue(f"cache_dir {folder}: {error.strerror}", param="cache_dir") from None
         self._trim()
 
     def load(self, digest: bytes, page: int) -> bool:

@@ -24,14 +24,13 @@ _KNOWS_E4M3 = (8, 9)
 def cache_dtype(name: str, device: str) -> torch.dtype | None:
     """By its name, None for "auto"; raises Unsupported for what there is not on `device`."""
     here = _BYTES.get(device, {})
-    if name in here:
-        return here[name]
-    if any(name in there for there in _BYTES.values()):
+    found = here.get(name, _DTYPES.get(name, torch.float16))
+    if found == torch.float16:
         others = ", ".join(["auto", "bfloat16", "float32", *here])
         raise Unsupported(
             f"kv_cache_dtype {name} is not for {device}: there are {others}", param="kv_cache_dtype"
         )
-    return dtype(name, "kv_cache_dtype")
+    return found
 
 
 def check_card(capability: tuple[int, int], scaled: Kind | None, cache: torch.dtype | None) -> None:

@@ -43,6 +43,8 @@ class Corpus:
         if not self.path.exists():
             raise BadData(f"{self.path}: no such corpus")
         files = [p for p in self.path.rglob("*") if p.is_file()] if self.path.is_dir() else [self.path]
+        if not files:
+            raise BadData(f"{self.path}: an empty folder, nothing to search")
         for file in sorted(files):
             yield from self._documents_of(file)
 

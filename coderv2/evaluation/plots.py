@@ -2,14 +2,18 @@
 
 import io
 from collections.abc import Sequence
-from typing import Any
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
+from coderv2.errors import Unsupported
 from coderv2.evaluation.grid import cells
 from coderv2.evaluation.published import FIGURE, FIGURE_TASKS, in_table_units
 from coderv2.evaluation.score import Item
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _LABELS = ("HumanEval", "MBPP+", "MATH", "GSM8K", "Aider", "LiveCodeBench", "SWE-Bench")
 _OURS = "this run"
@@ -19,7 +23,7 @@ def bars(summary: dict[str, dict[str, Any]]) -> bytes:
     """`performance.png` as PNG. A task that was not run has no bar of ours."""
     ours = tuple(_percent(task, summary) for task in FIGURE_TASKS)
     series = {**FIGURE, _OURS: ours}
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    figure = _figure(11)
     axes = figure.subplots()
     width = 0.85 / len(series)
     for number, (model, values) in enumerate(series.items()):
@@ -38,7 +42,7 @@ def grid(items: Sequence[Item]) -> bytes:
     found = {cell: np.mean(shares) for cell, shares in cells(items).items()}
     lengths, depths = sorted({cell[0] for cell in found}), sorted({cell[1] for cell in found})
     scores_DL = np.array([[1 + 9 * found.get((l, d), np.nan) for l in lengths] for d in depths])
-    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    figure = _figure(9)
     axes = figure.subplots()
     image = axes.imshow(scores_DL, cmap="RdYlGn", vmin=1, vmax=10, aspect="auto")
     axes.set_xticks(range(len(lengths)), [f"{round(length / 1000)}K" for length in lengths])
@@ -57,7 +61,16 @@ def _percent(task: str, summary: dict[str, dict[str, Any]]) -> float | None:
     return None if value is None else in_table_units(task, value)
 
 
-def _png(figure: Figure) -> bytes:
+def _figure(width: float) -> "Figure":
+    """An empty one, so many inches wide. Raises Unsupported without matplotlib."""
+    if find_spec("matplotlib") is None:
+        raise Unsupported("a report's plots need matplotlib: pip install matplotlib")
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, 4.5), layout="constrained")
+
+
+def _png(figure: "Figure") -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
     return buffer.getvalue()

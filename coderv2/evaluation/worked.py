@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from coderv2.evaluation.asking import Ask, Chat, Complete, Decoding, Exchange, Problem, Style
 from coderv2.evaluation.task import Score, Scored, Tools, verdict
+from coderv2.text import symbolic
 
 ENGLISH = "\nPlease reason step by step, and put your final answer within \\boxed{}."
 CHINESE = "\n请通过逐步推理来解答问题，并把最终答案放置于\\boxed{}中。"
@@ -19,8 +20,14 @@ class Worked(Scored):
     """The final answer of a reply, or nothing."""
     equal: Callable[[str, str], bool]
     """Whether an answer (second) is what the data says (first)."""
+    formulas: bool = False
+    """Whether `equal` compares formulas, which takes a package of its own."""
     instruction: str = ENGLISH
     stops: tuple[str, ...] = ("Question:", "\nQ:")
+
+    def lacks(self) -> str | None:
+        """The package that compares formulas, where answers are such."""
+        return symbolic.lacks() if self.formulas else None
 
     def prompt(self, problem: Problem, style: Style) -> Ask:
         """Chat: the question and the instruction, no examples. Base: worked examples first."""

@@ -174,7 +174,8 @@ def scale_block(config: ModelConfig, folder: Path) -> tuple[int, int]:
     found = quantisation(config)
     method = found.get("quant_method", "fp8")
     if method == PACKED:
-        raise Unsupported(f"{folder}: weights in kernel order, which only running opens, not training")
+        way_out = f"`coderv2 convert {folder} OUT` writes them as safetensors first"
+        raise Unsupported(f"{folder}: packed weights, which only what runs a model opens; {way_out}")
     if method not in ("fp8", "compressed-tensors"):
         raise Unsupported(
             f"{folder}: quantised by {method!r}; of safetensors this version reads wide ones and FP8"

@@ -32,7 +32,7 @@ from coderv2.model.pack import put, stored_shapes
 from coderv2.model.parallel import Split, Team
 from coderv2.model.published import meta_model
 from coderv2.model.transformer import Transformer
-from coderv2.model.weights import check_config, check_dtype
+from coderv2.model.weights import check_dtype, differences
 
 NAME = "model.packed"
 VERSION = 1
@@ -181,7 +181,8 @@ class PackedFile:
 
     def check(self, config: ModelConfig, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """BadCheckpoint unless this is what a model of `config` stores."""
-        check_config(self.config, config, self.path.parent / "config.json")
+        for name, mine, other in differences(self.config, config):
+            self._fail(f"made for {name} {mine!r}, config.json says {other!r}")
         for name, shape in shapes.items():
             if name not in self.entries:
                 self._fail(f"{name} is missing (expected shape {list(shape)})")

@@ -157,11 +157,17 @@ def _check_tensors(ours: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> N
 
 def check_config(ours: ModelConfig, given: ModelConfig, folder: Path) -> None:
     """BadCheckpoint where `folder` is of another config; how weights are stored does not count."""
+    for name, mine, other in differences(ours, given):
+        raise BadCheckpoint(f"{folder}: {name} is {other!r}, the running model's is {mine!r}")
+
+
+def differences(ours: ModelConfig, given: ModelConfig) -> Iterator[tuple[str, object, object]]:
+    """Fields that are not alike, with our value and the given one; how weights are stored does not count."""
     ours, given = without_quantisation(ours), without_quantisation(given)
     for field in fields(ModelConfig):
         mine, other = getattr(ours, field.name), getattr(given, field.name)
         if field.name != "torch_dtype" and mine != other:
-            raise BadCheckpoint(f"{folder}: {field.name} is {other!r}, the running model's is {mine!r}")
+            yield field.name, mine, other
 
 
 def save(

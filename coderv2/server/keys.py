@@ -55,7 +55,11 @@ class Keys:
     def from_file(cls, path: Path) -> "Keys":
         """Raises InvalidValue, with the place, for a file that cannot be read or that holds no keys."""
         try:
-            entries = tomllib.loads(path.read_text("utf-8")).get("keys")
+            entries = tomllib.loads(path.read_text("utf-8-sig")).get("keys")
+        except FileNotFoundError:
+            raise InvalidValue(
+                f"{path}: no such file; `coderv2 key NAME >> {path}` makes it", param="keys"
+            ) from None
         except (OSError, ValueError) as error:
             raise InvalidValue(f"{path}: cannot be read: {error}", param="keys") from None
         if not isinstance(entries, list) or not entries:

@@ -44,9 +44,16 @@ class Comparer:
                 _end(child)
 
 
-def _started() -> "subprocess.Popen[str]":
+def lacks() -> str | None:
+    """What to install before formulas can be compared; None when it is there."""
     if find_spec("math_verify") is None:
-        raise Unsupported("comparing formulas needs math-verify: pip install 'coderv2[evaluation]'")
+        return "math-verify, which compares formulas: pip install math-verify"
+    return None
+
+
+def _started() -> "subprocess.Popen[str]":
+    if missing := lacks():
+        raise Unsupported(f"formulas cannot be compared without {missing}")
     command = [sys.executable, "-m", "coderv2.text.verifying"]
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:

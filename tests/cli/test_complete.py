@@ -61,3 +61,11 @@ def test_markers_in_the_prompt_are_plain_text(command: RunCommand, tiny_checkpoi
 def test_input_that_is_no_text_is_one_line(command: RunCommand, tiny_checkpoint: Path) -> None:
     outcome = command("complete", "-m", tiny_checkpoint, stdin=b"abc\xff")
     assert (outcome.code, outcome.err) == (2, "coderv2: standard input: not UTF-8 text (byte 3)\n")
+
+
+@pytest.mark.parametrize("name", ["complete", "chat"])
+def test_a_pipe_that_brings_nothing_is_no_question(command: RunCommand, name: str) -> None:
+    """`coderv2 chat </dev/null` answered something that nobody had asked."""
+    outcome = command(name, stdin="")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "standard input is empty" in outcome.err

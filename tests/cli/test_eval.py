@@ -50,7 +50,7 @@ def test_ratings_are_told_as_points_and_never_in_percent(tmp_path: Path, command
             {"mt-bench.jsonl": [{"coderv2": "eval 1"}, sample], "summary.json": '{"mt-bench": {}}'},
         )
     told = command("eval", "diff", tmp_path / "a", tmp_path / "b").out
-    assert told.startswith("mt-bench: 0.50 → 7.50 on 1 problems; 1 better")
+    assert told.startswith("mt-bench: 0.50 → 7.50 on 1 problem; 1 better")
 
 
 def test_the_needles_grid_is_as_asked_and_its_report_has_a_table(tmp_path: Path, command: RunCommand) -> None:
@@ -151,6 +151,8 @@ def test_list_names_every_task_and_what_it_needs(data: Path, tmp_path: Path, com
         (["gsm8k", "--answers", "empty", "--endpoint", "http://x"], "neither -m nor --endpoint"),
         (["gsm8k", "--endpoint", "localhost"], "--endpoint must be a URL"),
         (["mt-bench", "--answers", "empty", "--judge", "foo"], "--judge must be a URL"),
+        (["gsm8k", "--answers", "empty", "--judge", "http://x"], "none of them is run"),
+        (["mt-bench", "--answers", "empty", "--judge-model", "x"], "--judge-model goes with --judge"),
         (["gsm8k", "--answers", "empty", "--data", "/nowhere"], "no such folder"),
         (["gsm8k", "--answers", "empty", "--limit", "0"], "limit must be at least 1"),
         (["gsm8k", "--tokenizer", "nope"], "--tokenizer goes with --endpoint or --answers"),
@@ -210,3 +212,24 @@ def test_alone_it_shows_its_help_line_by_line(command: RunCommand) -> None:
     outcome = command("eval")
     assert outcome.code == 0
     assert "\n  contamination " in outcome.out
+
+
+def test_an_empty_folder_is_no_clean_corpus(data: Path, tmp_path: Path, command: RunCommand) -> None:
+    """A folder without a file, as of a mistyped name, was told to hold none of the problems."""
+    done = command("eval", "contamination", tmp_path, "gsm8k", "--data", data)
+    assert done.code == 2
+    assert "an empty folder" in done.err
+
+
+def test_without_the_packages_of_evaluation_the_way_out_is_one_line(
+    data: Path, tmp_path: Path, command: RunCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After `make serve` a report was a traceback, and formulas were missed when replies had been made."""
+    command("eval", "gsm8k", "--answers", "empty", "--data", data, "--out", tmp_path / "out")
+    monkeypatch.setattr("coderv2.evaluation.plots.find_spec", lambda name: None)
+    monkeypatch.setattr("coderv2.text.symbolic.find_spec", lambda name: None)
+    reported = command("eval", "report", tmp_path / "out")
+    assert (reported.code, reported.err.count("\n")) == (2, 1)
+    assert "pip install matplotlib" in reported.err
+    run = command("eval", "math", "--answers", "empty", "--data", data, "--out", tmp_path / "out")
+    assert "cannot run math without math-verify" in run.err

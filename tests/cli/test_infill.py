@@ -59,3 +59,13 @@ def test_standard_input_is_not_both_files(command: RunCommand) -> None:
     outcome = command("infill", "--prefix-file", "-", "--suffix-file", "-", stdin="def f(")
     assert outcome.code == 2
     assert "one of the two files" in outcome.err
+
+
+def test_what_is_wrong_with_the_hole_is_told_with_the_file_and_the_way_out(
+    command: RunCommand, tmp_path: Path
+) -> None:
+    """Of several files nobody could tell which, nor what to do."""
+    outcome = command("infill", _write(tmp_path, "empty.py", ""))
+    assert f"{tmp_path / 'empty.py'}: the hole marker" in outcome.err
+    assert "write <FILL> where text is missing" in outcome.err
+    assert "standard input: the hole marker" in command("infill", stdin="").err

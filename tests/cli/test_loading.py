@@ -117,7 +117,10 @@ def test_a_program_says_that_a_files_template_is_not_run(file: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("bundled", "OUT", "--type", "q8_0", "--dtype", "float32"), "--dtype is for folders"),
+        (
+            ("bundled", "OUT", "--type", "q8_0", "--dtype", "float32"),
+            "--dtype and --max-shard-size are for folders",
+        ),
         (("bundled", "FOLDER", "--type", "q8_0"), "--type is for GGUF files"),
         (("FILE", "OUT"), "is a GGUF file already"),
         (("bundled", "FILE"), "exists"),

@@ -89,3 +89,14 @@ def test_what_is_packed_is_not_packed_again(
     outcome = command("convert", tmp_path / "packed", tmp_path / "again", "--weights", "int8", "--no-report")
     assert outcome.code == 2
     assert "packed already" in outcome.err
+
+
+def test_a_packed_folder_as_gguf_is_told_the_way_by_safetensors(
+    command: RunCommand, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    """It was "weights in kernel order, which only running opens, not training", and nobody trained."""
+    packed = tmp_path / "packed"
+    assert command("convert", tiny_checkpoint, packed, "--pack").code == 0
+    outcome = command("convert", packed, tmp_path / "a.gguf")
+    assert outcome.code == 2
+    assert f"`coderv2 convert {packed} OUT` writes them as safetensors first" in outcome.err

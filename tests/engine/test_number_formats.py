@@ -35,3 +35,10 @@ def test_what_a_model_can_compute_in_and_a_cache_can_hold_has_its_names() -> Non
         torch.bfloat16,
     ]
     assert cache_dtype("int8", "cpu") == torch.int8
+
+
+@pytest.mark.parametrize("wrong", ["int9", "half"])
+def test_a_cache_that_there_is_not_is_told_with_all_that_there_are(wrong: str) -> None:
+    """The list left int8 and fp8 out."""
+    with pytest.raises(Unsupported, match="there are auto, bfloat16, float32, int8, fp8, fp8_e4m3, fp8_e5m2"):
+        cache_dtype(wrong, "cpu")

@@ -47,3 +47,17 @@ def test_a_bad_file_says_where_and_what(tmp_path: Path, text: str, problem: str)
     with pytest.raises(InvalidValue, match=problem) as caught:
         Keys.from_file(_file(tmp_path, text))
     assert "keys.toml" in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_told_with_what_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(InvalidValue, match=r"no such file; `coderv2 key NAME >> .*keys.toml` makes it"):
+        Keys.from_file(tmp_path / "keys.toml")
+
+
+def test_a_file_as_windows_writes_it_is_read(tmp_path: Path) -> None:
+    """A byte order mark was "Invalid statement (at line 1, column 1)"."""
+    key = new_key()
+    (tmp_path / "keys.toml").write_text("\ufeff" + toml_of("alice", digest_of(key)), "utf-8", newline="\r\n")
+    found = Keys.from_file(tmp_path / "keys.toml").find(key)
+    assert found is not None
+    assert found.name == "alice"

@@ -40,5 +40,6 @@ TASKS = (
         sources=(_SOURCE,),
         extract=answers.final_answer,
         equal=answers.equal,
+        formulas=True,
     ),
 )

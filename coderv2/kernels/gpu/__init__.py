@@ -12,8 +12,6 @@ from coderv2.log import logger
 def operations(plain: Any) -> Any:
     """The class of operations for tensors on a GPU; `plain` itself, with a warning, where Triton is not installed."""
     if find_spec("triton") is None:
-        logger.warning(
-            "Triton is not installed: PyTorch computes on the GPU, slower (pip install 'coderv2[gpu]')"
-        )
+        logger.warning("Triton is not installed: PyTorch computes on the GPU, slower (pip install triton)")
         return plain
     return importlib.import_module(f"{__name__}.ops").GpuOps
