@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -222,14 +222,11 @@ class _Bench:
         from coderv2.sandbox.judge import Judge
         from coderv2.sandbox.run import best_sandbox
 
-        generator = self._generator()
-        with Judge(best_sandbox(self.values["unprotected"])) as judge:
-            toolbox = Toolbox(judge, self._referee())
-            try:
-                tokenizer = generator.tokenizer or self._tokenizer()
-                yield Data(self.folder, tokenizer=tokenizer, context=generator.context), generator, toolbox
-            finally:
-                toolbox.close()
+        generator, referee = self._generator(), self._referee()
+        judge = Judge(best_sandbox(self.values["unprotected"]))
+        with closing(Toolbox(judge, referee)) as toolbox, judge:  # whose end ends what the toolbox waits for
+            tokenizer = generator.tokenizer or self._tokenizer()
+            yield Data(self.folder, tokenizer=tokenizer, context=generator.context), generator, toolbox
 
     def _generator(self) -> "Generator":
         from coderv2.evaluation import endpoint, generate

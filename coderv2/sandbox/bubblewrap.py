@@ -12,6 +12,7 @@ from coderv2.errors import SandboxFailed
 from coderv2.sandbox import seccomp, wrapping
 from coderv2.sandbox.files import contents, inner_folders
 from coderv2.sandbox.limits import Job, Limits, Outcome, Status, ending
+from coderv2.sandbox.running import Running
 from coderv2.sandbox.view import BOX, NOBODY, folders
 from coderv2.sandbox.watch import watch_process
 
@@ -20,6 +21,9 @@ class Bubblewrap:
     """Runs each program in a box that `bwrap` makes and that ends with it. Keeps nothing running."""
 
     name = "bubblewrap"
+
+    def __init__(self) -> None:
+        self._running = Running()
 
     def run(self, job: Job) -> Outcome:
         with ExitStack() as fds:
@@ -42,14 +46,15 @@ class Bubblewrap:
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
                     pass_fds=[*inside.values(), filtered, reporting],
+                    start_new_session=True,  # an interrupt from the keyboard is for the caller
                 )
             finally:
                 os.close(reporting)
             with process:
-                return _outcome(process, report, job.limits)
+                return _outcome(process, report, job.limits, self._running)
 
     def close(self) -> None:
-        """Nothing is kept."""
+        self._running.close()
 
     @cached_property
     def _room(self) -> list[str]:
@@ -99,12 +104,12 @@ def _in_memory(fds: ExitStack, data: bytes) -> int:
     return fd
 
 
-def _outcome(process: subprocess.Popen[bytes], report: int, limits: Limits) -> Outcome:
+def _outcome(process: subprocess.Popen[bytes], report: int, limits: Limits, running: Running) -> Outcome:
     def end() -> None:  # the kernel then kills the first process inside, and so all of them
         process.kill()
         process.wait()
 
-    seen = watch_process(process, end, limits)
+    seen = watch_process(process, end, limits, running)
     if seen.limit:
         return seen.outcome(seen.limit, None)
     return seen.outcome(*_ending(report, seen.stderr))

@@ -97,9 +97,9 @@ class Judge:
             return Verdict(False, "sandbox", str(error), time.monotonic() - start)
 
     def close(self) -> None:
-        """Waits for what runs, then ends the sandbox."""
-        self._pool.shutdown()
+        """Ends the sandbox and what still runs in it; what still waits for its turn is not run."""
         self.sandbox.close()
+        self._pool.shutdown(cancel_futures=True)
 
     def __enter__(self) -> "Judge":
         return self

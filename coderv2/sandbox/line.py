@@ -6,6 +6,7 @@ that takes half as long as a fork.
 
 import os
 import pickle
+import select
 from typing import Any
 
 _SIZE = 8
@@ -29,6 +30,13 @@ class Line:
     def receive(self) -> Any:
         """The next message. Raises EOFError when no more will come."""
         return pickle.loads(self._bytes(int.from_bytes(self._bytes(_SIZE), "little")))
+
+    def raise_if_over(self) -> None:
+        """Raises EOFError when the other end is gone; takes no message."""
+        poll = select.poll()
+        poll.register(self._fd, 0)
+        if poll.poll(0):
+            raise EOFError
 
     def close(self) -> None:
         """The other end will hear of it."""

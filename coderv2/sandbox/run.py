@@ -37,7 +37,7 @@ class Sandbox(Protocol):
         """Runs it to its end or to the first limit that it passes."""
 
     def close(self) -> None:
-        """Ends whatever the driver keeps running."""
+        """Ends whatever the driver has running, programs too; who waits for one gets SandboxFailed."""
 
 
 DRIVERS: dict[str, Callable[[], Sandbox]] = {
@@ -70,9 +70,13 @@ def best_sandbox(unprotected: bool = False) -> Sandbox:
 
 def working(sandbox: Sandbox) -> Sandbox:
     """The same driver, once a trivial program has run in it; raises SandboxFailed with the reason where it does not."""
-    outcome = sandbox.run(Job(["true"]))
-    if outcome.code != 0:
-        raise SandboxFailed(
-            f"a trivial program ended with {outcome.status} {outcome.stderr.decode(errors='replace')}"
-        )
+    try:
+        outcome = sandbox.run(Job(["true"]))
+        if outcome.code != 0:
+            raise SandboxFailed(
+                f"a trivial program ended with {outcome.status} {outcome.stderr.decode(errors='replace')}"
+            )
+    except BaseException:
+        sandbox.close()
+        raise
     return sandbox

@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from coderv2.sandbox.files import contents, write
 from coderv2.sandbox.limits import Job, Limits, Outcome, ending
+from coderv2.sandbox.running import Running
 from coderv2.sandbox.view import environment
 from coderv2.sandbox.watch import watch_process
 
@@ -20,6 +21,9 @@ class Unprotected:
     """
 
     name = "unprotected"
+
+    def __init__(self) -> None:
+        self._running = Running()
 
     def run(self, job: Job) -> Outcome:
         with tempfile.TemporaryDirectory(prefix="coderv2-", ignore_cleanup_errors=True) as folder:
@@ -37,23 +41,24 @@ class Unprotected:
                     start_new_session=True,
                 )
             with process:
-                return _outcome(process, job.limits)
+                return _outcome(process, job.limits, self._running)
 
     def close(self) -> None:
-        """Nothing is kept."""
+        self._running.close()
 
 
 def _limited(limits: Limits) -> list[str]:
     return ["prlimit", *(option for option in limits.options() if not option.startswith("--nproc"))]
 
 
-def _outcome(process: subprocess.Popen[bytes], limits: Limits) -> Outcome:
+def _outcome(process: subprocess.Popen[bytes], limits: Limits, running: Running) -> Outcome:
     def end() -> None:
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+            if process.returncode is None:  # else the number may be another's by now
+                os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
-    seen = watch_process(process, end, limits)
+    seen = watch_process(process, end, limits, running)
     if seen.limit:
         return seen.outcome(seen.limit, None)
     code = process.returncode

@@ -124,6 +124,7 @@ class Warden:
 
     def _watched(self, program: int, streams: Streams, limits: Limits) -> Outcome | str:
         def resident() -> int:
+            self._line.raise_if_over()  # who asked was killed, or wants no answer any more
             self._offspring.reap()
             return resident_bytes(living())
 

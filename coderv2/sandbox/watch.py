@@ -13,6 +13,8 @@ from coderv2.sandbox.limits import Limits, Outcome, Status
 if TYPE_CHECKING:  # a warden has no use for it
     import subprocess
 
+    from coderv2.sandbox.running import Running
+
 LOOK_SECONDS = 0.02
 STANDSTILL_SECONDS = (
     1.0  # a look that takes longer than this found the watch itself stopped, not the program slow
@@ -35,13 +37,16 @@ class Watched:
         return Outcome(status, code, self.stdout, self.stderr, self.seconds)
 
 
-def watch_process(process: "subprocess.Popen[bytes]", end: Callable[[], None], limits: Limits) -> Watched:
+def watch_process(
+    process: "subprocess.Popen[bytes]", end: Callable[[], None], limits: Limits, running: "Running"
+) -> Watched:
     """`watch` for a child of this process whose output is piped."""
     assert process.stdout
     assert process.stderr
     pipes, ended = (process.stdout.fileno(), process.stderr.fileno()), os.pidfd_open(process.pid)
     try:
-        return watch(*pipes, ended, lambda: resident_bytes(_tree(process.pid)), end, limits)
+        with running.until_ended(end):
+            return watch(*pipes, ended, lambda: resident_bytes(_tree(process.pid)), end, limits)
     finally:
         os.close(ended)
 

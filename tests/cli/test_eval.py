@@ -1,12 +1,19 @@
 """`coderv2 eval`, as a user gives it."""
 
+import asyncio
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 
+from coderv2.cli.eval import _Bench
+from coderv2.errors import NoSandbox
+from coderv2.evaluation.run import Settings
+from coderv2.sandbox.judge import Program
+from coderv2.sandbox.limits import Limits
 from tests.cli.conftest import RunCommand
 from tests.evaluation.fakes import data_with
 from tests.evaluation.tasks import invented
@@ -233,3 +240,17 @@ def test_without_the_packages_of_evaluation_the_way_out_is_one_line(
     assert "pip install matplotlib" in reported.err
     run = command("eval", "math", "--answers", "empty", "--data", data, "--out", tmp_path / "out")
     assert "cannot run math without math-verify" in run.err
+
+
+def test_an_interrupted_run_does_not_wait_for_the_programs_that_it_judges(tmp_path: Path) -> None:
+    """Ctrl-C took until the last of them had used up its time."""
+    values = dict.fromkeys(("model", "endpoint", "judge", "judge_model", "tokenizer", "unprotected"))
+    bench = _Bench([], tmp_path, Settings(), {**values, "answers": "empty"})
+    program = Program("python", "import time; time.sleep(50)", limits=Limits(seconds=60.0))
+    begin = time.monotonic()
+    try:
+        with pytest.raises(TimeoutError), bench.open() as (_, _, toolbox):
+            asyncio.run(asyncio.wait_for(toolbox.run(program), 1.0))
+    except NoSandbox as error:
+        pytest.skip(str(error))
+    assert time.monotonic() - begin < 20
