@@ -1,9 +1,13 @@
 """The checker of HumanEval+ and MBPP+; how it judges is tested through `plus` on real data."""
 
 import os
+import pickle
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from decimal import Decimal
+from fractions import Fraction
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -45,3 +49,50 @@ def test_a_stop_of_the_judge_is_not_the_candidates_time(
     candidate = plus_checker.Candidate(may_go, answers)
     with pytest.raises(plus_checker.Late) if late else nullcontext():
         candidate.go(1.0)
+
+
+HOSTILE = {
+    "Fraction.__eq__ = str": b"\x80\x04(I01\ncfractions\nFraction\n(N}V__eq__\ncbuiltins\nstr\nstb)Rt.",
+    "Decimal.__eq__ = str": b"\x80\x04(I01\ncdecimal\nDecimal\n(N}V__eq__\ncbuiltins\nstr\nstb)Rt.",
+    "list.__eq__ = str": b"\x80\x04(I01\ncbuiltins\nlist\n(N}V__eq__\ncbuiltins\nstr\nstb)Rt.",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_pickle_changes_a_class_of_the_judge(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """BUILD sets attributes of whatever is on the stack, and a Fraction was then equal to anything."""
+    monkeypatch.setattr(Fraction, "__eq__", Fraction.__eq__)  # restored, should it be changed
+    with suppress(TypeError, AttributeError):
+        _, answer = plus_checker.loads(HOSTILE[name])
+        with pytest.raises(plus_checker.Wrong):
+            plus_checker.compare("f", [1], answer, True, [1, 2], 0)
+    assert Fraction(1) != "x"
+
+
+@pytest.mark.parametrize(
+    "name", [b"cbuiltins\neval", b"cbuiltins\ntype", b"cnumbers\nRational", b"c__main__\n_identity"]
+)
+def test_a_pickle_names_nothing_but_plain_kinds(name: bytes) -> None:
+    with pytest.raises(pickle.UnpicklingError):
+        plus_checker.loads(name + b"\n.")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        True,
+        1 << 99,
+        0.5,
+        1j,
+        "x",
+        b"x",
+        [1, (2, {3})],
+        {"a": range(3)},
+        Decimal("1.50"),
+        Fraction(1, 3),
+    ],
+)
+def test_plain_values_arrive_as_they_are(value: Any) -> None:
+    received = plus_checker.loads(plus_checker.dumps(value))
+    assert (type(received), received) == (type(value), value)
