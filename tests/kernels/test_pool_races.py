@@ -1,4 +1,4 @@
-"""The kernels' threads under ThreadSanitizer: nobody reads what another writes without having been told that it is there."""
+"""The kernels' threads under ThreadSanitizer: nobody reads what another writes before it is told that it is there."""
 
 import os
 import shutil
