@@ -184,7 +184,7 @@ def _is_number(kind: type) -> bool:
 
 
 class Receiver(pickle.Unpickler):
-    """Makes plain values only, whatever a hostile sender wrote, who can set attributes of all that is looked up."""
+    """Makes plain values only, though a hostile sender can set attributes of what `find_class` gives."""
 
     def find_class(self, module: str, name: str) -> Any:
         """What pickle asks for every class: one that cannot be changed, or a function that makes its values."""

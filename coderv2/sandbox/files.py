@@ -30,5 +30,12 @@ def write(root: str, files: Mapping[str, bytes]) -> None:
         Path(root, folder).mkdir(0o777)
     for path, data in files.items():
         fd = os.open(f"{root}/{path}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o777)
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
+        pour(data, fd)
+        os.close(fd)
+
+
+def pour(data: bytes | memoryview, fd: int) -> None:
+    """All of the data into a file, with no buffer between."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]

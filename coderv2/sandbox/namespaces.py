@@ -16,7 +16,7 @@ from coderv2.log import logger
 from coderv2.sandbox import wrapping
 from coderv2.sandbox.files import contents
 from coderv2.sandbox.limits import Job, Outcome
-from coderv2.sandbox.line import Line
+from coderv2.sandbox.line import Line, beside
 from coderv2.sandbox.running import Running
 from coderv2.sandbox.view import environment
 
@@ -36,7 +36,8 @@ class Namespaces:
         self._lock = threading.Lock()
 
     def run(self, job: Job) -> Outcome:
-        job = replace(job, files=contents(job.files))
+        files = {path: beside(data) for path, data in contents(job.files).items()}
+        job = replace(job, files=files, stdin=beside(job.stdin))
         self._wardens.raise_if_closed()
         try:
             return self._run(self._idle_one() or _Warden(self._within), job)

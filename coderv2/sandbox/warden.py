@@ -5,6 +5,8 @@ a program is left in them: all of its processes are killed, what it wrote is unm
 will be, and what else a namespace could keep (message queues, shared memory) the filter of system calls denies.
 
 A program that is Python is not started but forked: the interpreter is already running, and the program gets a copy.
+What a program or its tests are made of, and what it wrote, must never lie in the heap, where the next copy would find
+it: it comes and goes as views of a `Store`, with no copy of it made.
 Each page and each mapped library of this process is work for every fork: it imports only what programs import too.
 """
 
@@ -39,8 +41,7 @@ class Streams:
     def open(cls, stdin: bytes) -> "Streams":
         """All of them close at an exec."""
         given = os.memfd_create("stdin")
-        with os.fdopen(os.dup(given), "wb") as file:
-            file.write(stdin)
+        files.pour(stdin, given)
         os.lseek(given, 0, os.SEEK_SET)
         return cls(given, os.pipe(), os.pipe(), os.pipe())
 
@@ -86,7 +87,7 @@ class Warden:
                 result = self.run(self._line.receive())
                 if isinstance(result, Script):
                     return result
-                self._line.send(result)
+                self._line.send(result, views_as=bytes)
             except (EOFError, ConnectionError):
                 return None
 
@@ -117,8 +118,9 @@ class Warden:
         script = Script.of(job.command)
         if script is None or not job.trusted:
             return script
-        if self._kept is None or self._kept[0] != job.files:
-            self._kept = job.files, script.loaded()
+        theirs = {path: bytes(data) for path, data in files.contents(job.files).items()}
+        if self._kept is None or self._kept[0] != theirs:
+            self._kept = theirs, script.loaded()
             _settle()
         return self._kept[1]
 

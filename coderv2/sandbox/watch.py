@@ -4,11 +4,12 @@ import os
 import selectors
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from coderv2.sandbox.limits import Limits, Outcome, Status
+from coderv2.sandbox.store import Store
 
 if TYPE_CHECKING:  # a warden has no use for it
     import subprocess
@@ -19,7 +20,6 @@ LOOK_SECONDS = 0.02
 STANDSTILL_SECONDS = (
     1.0  # a look that takes longer than this found the watch itself stopped, not the program slow
 )
-_CHUNK = 1 << 16
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -46,7 +46,8 @@ def watch_process(
     pipes, ended = (process.stdout.fileno(), process.stderr.fileno()), os.pidfd_open(process.pid)
     try:
         with running.until_ended(end):
-            return watch(*pipes, ended, lambda: resident_bytes(_tree(process.pid)), end, limits)
+            seen = watch(*pipes, ended, lambda: resident_bytes(_tree(process.pid)), end, limits)
+        return replace(seen, stdout=bytes(seen.stdout), stderr=bytes(seen.stderr))
     finally:
         os.close(ended)
 
@@ -57,9 +58,9 @@ def watch(
     """Reads both pipes until `ended` becomes readable or a limit is passed, then calls `end`, then reads what is left.
 
     `end` must leave no process alive that could still write, or not for long. Time in which everything stood still (a
-    paused container, a stopped process group) is not the program's.
+    paused container, a stopped process group) is not the program's. What was read are views of a `Store`.
     """
-    output = {stdout: bytearray(), stderr: bytearray()}
+    output = {fd: Store(limits.output_bytes + 1) for fd in (stdout, stderr)}
     with selectors.DefaultSelector() as selector:
         for fd in (*output, ended):
             os.set_blocking(fd, False)
@@ -70,13 +71,13 @@ def watch(
         _read_the_rest(selector, output, limits.output_bytes)
     if limit is None and _too_long(output, limits):
         limit = "output"
-    out, err = (bytes(part[: limits.output_bytes]) for part in output.values())
+    out, err = (cast(bytes, store.view(limits.output_bytes)) for store in output.values())
     return Watched(limit, out, err, seconds)
 
 
 def _until_the_end(
     selector: selectors.BaseSelector,
-    output: dict[int, bytearray],
+    output: dict[int, Store],
     ended: int,
     resident: Callable[[], int],
     limits: Limits,
@@ -114,21 +115,19 @@ class Clock:
         return self._seconds
 
 
-def _read(selector: selectors.BaseSelector, output: dict[int, bytearray], ready: set[int]) -> None:
+def _read(selector: selectors.BaseSelector, output: dict[int, Store], ready: set[int]) -> None:
     for fd in ready & output.keys():
-        if chunk := os.read(fd, _CHUNK):
-            output[fd] += chunk
-        else:
+        if not output[fd].read(fd):
             selector.unregister(fd)
 
 
-def _read_the_rest(selector: selectors.BaseSelector, output: dict[int, bytearray], most: int) -> None:
+def _read_the_rest(selector: selectors.BaseSelector, output: dict[int, Store], most: int) -> None:
     deadline = time.monotonic() + 1.0
     while selector.get_map() and time.monotonic() < deadline and max(map(len, output.values())) <= most:
         _read(selector, output, {key.fd for key, _ in selector.select(LOOK_SECONDS)})
 
 
-def _too_long(output: dict[int, bytearray], limits: Limits) -> bool:
+def _too_long(output: dict[int, Store], limits: Limits) -> bool:
     return max(map(len, output.values())) > limits.output_bytes
 
 

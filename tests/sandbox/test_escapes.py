@@ -277,6 +277,22 @@ def test_what_one_program_leaves_behind_the_next_does_not_find(sandbox: Sandbox)
     assert outcome.stdout == b"['program.py'] []\n"
 
 
+def test_nothing_of_an_earlier_program_lies_in_the_memory_of_the_next(sandbox: Sandbox) -> None:
+    """A Python program is a copy of a process that its files and input, and what it printed, passed through."""
+    begin, secret = "c0de" * 4, os.urandom(16).hex()
+    files = {"program.py": f"x = '{begin}{secret}'; print(x * 5000)", "data": f"{begin}{secret}" * 3000}
+    outcome = sandbox.run(Job([sys.executable, "program.py"], files, f"{begin}{secret}".encode() * 2000))
+    assert len(outcome.stdout) == 5000 * 48 + 1
+    scan = (
+        f"import re\nfor line in open('/proc/self/maps'):\n    area, rights = line.split()[:2]\n"
+        "    if rights.startswith('rw') and 'vvar' not in line:\n"
+        "        begin, end = (int(x, 16) for x in area.split('-'))\n"
+        f"        for found in re.findall(b'{begin}[0-9a-f]{{32}}', ctypes.string_at(begin, end - begin)):\n"
+        "            print('found', found)\nprint('searched')"
+    )
+    assert python(sandbox, scan).stdout == b"searched\n"
+
+
 @pytest.mark.parametrize("path", ["../out", "/etc/out", "a/../../out", ""])
 def test_files_are_only_laid_out_inside(sandbox: Sandbox, path: str) -> None:
     with pytest.raises(CoderV2Error, match="must lie in its folder"):

@@ -1,5 +1,6 @@
 """Messages between a driver and its wardens."""
 
+import os
 import socket
 import threading
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coderv2.sandbox.line import Line
+from coderv2.sandbox.line import Line, beside
 
 
 def pair() -> tuple[Line, Line]:
@@ -39,11 +40,49 @@ def test_a_message_larger_than_the_sockets_buffer_arrives_in_pieces() -> None:
     other.close()
 
 
+@given(st.lists(st.binary(), max_size=5))
+def test_views_arrive_beside_their_message(parts: list[bytes]) -> None:
+    one, other = pair()
+    one.send(["before", *map(beside, parts)])
+    one.send(list(map(beside, parts)), views_as=bytes)
+    before, *views = other.receive()
+    assert (before, [bytes(view) for view in views]) == ("before", parts)
+    assert all(type(view) is memoryview for view in views)
+    assert other.receive() == parts
+    one.close()
+    other.close()
+
+
+def test_a_message_of_more_parts_than_one_call_writes() -> None:
+    one, other = pair()
+    parts = [bytes([number % 256]) * (number % 300) for number in range(3000)]
+    sender = threading.Thread(target=one.send, args=[list(map(beside, parts))])
+    sender.start()
+    assert list(map(bytes, other.receive())) == parts
+    sender.join()
+    one.close()
+    other.close()
+
+
+def test_a_fork_finds_nothing_of_a_view() -> None:
+    one, other = pair()
+    one.send(beside(b"secret"))
+    view = other.receive()
+    child = os.fork()
+    if child == 0:
+        os._exit(int(bytes(view) != bytes(6)))
+    assert os.waitpid(child, 0)[1] == 0
+    assert bytes(view) == b"secret"
+    view.release()
+    one.close()
+    other.close()
+
+
 def test_a_message_that_is_cut_off_is_no_message() -> None:
     ours, theirs = socket.socketpair()
     line = Line(theirs.detach())
     with ours:
-        ours.sendall((100).to_bytes(8, "little") + b"half")
+        ours.sendall((1).to_bytes(8, "little") + (100).to_bytes(8, "little") + b"half")
     with pytest.raises(EOFError):
         line.receive()
     line.close()
