@@ -109,7 +109,7 @@ class Tokenizer:
     def at_most(self, tokens: int, limit: str = "") -> "Tokenizer":
         """The same, refusing a text of more tokens (ContextTooLong; `limit` says why) without reading all of it.
 
-        8 MiB, which gzip makes 8 KB of, may take minutes.
+        8 MiB, which gzip makes 8 KB of, may take half a minute.
         """
         limited = copy.copy(self)
         limited._most, limited._limit = tokens, limit or f"At most {tokens} tokens are taken"

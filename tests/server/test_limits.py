@@ -74,7 +74,7 @@ def test_a_body_up_to_the_limit_passes(size: int) -> None:
 def test_a_small_body_that_inflates_to_a_long_text_is_refused_before_it_is_tokenized(
     path: str, body: dict[str, Any], limit: str
 ) -> None:
-    """8 KB of gzip held a thread for minutes."""
+    """8 KB of gzip held a thread for half a minute."""
     content = gzip.compress(json.dumps({"model": "", **body}).encode())
     headers = JSON | {"content-encoding": "gzip"}
     response = request(

@@ -187,7 +187,7 @@ def test_a_text_is_cut_nowhere_where_a_token_reaches_over_a_line(monkeypatch: py
 
 @pytest.mark.parametrize("text", ["\n" * (8 << 20), "x" * (8 << 20)])
 def test_a_text_that_cannot_fit_is_refused_unread(text: str) -> None:
-    """8 MiB of line feeds held a thread for two minutes before they were refused."""
+    """8 MiB of line feeds held a thread for half a minute before they were refused."""
     with pytest.raises(
         ContextTooLong, match=r"At most 100 tokens are taken\. However, you requested \d+ tokens"
     ):

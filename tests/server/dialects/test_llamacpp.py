@@ -67,7 +67,7 @@ def test_probabilities_stand_beside_the_text() -> None:
     ],
 )
 def test_their_names_are_ours(sent: dict[str, Any], name: str, value: Any) -> None:
-    engine = ScriptedEngine(said("a"))
+    engine = ScriptedEngine(said("a"), max_model_len=64)
     post(scripted_app(engine), "/completion", prompt="a", **sent)
     assert getattr(engine.params[0], name) == value
 

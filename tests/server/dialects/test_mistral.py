@@ -20,7 +20,7 @@ def test_whole_and_streamed_say_the_same() -> None:
 
 
 def test_their_names_reach_the_engine_and_the_room_is_the_limit() -> None:
-    engine = ScriptedEngine(said("a"), said("a"))
+    engine = ScriptedEngine(said("a"), said("a"), max_model_len=64)
     app = scripted_app(engine)
     post(app, "/v1/fim/completions", prompt="x", random_seed=7, min_tokens=2, stop=["z"], max_tokens=1000)
     post(app, "/v1/fim/completions", prompt="x", suffix=None)

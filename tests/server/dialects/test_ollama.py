@@ -23,7 +23,7 @@ HI = [{"role": "user", "content": "Hi"}]
     ],
 )
 def test_options_reach_the_engine(options: dict[str, Any], name: str, value: Any) -> None:
-    engine = ScriptedEngine(said("a"))
+    engine = ScriptedEngine(said("a"), max_model_len=64)
     assert (
         post(scripted_app(engine), "/api/generate", prompt="a", raw=True, options=options).status_code == 200
     )
