@@ -119,7 +119,7 @@ class Tokenizer:
         """Raises ContextTooLong for a text of `count` tokens or more, where that is above what `at_most` allows."""
         if self._most is not None and count > self._most:
             raise ContextTooLong(
-                f"{self._limit}. However, you requested {count} tokens or more; the text was not read any further. "
+                f"{self._limit}. However, your request has {count} input tokens or more, and was not read any further. "
                 "Shorten it."
             )
 

@@ -221,9 +221,12 @@ def test_a_prompt_that_fits_gets_a_shorter_reply_where_prompt_and_reply_do_not(
     assert (reply.text, seen) == ("fits", asked)
 
 
-def test_a_prompt_without_room_for_a_token_is_refused_at_the_second_request() -> None:
+@pytest.mark.parametrize(
+    "counts", ["you requested {both} tokens.", "your request has 2049 input tokens or more"]
+)
+def test_a_prompt_without_room_for_a_token_is_refused_at_the_second_request(counts: str) -> None:
     seen: list[int] = []
-    refusal = "This model's maximum context length is {context} tokens. However, you requested {both} tokens."
+    refusal = f"This model's maximum context length is {{context}} tokens. However, {counts}"
     with pytest.raises(ContextTooLong, match="length is 2048"):
         ask(room_for(2048, 3000, refusal, seen), Chat.of("hi", Decoding(4096)))
     assert seen == [4096, 1]

@@ -189,14 +189,14 @@ def test_a_text_is_cut_nowhere_where_a_token_reaches_over_a_line(monkeypatch: py
 def test_a_text_that_cannot_fit_is_refused_unread(text: str) -> None:
     """8 MiB of line feeds held a thread for half a minute before they were refused."""
     with pytest.raises(
-        ContextTooLong, match=r"At most 100 tokens are taken\. However, you requested \d+ tokens"
+        ContextTooLong, match=r"At most 100 tokens are taken\. However, your request has \d+ input"
     ):
         TOKENIZER.at_most(100).encode(text)
 
 
 def test_a_text_is_read_no_further_than_it_fits() -> None:
     text = "\n" * 200_000
-    with pytest.raises(ContextTooLong, match="you requested 16385 tokens or more"):
+    with pytest.raises(ContextTooLong, match="your request has 16385 input tokens or more"):
         TOKENIZER.at_most(16_384).encode(text)
     assert TOKENIZER.at_most(200_000).encode(text) == TOKENIZER.encode(text)
 
