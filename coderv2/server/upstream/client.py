@@ -114,7 +114,7 @@ class Client:
                 async for data in _data(response):
                     if data != b"[DONE]":
                         event = json.loads(data)
-                        if "error" in event:
+                        if event.get("error"):  # some send null with each
                             failed = ServiceError if begun else Unreachable
                             raise failed(f"{self.url}: {event['error']!r:.300}")
                         begun, self._pause = True, FIRST_PAUSE
