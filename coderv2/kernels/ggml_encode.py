@@ -24,11 +24,14 @@ _TRIES = 9
 def encode(name: str, x: Tensor) -> Tensor:
     """Rows [..., I] as the bytes [..., n] of the type `name`; I is a multiple of its block's columns.
 
-    Raises Unsupported for a type that nothing is rounded to, and for numbers beyond what it holds.
+    Raises Unsupported for a type that nothing is rounded to, for numbers beyond what it holds, and for NaN.
     """
     number, kind = next((number, kind) for number, kind in ggml.TYPES.items() if kind.name == name)
     if name not in _ENCODERS:
         raise Unsupported(f"nothing is rounded to {name}; one of {', '.join(_ENCODERS)}")
+    # Rounding would make some number of NaN: no scale shows afterwards that it was there.
+    if x.numel() and any(bool(bound.isnan()) for bound in torch.aminmax(x)):
+        raise Unsupported(f"the weights hold NaN, which {name} has no quant for")
     natively = kernels is not None and kind.columns > 1
     data = _natively(number, kind, x) if natively else encode_plainly(name, x)
     if not ggml.is_finite(number, data.flatten()):

@@ -1,5 +1,5 @@
-// Many callers of the kernels' threads, and all that happens to these while they wait or work: for ThreadSanitizer, which
-// says where one thread reads what another writes without having been told (test_pool_races.py).
+// Many callers of the kernels' threads, and all that happens to these while they wait or work: for ThreadSanitizer,
+// which says where one thread reads what another writes without having been told (test_pool_races.py).
 #include <unistd.h>
 
 #include <atomic>

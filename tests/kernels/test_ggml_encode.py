@@ -105,6 +105,16 @@ def test_weights_beyond_float16_are_refused_and_not_made_infinite() -> None:
             encode(name, torch.full((1, 256), size))
 
 
+@pytest.mark.parametrize("name", ["F32", "F16", "BF16", *QUANTS])
+@pytest.mark.parametrize("at", [0, 5, 255])
+def test_nan_is_refused_and_not_made_a_number(name: str, at: int) -> None:
+    x = _weights()
+    x[3, at] = torch.nan
+    for given_x in (x, x.bfloat16()):
+        with pytest.raises(Unsupported, match="NaN"):
+            encode(name, given_x)
+
+
 def test_types_that_nothing_is_rounded_to_are_named() -> None:
     with pytest.raises(Unsupported, match="IQ4_XS"):
         encode("IQ4_XS", _weights())

@@ -1,4 +1,4 @@
-"""The kernels' threads under ThreadSanitizer: nobody reads what another writes before it is told that it is there."""
+"""The kernels' threads under ThreadSanitizer: none reads what another writes before it was told."""
 
 import os
 import shutil

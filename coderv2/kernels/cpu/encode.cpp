@@ -19,10 +19,14 @@ uint8_t* put(uint8_t* to, uint16_t half) {
     return to + 2;
 }
 
+// A whole number within bounds. What is none (a block of numbers beyond its scale's float16, which nobody keeps) becomes
+// the largest; std::clamp would hand it on, and its conversion to an integer is not defined.
+float whole_within(float least, float x, float most) { return std::nearbyint(std::max(least, std::min(most, x))); }
+
 // x · by - or (x + more) · by - as whole numbers.
 void quantise(const float* x, int count, float more, float by, float least, float most, int offset, uint8_t* to) {
     for (int i = 0; i < count; ++i)
-        to[i] = static_cast<uint8_t>(static_cast<int>(std::nearbyint(std::clamp((x[i] + more) * by, least, most))) + offset);
+        to[i] = static_cast<uint8_t>(static_cast<int>(whole_within(least, (x[i] + more) * by, most)) + offset);
 }
 
 void low_nibbles(const uint8_t* quants, int count, uint8_t* to) {
@@ -76,7 +80,7 @@ uint16_t six_bits(const float* x, uint8_t* codes, float* real) {
     const uint16_t unit = float_to_half(*std::max_element(x, x + 8) / 63.0f);
     const float wide = half_to_float(unit), by = inverse(wide);
     for (int g = 0; g < 8; ++g) {
-        const float code = std::nearbyint(std::clamp(x[g] * by, 0.0f, 63.0f));
+        const float code = whole_within(0, x[g] * by, 63);
         codes[g] = static_cast<uint8_t>(code);
         real[g] = wide * code;
     }
@@ -127,7 +131,7 @@ void write_q6_k(const float* x, uint8_t* to) {
     const uint16_t d = float_to_half(largest / -128.0f);
     const float wide = half_to_float(d), by = inverse(wide);
     for (int g = 0; g < 16; ++g) {
-        const float code = std::nearbyint(std::clamp(scales[g] * by, -128.0f, 127.0f));
+        const float code = whole_within(-128, scales[g] * by, 127);
         codes[g] = static_cast<int8_t>(code);
         quantise(x + 16 * g, 16, 0, inverse(wide * code), -32, 31, 32, quants + 16 * g);
     }
