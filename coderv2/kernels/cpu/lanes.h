@@ -106,8 +106,12 @@ inline void add_products(const uint8_t* queries, const typename Kind::Number* co
             for (int n = 0; n < N; ++n)
                 chains[chain][n] = Kind::add(chains[chain][n], queries + 64 * chain, keys[n] + c + STEP * chain);
     }
-    for (; c < width; c += STEP, queries += 64)
+    for (; c + STEP <= width; c += STEP, queries += 64)
         for (int n = 0; n < N; ++n) chains[0][n] = Kind::add(chains[0][n], queries, keys[n] + c);
+    for (int n = 0; n < N && c < width; ++n) {  // beside a row's odd last number lies another row, or nothing
+        const Number last[STEP] = {keys[n][c]};
+        chains[0][n] = Kind::add(chains[0][n], queries, last);
+    }
     for (int n = 0; n < N; ++n) {
         sums[n] = chains[0][n];
         for (int chain = 1; chain < KEY_CHAINS; ++chain) sums[n] = plus(sums[n], chains[chain][n]);
