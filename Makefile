@@ -4,7 +4,7 @@ PORT ?= 8000
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test test-slow test-isas test-neon test-llama-cpp clients lint bench docs clean
+.PHONY: serve test test-slow test-isas test-neon test-sanitized test-llama-cpp clients lint bench docs clean
 
 serve: .venv/installed
 	$(BIN)/coderv2 serve --port $(PORT)
@@ -24,6 +24,10 @@ test-isas: .venv/installed-dev
 # The NEON kernels, cross compiled and tested under qemu; on Debian, and where something is missing as root.
 test-neon: .venv/installed-dev
 	tests/kernels/emulated_neon
+
+# The kernels of this machine once more with AddressSanitizer and UndefinedBehaviorSanitizer, and their tests with these.
+test-sanitized: .venv/installed-dev
+	tests/kernels/sanitized
 
 # Our GGUF files in llama.cpp, and its Python server behind our door. Built from source for this: ten minutes, once.
 test-llama-cpp: .venv/installed-llama-cpp
