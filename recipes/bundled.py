@@ -41,6 +41,7 @@ from coderv2.data.licences import permissive_only
 from coderv2.data.mix import hold_out, repeat
 from coderv2.data.vocabulary import save_tokenizer, train_bpe
 from coderv2.engine.llm import LLM
+from coderv2.errors import InvalidValue
 from coderv2.log import logger, to_stderr
 from coderv2.model import weights
 from coderv2.model.config import ModelConfig, RopeScaling
@@ -344,6 +345,14 @@ def write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def check(settings: Iterable[str]) -> None:
+    """Before anything is read: the data alone takes minutes. Raises UsageError."""
+    try:
+        override(RunConfig(minutes=1.0), settings)
+    except InvalidValue as error:
+        raise click.UsageError(str(error)) from None
+
+
 @click.command(help=__doc__)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/bundled"), show_default=True)
 @click.option(
@@ -383,8 +392,11 @@ def main(
 ) -> None:
     to_stderr()
     if card_only:
+        if not (out / "measured.json").exists():
+            raise click.UsageError(f"{out} holds no measured.json, which a finished run leaves there")
         write_card(out)
         return
+    check(settings)
     torch.set_num_threads(paths.threads())
     if shipped:
         click.echo(json.dumps(measure_shipped(), indent=1))

@@ -95,6 +95,19 @@ def test_a_negative_length_is_refused_before_anything_is_trained(tmp_path: Path)
     assert (done.exit_code, list(tmp_path.iterdir())) == (2, [])
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["--set", "optim.nope=1"], "nope is not a setting"), (["--card"], "measured.json")],
+)
+def test_what_cannot_be_is_told_before_minutes_go_into_data(
+    arguments: list[str], said: str, tmp_path: Path
+) -> None:
+    """A mistyped setting was found after the data was made, and both were tracebacks."""
+    done = CliRunner().invoke(bundled.main, ["--out", str(tmp_path), *arguments])
+    assert (done.exit_code, list(tmp_path.iterdir())) == (2, [])
+    assert said in done.output
+
+
 def test_a_file_that_holds_a_benchmarks_problem_is_excluded() -> None:
     files = [document(name=f"math-verify/math_verify/{name}.py") for name in ("few_shots", "grader")]
     assert [item.dropped for item in filters.outside(*bundled.EXCLUDED)(files)] == ["excluded path", None]

@@ -18,8 +18,10 @@ from coderv2.training.loop import train
 def finetune(model: Transformer, shard: Path, run: RunConfig, folder: Path) -> Progress:
     """Trains `model` in place, or brings it to the state kept in `folder` and goes on.
 
-    The shard says which tokens count in the loss (`shards.write`).
+    The shard says which tokens count in the loss (`shards.write`). Every weight is trained, also of a loaded model,
+    whose weights come without gradients.
     """
+    model.requires_grad_(True)
     return train(model, Shard(shard), run, folder)
 
 

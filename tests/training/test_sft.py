@@ -4,6 +4,7 @@ import torch
 
 from coderv2.data import shards
 from coderv2.data.shards import Shard
+from coderv2.model import weights
 from coderv2.text.chat import Message, encode_conversation
 from coderv2.training.config import RunConfig
 from coderv2.training.losses import next_tokens
@@ -38,3 +39,13 @@ def test_replay_draws_documents_once_until_there_are_enough_tokens(tmp_path: Pat
     assert len(drawn) == 3
     assert len({ids[0] for ids in replay(documents, 10**6, seed=0)}) == 12
     assert drawn == list(replay(documents, 50, seed=0))
+
+
+def test_a_loaded_model_is_trained_though_its_weights_came_without_gradients(tmp_path: Path) -> None:
+    """It was PyTorch's "element 0 of tensors does not require grad"."""
+    weights.save(tiny_model(tiny_config()), tmp_path / "model")
+    model = weights.load(tmp_path / "model")
+    before = model.lm_head.clone()
+    run = RunConfig(steps=1, row_tokens=64, rows_per_step=1)
+    finetune(model, counting_shard(tmp_path / "shard"), run, tmp_path / "run")
+    assert not torch.equal(model.lm_head, before)
