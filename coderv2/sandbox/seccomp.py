@@ -2,7 +2,8 @@
 
 What ordinary programs never need and what reaches beyond the box fails with EPERM; what has a fallback in every C
 library or runtime (`clone3`, `memfd_create`) with ENOSYS. Sockets are local or internet ones,
-not those of the machine that hosts this one, nor the kernel's own.
+not those of the machine that hosts this one, nor the kernel's own. Nothing changes what the first process may take,
+which starts all programs and, where the caller is not root, is the same user as they.
 """
 
 import struct
@@ -67,13 +68,30 @@ _FORBIDDEN = (
     "vhangup",
 )
 _ABSENT = ("clone3", "memfd_create", "memfd_secret")
+_OF_A_PROCESS = (
+    ("prlimit64", 0),
+    ("sched_setaffinity", 0),
+    ("sched_setattr", 0),
+    ("sched_setparam", 0),
+    ("sched_setscheduler", 0),
+    ("setpriority", 1),
+    ("ioprio_set", 1),
+)
+"""Calls that change a process, and which of their arguments names it."""
+_OF_A_USER = {"setpriority": 2, "ioprio_set": 3}
+"""What their first argument is when they change all processes of a user."""
 
 _NEW_NAMESPACES = 0x7E020080  # every CLONE_NEW* flag
 _FAMILIES = (1, 2, 10)  # AF_UNIX, AF_INET, AF_INET6
 _X32 = 0x40000000  # x86-64's second set of calls
 
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-_NUMBER, _ARCH, _FIRST = 0, 4, 16  # offsets in struct seccomp_data; the first argument's low half
+_NUMBER, _ARCH, _FIRST, _WORD = (
+    0,
+    4,
+    16,
+    8,
+)  # offsets in struct seccomp_data; the first argument's low half, the next
 _ALLOW, _KILL, _FAIL = 0x7FFF0000, 0x80000000, 0x00050000
 _EPERM, _ENOSYS, _EAFNOSUPPORT = 1, 38, 97
 
@@ -91,9 +109,20 @@ def _steps() -> Iterator[Step]:
     for names, error in ((_FORBIDDEN, _EPERM), (_ABSENT, _ENOSYS)):
         for call in filter(None, map(number, names)):
             yield from [(_EQUAL, 0, 1, call), (_RETURN, 0, 0, _FAIL | error)]
+    for name, argument in _OF_A_PROCESS:
+        yield from _of_a_process(name, argument)
     yield from _clone(number("clone") or 0)
     yield from _socket(number("socket") or 0)
     yield (_RETURN, 0, 0, _ALLOW)
+
+
+def _of_a_process(name: str, argument: int) -> list[Step]:
+    refused = [(_LOAD, 0, 0, _FIRST + _WORD * argument), (_EQUAL, 0, 1, 1), (_RETURN, 0, 0, _FAIL | _EPERM)]
+    if name in _OF_A_USER:
+        every = [(_LOAD, 0, 0, _FIRST), (_EQUAL, 0, 1, _OF_A_USER[name]), (_RETURN, 0, 0, _FAIL | _EPERM)]
+        refused += every
+    refused.append((_RETURN, 0, 0, _ALLOW))
+    return [(_EQUAL, 0, len(refused), number(name) or 0), *refused]
 
 
 def _clone(call: int) -> list[Step]:

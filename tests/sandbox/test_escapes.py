@@ -163,11 +163,28 @@ def test_ptrace_and_its_like_are_denied(sandbox: Sandbox) -> None:
         "syscall(298, 0, 0, 0, 0, 0)",  # perf_event_open
         "syscall(56, 0x10000011, 0, 0, 0, 0)",  # clone with a user namespace
         "mknod(b'disk', 0o60666, 0xfd00)",
+        "prlimit(1, 1, (ctypes.c_long * 2)(0, 0), None)",  # the first process's, who starts those that follow
+        "setpriority(0, 1, 19)",
+        "setpriority(2, 0, 19)",  # all processes of the user
+        "sched_setaffinity(1, 8, (ctypes.c_long * 1)(1))",
+        "sched_setscheduler(1, 5, (ctypes.c_int * 1)(0))",
+        "syscall(251, 1, 1, 3 << 13)",  # ioprio_set, on x86-64
     ],
 )
 def test_no_right_of_root_is_left(sandbox: Sandbox, attempt: str) -> None:
     code = f"result = ctypes.CDLL(None, use_errno=True).{attempt}; raise OSError if result == -1 else SystemExit('done')"
     denied(sandbox, code)
+
+
+def test_a_program_may_still_bound_itself_and_its_children(sandbox: Sandbox) -> None:
+    code = (
+        "import resource\nchild = os.fork() or time.sleep(60)\n"
+        "for pid in (0, os.getpid(), child):\n    resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))\n"
+        "    os.sched_setaffinity(pid, os.sched_getaffinity(0))\n    os.setpriority(os.PRIO_PROCESS, pid, 5)\n"
+        "print('done', os.nice(1), flush=True)\n"
+    )
+    outcome = python(sandbox, code)
+    assert outcome.stdout == b"done 6\n", outcome.stderr
 
 
 def test_the_program_is_nobody_without_capabilities(sandbox: Sandbox) -> None:

@@ -2,10 +2,12 @@
 
 import logging
 import os
+import resource
 import signal
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -45,6 +47,19 @@ def test_a_warden_killed_in_the_middle_of_a_program_is_replaced(namespaces: Name
     killer.start()
     assert namespaces.run(Job(["sh", "-c", "sleep 0.8; echo well"])).stdout == b"well\n"
     killer.join()
+
+
+def test_a_warden_that_can_make_no_boxes_any_more_is_replaced(
+    namespaces: Namespaces, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One whose limits a program had lowered was kept, and failed all programs that followed."""
+    spoilt = idle_pid(namespaces)
+    first = int(Path(f"/proc/{spoilt}/task/{spoilt}/children").read_text())
+    resource.prlimit(first, resource.RLIMIT_FSIZE, (0, 0))
+    with caplog.at_level(logging.WARNING, "coderv2"):
+        assert namespaces.run(Job(["cat", "a"], files={"a": "well\n"})).stdout == b"well\n"
+    assert "no box could be made" in caplog.text
+    assert idle_pid(namespaces) != spoilt
 
 
 def test_wardens_that_keep_dying_are_an_error(
