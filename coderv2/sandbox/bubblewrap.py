@@ -4,13 +4,13 @@ import json
 import os
 import secrets
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 
 from coderv2.errors import SandboxFailed
 from coderv2.sandbox import seccomp, wrapping
-from coderv2.sandbox.files import contents, inner_folders
+from coderv2.sandbox.files import contents, inner_folders, pipe
 from coderv2.sandbox.limits import Job, Limits, Outcome, Status, ending
 from coderv2.sandbox.running import Running
 from coderv2.sandbox.view import BOX, NOBODY, folders
@@ -40,13 +40,8 @@ class Bubblewrap:
                 *job.command,
             ]
             try:
-                process = subprocess.Popen(
-                    wrapped,
-                    stdin=_in_memory(fds, job.stdin),
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    pass_fds=[*inside.values(), filtered, reporting],
-                    start_new_session=True,  # an interrupt from the keyboard is for the caller
+                process = _started(
+                    wrapped, _in_memory(fds, job.stdin), [*inside.values(), filtered, reporting]
                 )
             finally:
                 os.close(reporting)
@@ -102,6 +97,21 @@ def _in_memory(fds: ExitStack, data: bytes) -> int:
         file.write(data)
     os.lseek(fd, 0, os.SEEK_SET)
     return fd
+
+
+def _started(command: Sequence[str], stdin: int, passed: Sequence[int]) -> subprocess.Popen[bytes]:
+    """An interrupt from the keyboard is for the caller only."""
+    with ExitStack() as ours, ExitStack() as theirs:
+        (stdout, out), (stderr, err) = pipe(), pipe()
+        readers = [ours.enter_context(os.fdopen(fd, "rb", 0)) for fd in (stdout, stderr)]
+        for fd in (out, err):
+            theirs.callback(os.close, fd)
+        process = subprocess.Popen(
+            command, stdin=stdin, stdout=out, stderr=err, pass_fds=passed, start_new_session=True
+        )
+        process.stdout, process.stderr = readers
+        ours.pop_all()
+    return process
 
 
 def _outcome(process: subprocess.Popen[bytes], report: int, limits: Limits, running: Running) -> Outcome:

@@ -43,7 +43,7 @@ class Streams:
         given = os.memfd_create("stdin")
         files.pour(stdin, given)
         os.lseek(given, 0, os.SEEK_SET)
-        return cls(given, os.pipe(), os.pipe(), os.pipe())
+        return cls(given, files.pipe(), files.pipe(), os.pipe())
 
     @property
     def readers(self) -> tuple[int, int, int]:

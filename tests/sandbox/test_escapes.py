@@ -195,6 +195,16 @@ def test_the_program_is_nobody_without_capabilities(sandbox: Sandbox) -> None:
     assert (alone, seccomp) == ("1", "2")
 
 
+def test_a_program_may_open_its_streams_by_name(sandbox: Sandbox) -> None:
+    outcome = sandbox.run(
+        Job(
+            ["sh", "-c", "cat /dev/stdin > /dev/stdout; echo err > /dev/stderr; echo 2 >> /proc/self/fd/1"],
+            stdin=b"out\n",
+        )
+    )
+    assert (outcome.stdout, outcome.stderr) == (b"out\n2\n", b"err\n")
+
+
 def test_a_setuid_program_gains_nothing(sandbox: Sandbox) -> None:
     outcome = sandbox.run(Job(["sh", "-c", "su -c id; passwd -d root; mount -t tmpfs x /box; id -u"]))
     assert int(outcome.stdout) >= 65534
