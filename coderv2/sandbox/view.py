@@ -30,14 +30,23 @@ _SETTINGS = (
     "dotnet",
     "julia",
 )
+_OF_PYTHON = (
+    "bin",
+    "include",
+    "lib",
+    "lib64",
+    "pyvenv.cfg",
+    "share",
+)  # an environment may be somebody's home too
 
 
 @cache
 def shown() -> tuple[Path, ...]:
     """System programs, libraries and their settings, and this Python: what is shown, read-only, under its own name."""
     settings = [path for pattern in _SETTINGS for path in sorted(Path("/etc").glob(pattern))]
-    python = {Path(sys.prefix), Path(sys.base_prefix), Path(os.path.realpath(sys.executable)).parent.parent}
-    paths = [path for path in [*map(Path, _SYSTEM), *settings, *sorted(python)] if path.exists()]
+    prefixes = {Path(sys.prefix), Path(sys.base_prefix), Path(os.path.realpath(sys.executable)).parent.parent}
+    python = [prefix / part for prefix in sorted(prefixes) for part in _OF_PYTHON]
+    paths = [path for path in [*map(Path, _SYSTEM), *settings, *python] if path.exists()]
     return tuple(path for path in paths if not any(other in path.parents for other in paths))
 
 
