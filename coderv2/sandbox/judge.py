@@ -1,8 +1,9 @@
 """Judges programs: compiles, runs, compares, many side by side; the verdict says why.
 
 A program with `tests` passes when it ends with status 0 and has printed a secret word that stands after its last test:
-a program that exits early, or prints that all is well, has not passed. The word stands in the source, so a program that
-reads its own file can still cheat; `evaluation/plus.py` keeps judge and judged in two processes.
+a program that exits early, prints that all is well, or has the rest of its file printed, has not passed. The word is in
+the source, in two halves, so a program that reads its own file can still cheat; `evaluation/plus.py` keeps judge and
+judged in two processes.
 """
 
 import io
@@ -113,7 +114,7 @@ class Judge:
         word = secrets.token_hex(16)
         source = program.source
         if program.tests:
-            source += "\n" + toolchains.with_proof(program.language, program.tests, word)
+            source = toolchains.with_tests(program.language, source, program.tests, word)
         files = self._built(toolchain, {**program.files, toolchain.language.file: source})
         command = toolchain.run(source, program.limits)
         given = program.stdin + word.encode() + b"\n" if program.vouched else program.stdin

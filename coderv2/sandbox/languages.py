@@ -17,7 +17,10 @@ class Language:
     package: str  # Debian's package, or where else to get it
     run: str
     compile: str | None = None
-    tell: str = ""  # a statement that prints {}
+    tell: str = (
+        ""  # a statement that prints the first {} and at once the second, which do not touch in its text
+    )
+    leaves: str = ""  # a mark after which its files go on as mere text
     closing: int = 0  # braces that close the program after its last test
     wrong: str = "AssertionError"  # what a failed assertion leaves in the standard error
     silent: bool = False  # a failed assertion leaves the exit status 0
@@ -30,7 +33,7 @@ LANGUAGES = [
         "program.py",
         "python3",
         f"{sys.executable} program.py",
-        tell='__import__("os").write(1, b"\\n{}\\n")',
+        tell='__import__("os").write(1, b"\\n{}" + b"{}\\n")',
         syntax="SyntaxError",
     ),
     Language(
@@ -39,7 +42,7 @@ LANGUAGES = [
         "g++",
         "./program",
         "g++ -std=c++17 -o program program.cpp",
-        tell='__builtin_puts("{}");',
+        tell='__builtin_puts("{}" "{}");',
         closing=1,
         wrong="Assertion `",
     ),
@@ -50,7 +53,7 @@ LANGUAGES = [
         "java -ea -Xmx{heap}m -Xss64m " + _QUICK_START + " -cp .:{jars} {main}",
         "javac -J-Xmx{heap}m -J-XX:+UseSerialGC -J-XX:TieredStopAtLevel=1 -nowarn -encoding UTF-8 "
         "-cp {jars} -d . Main.java",
-        tell='System.out.println("{}");',
+        tell='System.out.println("{}" + "{}");',
         closing=2,
     ),
     Language(
@@ -59,7 +62,7 @@ LANGUAGES = [
         "mono-mcs",
         "mono --debug program.exe",
         "mcs -nologo -debug -d:DEBUG -r:System.Numerics.dll -out:program.exe program.cs",
-        tell='System.Console.WriteLine("{}");',
+        tell='System.Console.WriteLine("{}" + "{}");',
         closing=2,
         wrong="System.Diagnostics.Debug.Assert",
         silent=True,
@@ -69,7 +72,8 @@ LANGUAGES = [
         "program.php",
         "php-cli",
         "php -d memory_limit={heap}M program.php",
-        tell='echo "{}\\n";',
+        tell='echo "{}", "{}\\n";',
+        leaves="?>",
         wrong="Test failed!",
     ),
     Language(
@@ -77,7 +81,7 @@ LANGUAGES = [
         "program.js",
         "nodejs",
         "node --max-old-space-size={heap} program.js",
-        tell='console.log("{}");',
+        tell='console.log("{}" + "{}");',
     ),
     Language(
         "typescript",
@@ -85,14 +89,14 @@ LANGUAGES = [
         "nodejs and node-typescript",
         "node --max-old-space-size={heap} program.js",
         "tsc --target es2020 --module commonjs program.ts",
-        tell='console.log("{}");',
+        tell='console.log("{}" + "{}");',
     ),
     Language(
         "bash",
         "program.sh",
         "bash",
         "bash program.sh",
-        tell='echo "{}"',
+        tell="printf '%s%s\\n' {} {}",
         wrong="$^",
     ),
     Language(
@@ -101,7 +105,7 @@ LANGUAGES = [
         "golang-go",
         "./program",
         "go test -c -vet=off -o program program_test.go",
-        tell='fmt.Println("{}")',
+        tell='fmt.Println("{}" + "{}")',
         closing=1,
         wrong="--- FAIL",
     ),
@@ -111,7 +115,7 @@ LANGUAGES = [
         "rustc",
         "./program",
         "rustc -o program program.rs",
-        tell='println!("{}");',
+        tell='print!("{}"); println!("{}");',
         closing=1,
         wrong="assertion",
     ),
@@ -121,7 +125,7 @@ LANGUAGES = [
         "ldc",
         "./program --DRT-testmode=run-main",  # which else does not run where there are unit tests
         "ldc2 -unittest -of=program program.d",
-        tell='import core.stdc.stdio; puts("{}");',
+        tell='import core.stdc.stdio; printf("{}"); puts("{}");',
         closing=1,
         wrong="unittest",
     ),
@@ -130,7 +134,7 @@ LANGUAGES = [
         "program.R",
         "r-base-core",
         "Rscript program.R",
-        tell='cat("{}\\n")',
+        tell='cat("{}"); cat("{}\\n")',
         wrong="is not TRUE",
     ),
     Language(
@@ -138,7 +142,7 @@ LANGUAGES = [
         "program.rkt",
         "racket",
         "racket program.rkt",
-        tell='(displayln "{}")',
+        tell='(display "{}") (displayln "{}")',
         wrong="FAILURE",
         silent=True,
         syntax="read-syntax",
@@ -148,7 +152,7 @@ LANGUAGES = [
         "program.jl",
         "Julia from julialang.org",
         "julia program.jl",
-        tell='println("{}")',
+        tell='print("{}"); println("{}")',
         wrong="Test Failed",
     ),
     Language(
@@ -157,7 +161,7 @@ LANGUAGES = [
         "Swift from swift.org, or Debian 13's swiftlang",
         "./program",
         "swiftc -o program program.swift",
-        tell='print("{}")',
+        tell='print("{}" + "{}")',
         wrong="Assertion failed",
     ),
 ]

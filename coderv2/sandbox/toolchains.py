@@ -37,10 +37,23 @@ def find(name: str) -> Toolchain | None:
     return Toolchain(wanted) if all(map(_is_shown, commands)) else None
 
 
-def with_proof(name: str, tests: str, token: str) -> str:
-    """Tests that print `token` once the last of them has passed: an exit status of 0 alone proves nothing."""
+def with_tests(name: str, source: str, tests: str, token: str) -> str:
+    """A program, then tests that print `token` once the last has passed: an exit status of 0 alone proves nothing."""
+    return f"{_still_code(source, language(name).leaves)}\n{_with_proof(name, tests, token)}"
+
+
+def _still_code(source: str, leaves: str) -> str:
+    """As honest programs end, what follows would not be run."""
+    return source.rstrip().removesuffix(leaves) if leaves else source
+
+
+def _with_proof(name: str, tests: str, token: str) -> str:
+    """The token stands there in two halves: a program that has its own text printed has not printed it."""
     wanted = language(name)
-    statement = "\n" + wanted.tell.replace("{}", token) + "\n"
+    statement = wanted.tell
+    for half in (token[: len(token) // 2], token[len(token) // 2 :]):
+        statement = statement.replace("{}", half, 1)
+    statement = f"\n{statement}\n"
     if not wanted.closing:
         return tests + statement
     ends = [match.start() for match in re.finditer("}", tests)]

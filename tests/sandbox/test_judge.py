@@ -151,6 +151,30 @@ def test_a_c_program_that_leaves_early_has_not_passed(judge: Judge) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "end"),
+    [
+        ("php", " ?>\n<p>"),
+        ("php", "\n__halt_compiler();"),
+        ("bash", "\ncat <<EOF"),
+        ("bash", "\ncat <<'EOF'"),
+    ],
+)
+def test_a_program_that_has_its_tests_printed_has_not_passed(judge: Judge, name: str, end: str) -> None:
+    example = EXAMPLES[here(name)]
+    closed = "}" if name == "bash" else ""
+    source = example.source.format(example.wrong) + closed + end
+    assert judge.judge_one(Program(name, source, example.tests)).reason == "error"
+
+
+def test_a_right_php_program_that_closes_its_tag_passes(judge: Judge) -> None:
+    example = EXAMPLES[here("php")]
+    for end in ("?>", "\n?>\n", "  ?>\n\n"):
+        right, wrong = (example.source.format(answer) + end for answer in (example.right, example.wrong))
+        assert judge.judge_one(Program("php", right, example.tests)).passed
+        assert judge.judge_one(Program("php", wrong, example.tests)).reason == "wrong"
+
+
+@pytest.mark.parametrize(
     ("source", "reason"),
     [
         ("x = bytearray(8 << 30)", "memory"),

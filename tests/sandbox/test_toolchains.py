@@ -4,7 +4,7 @@ import pytest
 
 from coderv2.errors import InvalidValue
 from coderv2.sandbox import toolchains, view
-from coderv2.sandbox.languages import language
+from coderv2.sandbox.languages import LANGUAGES, language
 from coderv2.sandbox.limits import Limits
 
 
@@ -27,9 +27,24 @@ def test_a_missing_program_means_no_toolchain(monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_proof_stands_after_the_last_test_and_within_main() -> None:
     tests = '}\nint main() {\n    assert(f() == "}");\n}\n'
-    assert toolchains.with_proof("cpp", tests, "word").endswith('__builtin_puts("word");\n}\n')
+    source = toolchains.with_tests("cpp", "int f() {", tests, "word")
+    assert source.startswith("int f() {\n}\nint main() {")
+    assert source.endswith('__builtin_puts("wo" "rd");\n}\n')
     with pytest.raises(InvalidValue, match="must close"):
-        toolchains.with_proof("java", "}", "word")
+        toolchains.with_tests("java", "", "}", "word")
+
+
+@pytest.mark.parametrize("name", [each.name for each in LANGUAGES])
+def test_no_text_of_a_program_holds_the_secret_word(name: str) -> None:
+    source = toolchains.with_tests(name, "", "}}", "word")
+    assert "word" not in source
+    assert source.index("wo") < source.index("rd")
+
+
+@pytest.mark.parametrize("end", ["}", "} ?>", "}\n?>\n", "}\n  ?>\n\n"])
+def test_a_php_program_that_closes_its_tag_is_followed_by_code(end: str) -> None:
+    source = toolchains.with_tests("php", f"<?php\nfunction f() {{ {end}", "f();", "word")
+    assert "?>" not in source
 
 
 @pytest.mark.parametrize(
