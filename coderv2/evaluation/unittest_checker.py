@@ -2,13 +2,12 @@
 
 Standard input brings the files (JSON, after their length), then a secret word. Tests and solution run in a child
 process that was forked before the word was read, and that cannot look into its parent; it says which tests passed, and
-the parent wants every test that the files define. A solution that replaces parts of unittest, of the builtins, of the
-tests or of this file is found out after each test. One that searches its process for the frames of this file, or leaves
-a thread that waits for the end, could still cheat.
+the parent wants every test that the files define. A solution that replaces any function or class that was there before
+it, or the code of one, is found out after each test. One that searches its process for frames, traces it, or leaves a
+thread that waits for the end, could still cheat.
 """
 
 import ast
-import builtins
 import ctypes
 import io
 import json
@@ -18,7 +17,7 @@ import sys
 import unittest
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
+from types import CellType, FunctionType, ModuleType
 from typing import Any, NoReturn
 
 PATTERN = "*_test.py"
@@ -75,26 +74,57 @@ def tested() -> dict[str, Any]:
 
 
 def unchanged(owners: Iterable[Any]) -> Callable[[], bool]:
-    """A check that these classes and modules still hold what they hold now; it uses nothing that they could replace."""
-    before = [(owner, dict(vars(owner))) for owner in owners]
+    """A check that these classes and modules hold the functions and classes that they hold now, with the same code.
+
+    It uses nothing that a solution could replace.
+    """
+    every, get = all, getattr
+    held = [(vars(owner), name, value) for owner in owners for name, value in _held(owner).items()]
+    parts = [part for function in _functions(value for *_, value in held) for part in _parts(function)]
 
     def check() -> bool:
-        for owner, attributes in before:
-            now = owner.__dict__
-            for name, value in attributes.items():
-                if name not in now or now[name] is not value:
-                    return False
-        return True
+        same = every(space.get(name) is value for space, name, value in held)
+        return same and every(get(owner, name) is value for owner, name, value in parts)
 
     return check
 
 
 def _machinery() -> Iterator[Any]:
-    yield from (builtins, json, json.JSONEncoder, os, sys.modules[__name__])
-    for module in [unittest, *vars(unittest).values()]:
-        if isinstance(module, ModuleType):
-            yield module
-            yield from {value for value in vars(module).values() if isinstance(value, type)} - {object}
+    """All modules that are there, and their classes: what judges calls many of them."""
+    for module in [module for module in sys.modules.values() if isinstance(module, ModuleType)]:
+        yield module
+        yield from {value for value in vars(module).values() if isinstance(value, type)}
+
+
+def _held(owner: Any) -> dict[str, Any]:
+    """Modules hold data too, which may change."""
+    is_module = isinstance(owner, ModuleType)
+    return {name: value for name, value in vars(owner).items() if not is_module or callable(value)}
+
+
+def _functions(values: Iterable[Any]) -> Iterable[FunctionType]:
+    """Those among the values, and those within them."""
+    found: dict[int, FunctionType] = {}
+    waiting = list(values)
+    while waiting:
+        match waiting.pop():
+            case FunctionType() as function if id(function) not in found:
+                found[id(function)] = function
+                waiting += [value for *_, value in _parts(function)]
+            case staticmethod() | classmethod() as method:
+                waiting.append(method.__func__)
+            case property() as attribute:
+                waiting += [attribute.fget, attribute.fset, attribute.fdel]
+    return found.values()
+
+
+def _parts(function: FunctionType) -> Iterator[tuple[Any, str, Any]]:
+    """All that decides what a function does; its cells hold data too, which may change."""
+    for name in ("__code__", "__defaults__", "__kwdefaults__"):
+        yield function, name, getattr(function, name)
+    for cell in function.__closure__ or ():
+        if cell != CellType() and callable(cell.cell_contents):
+            yield cell, "cell_contents", cell.cell_contents
 
 
 def _cases(suite: unittest.TestSuite) -> Iterator[unittest.TestCase]:
