@@ -5,9 +5,9 @@ int4, and the dense layer; not attention, and not `fp8_wide`. Kernels are compil
 are processors, and then timed one by one. The table is written after each product: what ends a run loses nothing, and
 the next one goes on there. Delete the table to measure anew.
 
-For Lite that is 728 launches of 407 kernels. Compiling them all for an H200 took 225 s of processor time (two cores of an
-EPYC of 2019, no GPU), so 15 s with 16 processors; each launch is timed for at most 0.15 s, most for a few hundredths.
-How long that takes on a GPU in all is not measured.
+For Lite that is 728 launches of 407 kernels. Compiling them all for an H200 took 225 s of processor time (two cores of
+an EPYC of 2019, no GPU), so 15 s with 16 processors; each launch is timed for at most 0.15 s, most for a few
+hundredths. How long that takes on a GPU in all is not measured.
 """
 
 import logging
