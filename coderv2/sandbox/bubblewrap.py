@@ -53,7 +53,16 @@ class Bubblewrap:
 
     @cached_property
     def _room(self) -> list[str]:
-        return ["bwrap", "--die-with-parent", *wrapping.apart(), *_rights(), *wrapping.view(), *_hidden()]
+        killed_first = ["choom", "-n", "1000", "--"]  # when the machine's memory is short
+        return [
+            *killed_first,
+            "bwrap",
+            "--die-with-parent",
+            *wrapping.apart(),
+            *_rights(),
+            *wrapping.view(),
+            *_hidden(),
+        ]
 
 
 def _rights() -> list[str]:
@@ -119,7 +128,7 @@ def _outcome(process: subprocess.Popen[bytes], report: int, limits: Limits, runn
         process.kill()
         process.wait()
 
-    seen = watch_process(process, end, limits, running)
+    seen = watch_process(process, end, limits, running, folders())
     if seen.limit:
         return seen.outcome(seen.limit, None)
     return seen.outcome(*_ending(report, seen.stderr))

@@ -6,6 +6,7 @@ import resource
 import signal
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from coderv2.sandbox import landlock, syscalls
 from coderv2.sandbox.limits import Limits
@@ -50,7 +51,7 @@ def _interrupt(*_: object) -> None:
 def make_folders(limits: Limits) -> None:
     """Fresh, empty file systems for the next program, in which this process then stands."""
     for path in folders():
-        mount_tmpfs(path, f"mode=777,size={limits.folder_bytes}")
+        mount_tmpfs(path, f"mode=777,size={limits.folder_bytes},nr_inodes={limits.folder_files}")
     os.chdir(BOX)
 
 
@@ -101,6 +102,7 @@ class Walls:
 
 def _be_user(user: int) -> None:
     """What root becomes."""
+    _be_killed_first()
     os.setgroups([])
     os.setresgid(user, user, user)
     os.setresuid(user, user, user)
@@ -111,10 +113,16 @@ def _be_nobody() -> None:
     """What anybody else becomes, in a namespace of users."""
     user, group = os.getuid(), os.getgid()
     syscalls.libc("prctl", _DUMPABLE, 1, 0, 0, 0)  # else it could not say who it is
+    _be_killed_first()
     syscalls.libc("unshare", NEW_USER)
     map_ids(NOBODY, user, NOBODY, group)
     _drop_capabilities()  # of a new namespace one has them all
     _drop_inheritable()
+
+
+def _be_killed_first() -> None:
+    """When the machine's memory is short."""
+    Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def _drop_inheritable() -> None:

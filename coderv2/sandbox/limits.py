@@ -24,6 +24,11 @@ class Limits:
         """What all files of one folder may take together; they lie in memory."""
         return 4 * self.file_bytes
 
+    @property
+    def folder_files(self) -> int:
+        """How many there may be in one folder; empty ones take memory too."""
+        return self.folder_bytes >> 12
+
     def resources(self) -> dict[str, tuple[int, int]]:
         """The limits that the kernel keeps for each process, soft and hard, by the names of `getrlimit`, small.
 

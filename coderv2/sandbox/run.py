@@ -11,7 +11,10 @@ What this does not stop:
 - reading what is world-readable below the paths shown (`view.py`), such as which packages are installed;
 - side channels: timing, caches, the load of the machine;
 - memory that many processes take together within one look of the watch (20 ms): each process is bounded by the kernel,
-  their sum is looked at;
+  their sum is looked at. Sockets count by the most that they may hold, shared memory that a program has let go of by
+  how much the machine's grew meanwhile. Pipes are left, 64 MiB of them for a user and a page or two for each beyond.
+  When the machine's memory is short the kernel kills programs first; in a box of bubblewrap alone a program can undo
+  that;
 - slowing others down: processor time is bounded by the time limit, not shared fairly.
 """
 

@@ -22,10 +22,11 @@ from coderv2.sandbox import files, room, seccomp, syscalls
 from coderv2.sandbox.isolation import NAMESPACES, Walls, be_first, clear_folders, make_folders
 from coderv2.sandbox.limits import Job, Limits, Outcome
 from coderv2.sandbox.line import Line
+from coderv2.sandbox.memory import Memory
 from coderv2.sandbox.offspring import Offspring, living
 from coderv2.sandbox.script import Script, warm_up
 from coderv2.sandbox.view import BOX
-from coderv2.sandbox.watch import resident_bytes, watch
+from coderv2.sandbox.watch import watch
 
 
 @dataclass(frozen=True)
@@ -128,9 +129,9 @@ class Warden:
         def resident() -> int:
             self._line.raise_if_over()  # who asked was killed, or wants no answer any more
             self._offspring.reap()
-            return resident_bytes(living())
+            return memory.bytes(living())
 
-        ended = os.pidfd_open(program)
+        memory, ended = Memory(), os.pidfd_open(program)
         try:
             seen = watch(*streams.readers[:2], ended, resident, self._offspring.end, limits)
         finally:

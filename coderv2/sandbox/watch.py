@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from coderv2.sandbox.limits import Limits, Outcome, Status
+from coderv2.sandbox.memory import Memory
 from coderv2.sandbox.store import Store
 
 if TYPE_CHECKING:  # a warden has no use for it
@@ -17,10 +18,8 @@ if TYPE_CHECKING:  # a warden has no use for it
     from coderv2.sandbox.running import Running
 
 LOOK_SECONDS = 0.02
-STANDSTILL_SECONDS = (
-    1.0  # a look that takes longer than this found the watch itself stopped, not the program slow
-)
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+STANDSTILL_SECONDS = 1.0
+"""A look that takes longer than this found the watch itself stopped, not the program slow."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +37,20 @@ class Watched:
 
 
 def watch_process(
-    process: "subprocess.Popen[bytes]", end: Callable[[], None], limits: Limits, running: "Running"
+    process: "subprocess.Popen[bytes]",
+    end: Callable[[], None],
+    limits: Limits,
+    running: "Running",
+    counted: Iterable[str] = (),
 ) -> Watched:
-    """`watch` for a child of this process whose output is piped."""
+    """`watch` for a child of this process whose output is piped. `counted`: see `Memory`."""
     assert process.stdout
     assert process.stderr
+    memory = Memory(counted)
     pipes, ended = (process.stdout.fileno(), process.stderr.fileno()), os.pidfd_open(process.pid)
     try:
         with running.until_ended(end):
-            seen = watch(*pipes, ended, lambda: resident_bytes(_tree(process.pid)), end, limits)
+            seen = watch(*pipes, ended, lambda: memory.bytes(_tree(process.pid)), end, limits)
         return replace(seen, stdout=bytes(seen.stdout), stderr=bytes(seen.stderr))
     finally:
         os.close(ended)
@@ -131,11 +135,6 @@ def _too_long(output: dict[int, Store], limits: Limits) -> bool:
     return max(map(len, output.values())) > limits.output_bytes
 
 
-def resident_bytes(pids: Iterable[int]) -> int:
-    """Resident memory of processes; what ends meanwhile counts nothing."""
-    return sum(map(_resident_pages, pids)) * _PAGE
-
-
 def _tree(pid: int) -> Iterator[int]:
     """A process and all that it started."""
     yield pid
@@ -145,10 +144,3 @@ def _tree(pid: int) -> Iterator[int]:
         return
     for child in " ".join(children).split():
         yield from _tree(int(child))
-
-
-def _resident_pages(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except OSError:
-        return 0

@@ -270,11 +270,31 @@ def test_a_daemon_that_holds_the_output_open_delays_nothing(sandbox: Sandbox) ->
         "x = bytearray(2 << 30)",
         "import mmap\nx = mmap.mmap(-1, 2 << 30)\nfor i in range(0, 2 << 30, 4096):\n    x[i] = 1",
         "for _ in range(9):\n    if os.fork() == 0:\n        x = bytearray(b'x') * (100 << 20)\n        time.sleep(9)\ntime.sleep(9)",
+        # shared memory that is let go of piece by piece, but not given back
+        "import mmap\nkeep = []\nfor i in range(12):\n    m = mmap.mmap(-1, 50 << 20)\n    keep.append(m)\n    for o in range(0, 50 << 20, 2 << 20):\n"
+        "        m[o:o + (2 << 20)] = b'x' * (2 << 20)\n        m.madvise(mmap.MADV_DONTNEED, o, 2 << 20)\ntime.sleep(9)",
+        # queues of sockets
+        "k = []\nfor i in range(500):\n    k += socket.socketpair()\n    for s in k[-2:]:\n        s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)\n"
+        "        s.setblocking(False)\n        try:\n            while True:\n                s.send(b'x' * 65536)\n        except OSError:\n            pass\ntime.sleep(9)",
+        # threads whose first one, by which all are counted, has ended
+        "import threading\nfor _ in range(3):\n    if os.fork() == 0:\n        break\ndef hold():\n    time.sleep(0.5)\n    x = bytearray(b'x') * (100 << 20)\n    time.sleep(9)\n"
+        "threading.Thread(target=hold).start()\nctypes.CDLL(None).syscall(60, 0)",
     ],
 )
 def test_memory_is_bounded(sandbox: Sandbox, greed: str) -> None:
     outcome = python(sandbox, greed, memory_bytes=256 << 20)
     assert outcome.status == "memory" or b"MemoryError" in outcome.stderr, outcome
+
+
+def test_files_are_counted(sandbox: Sandbox) -> None:
+    """Empty ones take memory too: 600,000 took 600 MiB."""
+    code = "n = 0\ntry:\n    while n < 200_000:\n        os.mknod(f'f{n}')\n        n += 1\nexcept OSError:\n    pass\nprint(n)\n"
+    outcome = python(sandbox, code, memory_bytes=64 << 20)
+    assert outcome.status == "memory" or int(outcome.stdout) < 20_000, outcome
+
+
+def test_programs_are_who_is_killed_when_memory_is_short(sandbox: Sandbox) -> None:
+    assert python(sandbox, "print(open('/proc/self/oom_score_adj').read())").stdout == b"1000\n\n"
 
 
 def test_processor_time_is_bounded(sandbox: Sandbox) -> None:
