@@ -12,6 +12,7 @@ from coderv2.errors import SandboxFailed
 from coderv2.sandbox import seccomp, wrapping
 from coderv2.sandbox.files import contents, inner_folders, pipe
 from coderv2.sandbox.limits import Job, Limits, Outcome, Status, ending
+from coderv2.sandbox.privilege import USERS, privileged
 from coderv2.sandbox.running import Running
 from coderv2.sandbox.view import BOX, NOBODY, folders
 from coderv2.sandbox.watch import watch_process
@@ -66,7 +67,7 @@ class Bubblewrap:
 
 
 def _rights() -> list[str]:
-    if os.getuid() == 0:  # bwrap keeps what it needs to become nobody, see `_limited`
+    if privileged():  # bwrap keeps what it needs to become nobody, see `_limited`
         return ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     return ["--unshare-user", "--uid", str(NOBODY), "--gid", str(NOBODY)]
 
@@ -93,8 +94,8 @@ def _files(inside: Mapping[str, int]) -> Iterable[str]:
 
 def _limited(limits: Limits) -> list[str]:
     command = ["prlimit", *limits.options()]
-    if os.getuid() == 0:  # a user that nobody else is, for the kernel counts processes by user
-        someone = str((1 << 30) + secrets.randbelow(1 << 30))
+    if privileged():  # a user that nobody else is, for the kernel counts processes by user
+        someone = str(secrets.choice(USERS))
         command += ["setpriv", "--reuid", someone, "--regid", someone, "--clear-groups", "--inh-caps=-all"]
     return command
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from coderv2.sandbox import landlock, syscalls
 from coderv2.sandbox.limits import Limits
+from coderv2.sandbox.privilege import USERS, privileged
 from coderv2.sandbox.room import (
     NEW_CGROUP,
     NEW_IPC,
@@ -68,7 +69,9 @@ class Walls:
     """What a program's process shuts itself in with, made before the fork: in a copy every touched page costs."""
 
     resources: tuple[tuple[int, tuple[int, int]], ...]
-    user: int  # one that nobody else is, since the kernel counts processes by user
+    user: (
+        int | None
+    )  # one that nobody else is, since the kernel counts processes by user, if the warden can be any
     rules: int | None
     filter: "_Filter"
 
@@ -79,7 +82,7 @@ class Walls:
             (int(getattr(resource, f"RLIMIT_{name.upper()}")), value)
             for name, value in limits.resources().items()
         ]
-        user = (1 << 30) + (int.from_bytes(os.urandom(4), "little") >> 2)
+        user = USERS[int.from_bytes(os.urandom(4), "little") >> 2] if privileged() else None
         return cls(tuple(resources), user, landlock.ruleset(_allowed()), _Filter.of(filter_program))
 
     def shut(self) -> None:
@@ -88,7 +91,7 @@ class Walls:
         os.umask(0o022)
         for kind, value in self.resources:
             resource.setrlimit(kind, value)
-        _be_user(self.user) if os.getuid() == 0 else _be_nobody()
+        _be_nobody() if self.user is None else _be_user(self.user)
         syscalls.libc("prctl", _NO_NEW_PRIVILEGES, 1, 0, 0, 0)
         if self.rules is not None:
             landlock.restrict(self.rules)

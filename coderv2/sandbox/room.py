@@ -5,6 +5,7 @@ import struct
 from pathlib import Path
 
 from coderv2.sandbox import syscalls
+from coderv2.sandbox.privilege import privileged
 from coderv2.sandbox.view import DEVICES, STREAMS, folders, shown
 
 NEW_MOUNTS, NEW_CGROUP, NEW_UTS, NEW_IPC = 0x20000, 0x2000000, 0x4000000, 0x8000000
@@ -17,10 +18,10 @@ _HERE, _BELOW = -100, 0x8000  # AT_FDCWD, AT_RECURSIVE
 
 def enter(empty: str) -> None:
     """Makes `empty`, a folder, the root of this process's files. Only a process that runs one thread may enter."""
-    privileged, user, group = os.getuid() == 0, os.getuid(), os.getgid()
+    user, group = os.getuid(), os.getgid()
     visible = shown()
-    syscalls.libc("unshare", NEW_MOUNTS | (0 if privileged else NEW_USER))
-    if not privileged:
+    syscalls.libc("unshare", NEW_MOUNTS | (0 if privileged() else NEW_USER))
+    if not privileged():
         map_ids(user, user, group, group)
     syscalls.libc("mount", None, b"/", None, _RECURSIVE | _PRIVATE, None)
     mount_tmpfs(empty, "mode=755,size=1m")

@@ -26,6 +26,7 @@ from coderv2.log import logger
 from coderv2.sandbox.bubblewrap import Bubblewrap
 from coderv2.sandbox.limits import DEFAULTS, Job, Limits, Outcome, Status
 from coderv2.sandbox.namespaces import Namespaces
+from coderv2.sandbox.privilege import shortcoming
 from coderv2.sandbox.unprotected import Unprotected
 
 __all__ = ["DEFAULTS", "Job", "Limits", "Outcome", "Sandbox", "Status", "best_sandbox", "working"]
@@ -62,6 +63,7 @@ def best_sandbox(unprotected: bool = False) -> Sandbox:
             return working(make())
         except (OSError, SandboxFailed, Unsupported) as error:
             reasons.append(f"{name}: {error}")
+    reasons += filter(None, [shortcoming()])
     if unprotected:
         logger.warning("programs run unprotected, with your files and network in reach")
         return working(Unprotected())

@@ -1,8 +1,8 @@
 """Options of `bwrap` that make the room: what `view` shows, apart from all else."""
 
-import os
 from pathlib import Path
 
+from coderv2.sandbox.privilege import privileged
 from coderv2.sandbox.view import DEVICES, STREAMS, environment, folders, shown
 
 
@@ -33,7 +33,7 @@ def view(more: tuple[Path, ...] = ()) -> list[str]:
 
 def room(package: Path) -> list[str]:
     """A command that starts another one in a room where it may build boxes; `package` is where its code lies."""
-    user = [] if os.getuid() == 0 else ["--unshare-user"]
+    user = [] if privileged() else ["--unshare-user"]
     mounts = [word for folder in folders() for word in ("--dir", folder)]
     rights = ["--cap-add", "ALL"]
     return [
