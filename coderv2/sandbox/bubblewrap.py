@@ -129,7 +129,8 @@ def _outcome(process: subprocess.Popen[bytes], report: int, limits: Limits, runn
         process.kill()
         process.wait()
 
-    seen = watch_process(process, end, limits, running, folders())
+    with running.until_ended(end):
+        seen = watch_process(process, end, limits, folders())
     if seen.limit:
         return seen.outcome(seen.limit, None)
     return seen.outcome(*_ending(report, seen.stderr))

@@ -58,7 +58,8 @@ def _outcome(process: subprocess.Popen[bytes], limits: Limits, running: Running)
                 os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
-    seen = watch_process(process, end, limits, running)
+    with running.until_ended(end):
+        seen = watch_process(process, end, limits)
     if seen.limit:
         return seen.outcome(seen.limit, None)
     code = process.returncode

@@ -15,8 +15,6 @@ from coderv2.sandbox.store import Store
 if TYPE_CHECKING:  # a warden has no use for it
     import subprocess
 
-    from coderv2.sandbox.running import Running
-
 LOOK_SECONDS = 0.02
 STANDSTILL_SECONDS = 1.0
 """A look that takes longer than this found the watch itself stopped, not the program slow."""
@@ -40,7 +38,6 @@ def watch_process(
     process: "subprocess.Popen[bytes]",
     end: Callable[[], None],
     limits: Limits,
-    running: "Running",
     counted: Iterable[str] = (),
 ) -> Watched:
     """`watch` for a child of this process whose output is piped. `counted`: see `Memory`."""
@@ -49,8 +46,7 @@ def watch_process(
     memory = Memory(counted)
     pipes, ended = (process.stdout.fileno(), process.stderr.fileno()), os.pidfd_open(process.pid)
     try:
-        with running.until_ended(end):
-            seen = watch(*pipes, ended, lambda: memory.bytes(_tree(process.pid)), end, limits)
+        seen = watch(*pipes, ended, lambda: memory.bytes(_tree(process.pid)), end, limits)
         return replace(seen, stdout=bytes(seen.stdout), stderr=bytes(seen.stderr))
     finally:
         os.close(ended)

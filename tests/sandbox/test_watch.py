@@ -12,7 +12,6 @@ import pytest
 
 from coderv2.sandbox import watch
 from coderv2.sandbox.limits import Limits
-from coderv2.sandbox.running import Running
 from coderv2.sandbox.watch import Clock, watch_process
 
 
@@ -27,11 +26,11 @@ def test_a_program_that_was_stopped_with_its_watch_is_not_late() -> None:
     """The whole group stands still for longer than the limit, as in a paused container."""
     code = (
         "import subprocess, sys\nfrom coderv2.sandbox.limits import Limits\n"
-        "from coderv2.sandbox.running import Running\nfrom coderv2.sandbox.watch import watch_process\n"
+        "from coderv2.sandbox.watch import watch_process\n"
         "pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)\n"
         "program = subprocess.Popen(['sh', '-c', 'echo on; sleep 1; echo done'], **pipes)\n"
         "print('begun', flush=True)\n"
-        "with program:\n    seen = watch_process(program, program.kill, Limits(seconds=2.5), Running())\n"
+        "with program:\n    seen = watch_process(program, program.kill, Limits(seconds=2.5))\n"
         "print(seen.limit, seen.stdout)\n"
     )
     root = Path(__file__).parents[2]
@@ -49,7 +48,7 @@ def test_a_program_that_was_stopped_with_its_watch_is_not_late() -> None:
 def test_a_program_that_sleeps_is_late() -> None:
     program = subprocess.Popen(["sleep", "60"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     with program:
-        seen = watch_process(program, program.kill, Limits(seconds=0.2), Running())
+        seen = watch_process(program, program.kill, Limits(seconds=0.2))
     assert seen.limit == "timeout"
     assert 0.2 <= seen.seconds < 60
 
@@ -57,5 +56,5 @@ def test_a_program_that_sleeps_is_late() -> None:
 def test_what_a_program_writes_is_gathered_up_to_its_limit() -> None:
     program = subprocess.Popen(["yes"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     with program:
-        seen = watch_process(program, program.kill, Limits(output_bytes=1000), Running())
+        seen = watch_process(program, program.kill, Limits(output_bytes=1000))
     assert (seen.limit, len(seen.stdout)) == ("output", 1000)
