@@ -1,8 +1,9 @@
 """Replies that are programs: taken out of the reply, put together with the tests, run in the sandbox."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from coderv2.errors import Unsupported
 from coderv2.evaluation.asking import Chat, Exchange, Problem
@@ -10,11 +11,18 @@ from coderv2.evaluation.score import Figures, Item, pass_rate
 from coderv2.evaluation.task import Score, Scored, Tools
 from coderv2.evaluation.toolbox import missing
 from coderv2.sandbox.judge import Program
-from coderv2.sandbox.limits import Limits
+from coderv2.sandbox.limits import DEFAULTS, Limits
 from coderv2.text import snippets
 
-# Processor time, so that a busy machine does not turn right answers into late ones; the wall is for those that sleep.
-LIMITS = Limits(seconds=40.0, cpu_seconds=10)
+WAITING = 4  # times its processor time a program may take on the wall: that is for those that sleep
+
+
+def within(seconds: float, limits: Limits = DEFAULTS) -> Limits:
+    """So much processor time, so that a busy machine does not turn right answers into late ones."""
+    return replace(limits, seconds=WAITING * seconds, cpu_seconds=math.ceil(seconds))
+
+
+LIMITS = within(10.0)
 
 
 def cut(text: str, stops: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from coderv2.errors import SandboxFailed
 from coderv2.sandbox import toolchains
@@ -119,7 +119,8 @@ class Judge:
         command = toolchain.run(source, program.limits)
         given = program.stdin + word.encode() + b"\n" if program.vouched else program.stdin
         for case in program.cases or [Case(given, None)]:
-            outcome = self.sandbox.run(Job(command, files, case.stdin, program.limits, program.vouched))
+            limits = _roomy(program.limits, case)
+            outcome = self.sandbox.run(Job(command, files, case.stdin, limits, program.vouched))
             raise_if_failed(outcome, toolchain.language)
             _compare(outcome, program, case, word)
         return outcome.stdout
@@ -141,6 +142,12 @@ def _toolchain(name: str) -> Toolchain:
     if found is None:
         raise Failed("toolchain", f"{name} cannot be run here: install {language(name).package}")
     return found
+
+
+def _roomy(limits: Limits, case: Case) -> Limits:
+    """With room for the expected output, however long, and as much again."""
+    expected = len((case.expected or "").encode())
+    return replace(limits, output_bytes=max(limits.output_bytes, 2 * expected))
 
 
 def _compare(outcome: Outcome, program: Program, case: Case, word: str) -> None:

@@ -18,6 +18,7 @@ _OUT_OF_MEMORY = re.compile(
 _BY_SIGNAL: dict[int, Reason] = {
     -signal.SIGXCPU: "timeout",
     -signal.SIGALRM: "timeout",
+    -signal.SIGPROF: "timeout",
     -signal.SIGXFSZ: "output",
 }
 

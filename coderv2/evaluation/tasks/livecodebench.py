@@ -6,16 +6,15 @@ import json
 import pickle
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 
 from coderv2.errors import BadData
 from coderv2.evaluation.asking import Ask, Chat, Decoding, Exchange, Problem, Style
 from coderv2.evaluation.data import Data, Row, Source
-from coderv2.evaluation.execution import Executed, fenced, last_block, solution
+from coderv2.evaluation.execution import WAITING, Executed, fenced, last_block, solution, within
 from coderv2.sandbox.judge import Case, Program
-from coderv2.sandbox.limits import DEFAULTS
 from coderv2.text import snippets
 from coderv2.text.chat import Message
 
@@ -39,15 +38,19 @@ _PRELUDE = "\n".join(
         "",
     ]
 )
-# The alarm ends the process: a handler's exception could be caught by the program.
+# The signals end the process: a handler's exception could be caught by the program.
 _HARNESS = """
 
 def _run():
     import json, signal
+    def allow(seconds, waiting):
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+        signal.setitimer(signal.ITIMER_REAL, waiting)
+
     for arguments, wanted in json.loads({tests!r}):
-        signal.setitimer(signal.ITIMER_REAL, {seconds})
+        allow({seconds}, {waiting})
         found = Solution().{name}(*map(json.loads, arguments.split("\\n")))
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        allow(0, 0)
         found = list(found) if isinstance(found, tuple) else found
         assert found == json.loads(wanted), f"{{arguments}} gave {{found!r}}"
 
@@ -81,15 +84,14 @@ class LiveCodeBench(Executed):
 
     def program(self, problem: Problem, code: str) -> Program:
         """Each test in turn, until one fails."""
-        row, limits, code = problem.row, replace(DEFAULTS, seconds=_SECONDS), with_library(code)
+        row, code = problem.row, with_library(code)
         if row["tests"][0]["testtype"] == "stdin":
             cases = tuple(Case(test["input"].encode(), test["output"], same_values) for test in row["tests"])
-            return Program("python", code, cases=cases, limits=limits)
+            return Program("python", code, cases=cases, limits=within(_SECONDS))
         name = _object(row["metadata"])["func_name"]
         tests = json.dumps([[test["input"], test["output"]] for test in row["tests"]])
-        limits = replace(limits, seconds=_SECONDS * (1 + len(row["tests"])))
-        harness = _HARNESS.format(tests=tests, name=name, seconds=_SECONDS)
-        return Program("python", code, tests=harness, limits=limits)
+        harness = _HARNESS.format(tests=tests, name=name, seconds=_SECONDS, waiting=WAITING * _SECONDS)
+        return Program("python", code, tests=harness, limits=within(_SECONDS * (1 + len(row["tests"]))))
 
     def canonical(self, problem: Problem, style: Style) -> str:
         """The data brings none; a copy may have one as `canonical_solution`."""

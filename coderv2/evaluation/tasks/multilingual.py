@@ -1,12 +1,12 @@
 """HumanEval translated into other languages (MultiPL-E, Cassano et al. 2023), as DeepSeek-Coder's evaluation has it."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from coderv2.evaluation import translated
 from coderv2.evaluation.asking import Ask, Chat, Complete, Decoding, Exchange, Problem, Style
 from coderv2.evaluation.data import Data, Source
-from coderv2.evaluation.execution import LIMITS, Executed, cut, fenced, is_chat, solution
+from coderv2.evaluation.execution import Executed, cut, fenced, is_chat, solution, within
 from coderv2.evaluation.tasks.humaneval import INSTRUCTION
 from coderv2.sandbox.judge import Program
 from coderv2.text import snippets
@@ -14,7 +14,7 @@ from coderv2.text import snippets
 _ORIGIN = "https://github.com/deepseek-ai/DeepSeek-Coder/raw/2f9fd85927c669dae3c0fbb2d607274023af243e/Evaluation/HumanEval/data/"
 
 # Runtimes such as Java's and .NET's spend seconds of several cores on their start.
-_LIMITS = replace(LIMITS, cpu_seconds=20)
+_LIMITS = within(20.0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from coderv2.errors import BadData
 from coderv2.evaluation.asking import Ask, Chat, Decoding, Exchange, Problem, Style
 from coderv2.evaluation.data import Data, Row, Source
-from coderv2.evaluation.execution import Executed, fenced, last_block
+from coderv2.evaluation.execution import Executed, fenced, last_block, within
 from coderv2.sandbox.judge import Case, Program
 from coderv2.sandbox.limits import Limits
 
@@ -47,7 +47,7 @@ class Usaco(Executed):
     def program(self, problem: Problem, code: str) -> Program:
         """Its cases under its limits."""
         row: Row = dict(problem.row)
-        limits = Limits(seconds=float(row["runtime_limit"]), memory_bytes=int(row["memory_limit"]) << 20)
+        limits = within(float(row["runtime_limit"]), Limits(memory_bytes=int(row["memory_limit"]) << 20))
         return Program("python", code, cases=row["cases"], limits=limits)
 
     def canonical(self, problem: Problem, style: Style) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from textwrap import indent
 
 import pytest
 
@@ -67,11 +68,34 @@ def test_imports_from_the_future_stay_first() -> None:
     assert code.count("annotations") == 1
 
 
+BUSY = "import time\nuntil = time.process_time() + {}\nwhile time.process_time() < until: pass\n"
+
+
 def test_each_call_has_its_own_time(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of three tests one might take as long as all."""
     monkeypatch.setattr("coderv2.evaluation.tasks.livecodebench._SECONDS", 1.0)
-    once = "import time\nclass Solution:\n    def f(self, n):\n        try:\n            time.sleep(1.5 * (n == 0))\n        except BaseException:\n            pass\n        return n\n"  # noqa: E501
+    busy = indent(BUSY, 12 * " ")
+    once = f"class Solution:\n    def f(self, n):\n        try:\n{busy}        except BaseException:\n            pass\n        return n\n"  # noqa: E501
     tests = [(str(n), str(n)) for n in range(3)]
-    late: Verdict = judge.judge_one(called(once, *tests))
+    late: Verdict = judge.judge_one(called(once.format("1.5 * (n == 0)"), *tests))
     assert (late.passed, late.reason) == (False, "timeout")
-    assert judge.judge_one(called(once.replace("1.5 * (n == 0)", "0.6"), *tests)).passed
+    assert judge.judge_one(called(once.format("0.6"), *tests)).passed
+
+
+def test_time_that_others_take_is_not_the_programs(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine right programs were late by the clock on the wall."""
+    monkeypatch.setattr("coderv2.evaluation.tasks.livecodebench._SECONDS", 1.0)
+    wait = "import time\ntime.sleep(1.5)\n"
+    call = "import time\nclass Solution:\n    def f(self, n):\n        return n\n"
+    assert judge.judge_one(reading(f"{wait}print(1)", "", "1")).passed
+    assert judge.judge_one(called(call.replace("return", "time.sleep(1.5); return"), ("1", "1"))).passed
+    assert judge.judge_one(reading(f"{BUSY.format(2.5)}print(1)", "", "1")).reason == "timeout"
+    assert judge.judge_one(reading(wait.replace("1.5", "9"), "", "1")).reason == "timeout"
+
+
+def test_a_right_output_is_never_too_long(judge: Judge) -> None:
+    """2.2 MB were expected, and one was allowed."""
+    wanted = "\n".join(map(str, range(10**9, 10**9 + 200_000)))
+    code = "print(*range(10**9, 10**9 + int(input())), sep='\\n')"
+    assert judge.judge_one(reading(code, "200000", wanted)).passed
+    assert judge.judge_one(reading(code, "500000", wanted)).reason == "output"
