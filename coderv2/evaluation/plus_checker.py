@@ -2,7 +2,8 @@
 
 Standard input brings the questions (pickled, after their length), then what only the judge may know: the reference's
 answers, and a secret word. The candidate runs in a child process that was forked before the judge read those, and that
-cannot look into its parent; it sends plain values back. So it can neither read the answers nor forge a verdict.
+cannot look into its parent; it sends plain values back. So it can neither read the answers nor forge a verdict, and if
+it stops the judge to gain time, that is seen.
 
 What counts as equal is what evalplus counts: `==`, floats within a tolerance, and a few tasks with their own rules.
 """
@@ -13,6 +14,7 @@ import math
 import os
 import pickle
 import select
+import signal
 import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -340,7 +342,16 @@ def verdict(task: dict[str, Any], truth: dict[str, Any], candidate: Candidate) -
         return "error"
     except Exception:  # values that cannot even be compared
         return "wrong"
-    return "passed"
+    return "timeout" if _was_stopped_within() else "passed"
+
+
+def _was_stopped_within() -> bool:
+    """Whether somebody in this box ever let this process go on: who does that had stopped it, and with it its clock."""
+    went_on = signal.sigtimedwait({signal.SIGCONT}, 0)
+    return went_on is not None and (went_on.si_code, went_on.si_pid) != (
+        0,
+        0,
+    )  # who is outside has no number here
 
 
 def _answered(function: Callable[..., Any], question: list[Any]) -> Any:
@@ -377,6 +388,7 @@ def main() -> None:
     else:
         ctypes.CDLL(None).prctl(_NOT_DUMPABLE, 0, 0, 0, 0)  # nobody may look into this process
         candidate = start(task)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCONT})  # kept, to be looked at
         truth = loads(_part())
         word = os.read(0, 1 << 10).strip()
         data = word + f" {verdict(task, truth, candidate)}\n".encode()

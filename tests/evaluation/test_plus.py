@@ -49,6 +49,16 @@ def test_the_reason_is_told(code: str, reason: str) -> None:
     assert judged(code).reason == reason
 
 
+@pytest.mark.parametrize("first", [1, 2])
+def test_a_candidate_that_stops_its_judge_is_late(first: int) -> None:
+    """A standstill of the judge was taken for one of everything."""
+    code = (
+        f"import os, signal, time\ndef f(x):\n    if x == {first}:\n        os.kill(os.getppid(), signal.SIGSTOP)\n"
+        "        time.sleep(2.5)\n        os.kill(os.getppid(), signal.SIGCONT)\n    return 2 * x\n"
+    )
+    assert judged(code).reason == "timeout"
+
+
 def test_each_part_defines_the_function_anew() -> None:
     """As with evalplus, which gives each part a process."""
     counting = "calls = []\ndef f(x):\n    calls.append(x)\n    return 2 * x if len(calls) < 3 else 0\n"
