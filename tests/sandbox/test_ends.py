@@ -92,6 +92,8 @@ def test_programs_and_wardens_of_a_caller_that_is_killed_end_with_it(
     assert soon(lambda: not [pid for pid in begun if command_of(str(pid))], 5.0)
 
 
+# It may come between a file's opening and whoever closes it.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 def test_an_interrupt_ends_the_program_that_is_waited_for(sandbox: Sandbox) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
