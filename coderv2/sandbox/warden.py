@@ -131,7 +131,7 @@ class Warden:
             self._offspring.reap()
             return memory.bytes(living())
 
-        memory, ended = Memory(), os.pidfd_open(program)
+        memory, ended = Memory(outside=False), os.pidfd_open(program)
         try:
             seen = watch(*streams.readers[:2], ended, resident, self._offspring.end, limits)
         finally:

@@ -43,7 +43,7 @@ def watch_process(
     """`watch` for a child of this process whose output is piped. `counted`: see `Memory`."""
     assert process.stdout
     assert process.stderr
-    memory = Memory(counted)
+    memory = Memory(outside=True, folders=counted)
     pipes, ended = (process.stdout.fileno(), process.stderr.fileno()), os.pidfd_open(process.pid)
     try:
         seen = watch(*pipes, ended, lambda: memory.bytes(_tree(process.pid)), end, limits)
