@@ -27,7 +27,7 @@ class Limits:
     @property
     def folder_files(self) -> int:
         """How many there may be in one folder; empty ones take memory too."""
-        return self.folder_bytes >> 12
+        return max(64, self.folder_bytes >> 12)  # for the kernel 0 is no limit
 
     def resources(self) -> dict[str, tuple[int, int]]:
         """The limits that the kernel keeps for each process, soft and hard, by the names of `getrlimit`, small.
