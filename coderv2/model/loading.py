@@ -72,7 +72,7 @@ def open_model(
     )
 
 
-def grain(path: Path, dtype: torch.dtype | None, scaled: Kind | None) -> int:
+def grain(path: Path, dtype: torch.dtype | None = None, scaled: Kind | None = None) -> int:
     """At multiples of what ranks can cut the widths of this model's feed-forwards (`Split.grain`)."""
     if is_gguf(path):
         return gguf.grain(path)

@@ -43,7 +43,7 @@ def test_each_rank_has_its_part_of_codes_times_scales(layout: str, deal: Any, tm
     """Written out, in kernel order, and as a device multiplies them: the same numbers."""
     exact = fp8_folder(tmp_path / "fp8", layout)
     for rank in range(2):
-        split = Split(rank, 2, deal, grain=grain(tmp_path / "fp8", None, None))
+        split = Split(rank, 2, deal, grain=grain(tmp_path / "fp8"))
         model, packed, stored = (
             weights.load(tmp_path / "fp8", team=Team(split), **how)
             for how in ({"dtype": torch.float32}, {"packed": True}, {"stored": True})

@@ -52,7 +52,7 @@ def test_an_fp8_checkpoint_on_two_ranks_has_the_logits_of_one_process(layout: st
     folder = tmp_path / "fp8"
     fp8_folder(folder, layout)
     wanted = ranks.logits(load(folder, packed=True), ranks.PROMPTS)
-    splits = [replace(split, grain=grain(folder, None, None)) for split in SPLITS[::2]]
+    splits = [replace(split, grain=grain(folder)) for split in SPLITS[::2]]
     ranks.run(2, folder, splits, tmp_path, packed=True, dtype=None)
     for number in range(len(splits)):
         for rank in range(2):
