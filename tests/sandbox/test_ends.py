@@ -18,8 +18,10 @@ from coderv2.sandbox.run import DRIVERS, Job, Limits, Sandbox, working
 from coderv2.sandbox.unprotected import Unprotected
 
 CALLER = """
+import signal
 import sys
 from coderv2.sandbox.run import DRIVERS, Job, Limits
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background has it ignored
 sandbox = DRIVERS[sys.argv[1]]()
 print("up", flush=True)
 sandbox.run(Job(["sleep", sys.argv[2]], limits=Limits(seconds=60.0)))
