@@ -26,21 +26,22 @@ class Unprotected:
         self._running = Running()
 
     def run(self, job: Job) -> Outcome:
-        with tempfile.TemporaryDirectory(prefix="coderv2-", ignore_cleanup_errors=True) as folder:
+        with (
+            tempfile.TemporaryDirectory(prefix="coderv2-", ignore_cleanup_errors=True) as folder,
+            tempfile.TemporaryFile() as given,
+        ):
             write(folder, contents(job.files))
-            with tempfile.TemporaryFile() as given:
-                given.write(job.stdin)
-                given.seek(0)
-                process = subprocess.Popen(
-                    [*_limited(job.limits), *job.command],
-                    cwd=folder,
-                    env={**environment(), "HOME": folder, "TMPDIR": folder},
-                    stdin=given,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    start_new_session=True,
-                )
-            with process:
+            given.write(job.stdin)
+            given.seek(0)
+            with subprocess.Popen(
+                [*_limited(job.limits), *job.command],
+                cwd=folder,
+                env={**environment(), "HOME": folder, "TMPDIR": folder},
+                stdin=given,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            ) as process:
                 return _outcome(process, job.limits, self._running)
 
     def close(self) -> None:

@@ -101,10 +101,13 @@ def test_an_interrupt_ends_the_program_that_is_waited_for(sandbox: Sandbox) -> N
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGALRM, interrupt)
-    alarm = threading.Thread(target=lambda: soon(begun) and os.kill(os.getpid(), signal.SIGALRM))
 
-    def begun() -> bool:
-        return f"sleep {mark(22)} " in running(mark(22))
+    def interrupt_it() -> None:
+        assert soon(lambda: f"sleep {mark(22)} " in running(mark(22)))
+        time.sleep(0.3)  # while it is waited for, and not within the call that starts it
+        os.kill(os.getpid(), signal.SIGALRM)
+
+    alarm = threading.Thread(target=interrupt_it)
 
     try:
         alarm.start()
