@@ -180,11 +180,11 @@ def test_a_program_may_still_bound_itself_and_its_children(sandbox: Sandbox) -> 
     code = (
         "import resource\nchild = os.fork() or time.sleep(60)\n"
         "for pid in (0, os.getpid(), child):\n    resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))\n"
-        "    os.sched_setaffinity(pid, os.sched_getaffinity(0))\n    os.setpriority(os.PRIO_PROCESS, pid, 5)\n"
+        "    os.sched_setaffinity(pid, os.sched_getaffinity(0))\n    os.setpriority(os.PRIO_PROCESS, pid, 19)\n"
         "print('done', os.nice(1), flush=True)\n"
     )
     outcome = python(sandbox, code)
-    assert outcome.stdout == b"done 6\n", outcome.stderr
+    assert outcome.stdout == b"done 19\n", outcome.stderr
 
 
 def test_the_program_is_nobody_without_capabilities(sandbox: Sandbox) -> None:
