@@ -18,7 +18,7 @@ from coderv2.model.placement import chosen
 from coderv2.model.scale import place_scaled
 from coderv2.model.transformer import Transformer
 from coderv2.model.weights import load, save
-from tests.model.fp8_files import LAYOUTS, fp8_folder
+from tests.model.fp8_files import fp8_folder
 from tests.tiny import tiny_config, tiny_model
 
 
@@ -77,6 +77,7 @@ def test_with_experts_in_ram_the_logits_are_the_same(count: int, tmp_path: Path)
     close(_logits(split, GpuOps, torch.float32), wanted, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 @pytest.mark.parametrize("kind", ["int4", "fp8"])
 def test_few_bits_on_the_gpu_go_with_as_few_in_ram(kind: Kind, tmp_path: Path) -> None:
@@ -91,8 +92,17 @@ def test_few_bits_on_the_gpu_go_with_as_few_in_ram(kind: Kind, tmp_path: Path) -
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("count", [3, 8])
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("layout", "count"),
+    [
+        ("block", 8),
+        ("row", 3),
+        pytest.param("block", 3, marks=pytest.mark.slow),
+        pytest.param("row", 8, marks=pytest.mark.slow),
+        pytest.param("tensor", 3, marks=pytest.mark.slow),
+        pytest.param("tensor", 8, marks=pytest.mark.slow),
+    ],
+)
 def test_experts_of_an_fp8_checkpoint_stay_so_in_both_places(layout: str, count: int, tmp_path: Path) -> None:
     widths = {"hidden_size": 160, "moe_intermediate_size": 144, "num_hidden_layers": 2}
     fp8_folder(tmp_path / "fp8", layout, **widths, n_routed_experts=8, torch_dtype="bfloat16")
