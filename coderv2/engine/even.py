@@ -10,7 +10,7 @@ now: all go on with that, or all start another.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 from coderv2.engine.graphs import DecodeGraphs, Flight, Row
@@ -47,6 +47,8 @@ class EvenGraphs(DecodeGraphs):
         """Of the step that is started next."""
         self._after: Form | None = None
         """Of the one after it; None: it is not started ahead."""
+        self._going: list[Row] | None = None
+        """Its sequences here, each from the token of the chunk with the number that is its source."""
 
     def takes(self, chunks: Sequence[Chunk]) -> bool:
         """True where every rank only decodes, and one has something to."""
@@ -58,12 +60,13 @@ class EvenGraphs(DecodeGraphs):
         return self._agreed is not None
 
     def _word(self, chunks: Sequence[Chunk]) -> Word:
+        self._going = None
         if not super().takes(chunks):
             return Word(NEVER, 0, False, NEVER, 0)
         serves = self._ahead is not None and self._ahead.places(chunks) is not None
-        going = self._next(range(len(chunks)), chunks)
+        self._going = self._next(range(len(chunks)), chunks)
         rows = [Row.of(chunk) for chunk in chunks]
-        return Word(*self._need(rows), serves, *self._need(going))
+        return Word(*self._need(rows), serves, *self._need(self._going))
 
     def _need(self, rows: Sequence[Row] | None) -> Form:
         if rows is None:
@@ -76,10 +79,9 @@ class EvenGraphs(DecodeGraphs):
 
     def _follow(self, places: Sequence[int], chunks: Sequence[Chunk]) -> Flight | None:
         self._agreed = self._after
-        rows = self._next(places, chunks)
-        if rows is None or self._agreed is None or not self._steps.known(*self._agreed):
+        if self._going is None or self._agreed is None or not self._steps.known(*self._agreed):
             return None
-        return self._start(rows)
+        return self._start([replace(row, source=places[row.source]) for row in self._going])
 
 
 def _largest(forms: Sequence[tuple[int, int]]) -> Form | None:
