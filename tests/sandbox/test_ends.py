@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from coderv2.errors import CoderV2Error, SandboxFailed
+from coderv2.errors import SandboxFailed
 from coderv2.sandbox.judge import Judge, Program
-from coderv2.sandbox.run import DRIVERS, Job, Limits, Sandbox, working
+from coderv2.sandbox.run import DRIVERS, Job, Limits, Sandbox
 from coderv2.sandbox.unprotected import Unprotected
+from tests.sandbox.drivers import opened
 
 CALLER = """
 import signal
@@ -32,12 +33,7 @@ MAKERS: dict[str, Callable[[], Sandbox]] = {**DRIVERS, "unprotected": Unprotecte
 
 @pytest.fixture(params=MAKERS)
 def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
-    try:
-        driver = working(MAKERS[request.param]())
-    except (OSError, CoderV2Error) as error:
-        pytest.skip(f"{request.param} does not run here: {error}")
-    yield driver
-    driver.close()
+    yield from opened(MAKERS[request.param])
 
 
 def command_of(pid: str) -> str:

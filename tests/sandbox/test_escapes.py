@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from coderv2.errors import CoderV2Error
-from coderv2.sandbox.run import DRIVERS, Job, Limits, Outcome, Sandbox, working
+from coderv2.sandbox.run import DRIVERS, Job, Limits, Outcome, Sandbox
+from tests.sandbox.drivers import opened
 
 MARK = f"{90_000 + os.getpid()}.4321"  # seconds that only programs of this run sleep
 
@@ -21,12 +22,7 @@ MARK = f"{90_000 + os.getpid()}.4321"  # seconds that only programs of this run 
 @pytest.fixture(scope="module", params=DRIVERS)
 def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     """Each driver that runs on this machine."""
-    try:
-        driver = working(DRIVERS[request.param]())
-    except (OSError, CoderV2Error) as error:
-        pytest.skip(f"{request.param} does not run here: {error}")
-    yield driver
-    driver.close()
+    yield from opened(DRIVERS[request.param])
 
 
 def python(sandbox: Sandbox, code: str, **limits: float) -> Outcome:

@@ -11,20 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from coderv2.errors import CoderV2Error, SandboxFailed
+from coderv2.errors import SandboxFailed
 from coderv2.sandbox.namespaces import Namespaces
-from coderv2.sandbox.run import Job, working
+from coderv2.sandbox.run import Job
+from tests.sandbox.drivers import opened
 
 
 @pytest.fixture
 def namespaces() -> Iterator[Namespaces]:
-    driver = Namespaces()
-    try:
-        working(driver)
-    except (OSError, CoderV2Error) as error:
-        pytest.skip(f"namespaces do not work here: {error}")
-    yield driver
-    driver.close()
+    yield from opened(Namespaces)
 
 
 def idle_pid(driver: Namespaces) -> int:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from coderv2.errors import CoderV2Error
 from coderv2.sandbox.namespaces import Namespaces
-from coderv2.sandbox.run import Job, working
+from coderv2.sandbox.run import Job
 from coderv2.sandbox.view import environment
+from tests.sandbox.drivers import opened
 
 DEPTH = "def f(n):\n    global deepest\n    deepest = n\n    f(n + 1)\ntry:\n    f(1)\nexcept RecursionError:\n    print(deepest)\n"
 PROGRAMS = {
@@ -46,13 +46,7 @@ PROGRAMS = {
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Namespaces]:
-    driver = Namespaces()
-    try:
-        working(driver)
-    except (OSError, CoderV2Error) as error:
-        pytest.skip(f"namespaces do not work here: {error}")
-    yield driver
-    driver.close()
+    yield from opened(Namespaces)
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
