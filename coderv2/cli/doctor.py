@@ -94,9 +94,8 @@ def _choice(path: Path, size: "Size", machine: "Machine") -> "tuple[Fit, bool]":
 
     here = path.is_file() or any(path.glob("*.safetensors")) or (path / packed_file.NAME).exists()
     if (stored := _stored_bytes(path, machine.device)) is not None:
-        small = (
-            here and stored < weights.SMALL_BYTES and machine.device == "cpu"
-        )  # where quants run as they are
+        # On the CPU, where quants run as they are.
+        small = here and stored < weights.SMALL_BYTES and machine.device == "cpu"
         return fit.fit(size, machine, torch.bfloat16, stored_bytes=stored), small
     dtype = weights.auto_dtype(path, machine.device) if here else None
     return (fit.fit(size, machine, dtype), True) if dtype else (fit.best_fit(size, machine), False)

@@ -20,11 +20,8 @@ from collections.abc import Callable, Iterator
 from copy import deepcopy
 from typing import Any, NoReturn
 
-LEAST_SECONDS, FACTOR, MOST_SECONDS = (
-    1.0,
-    4.0,
-    60.0,
-)  # for one call: at least; times the reference's; for all calls
+# For one call: at least; times the reference's; for all calls.
+LEAST_SECONDS, FACTOR, MOST_SECONDS = 1.0, 4.0, 60.0
 RELATIVE, FLOAT_TOLERANCE = 1e-7, 1e-6
 LONG = 50_000  # letters or parts
 PARTS = ("base", "plus")
@@ -44,10 +41,8 @@ _EXACT = {*_PLAIN, type(None)}
 _NAMES = {kind.__name__ for kind in (*_PLAIN, range, object)}
 _NUMBERS = {("decimal", "Decimal"), ("fractions", "Fraction")}
 _PATIENCE, _PAUSE = 8, 0.0005
-_LOOK, _STANDSTILL = (
-    0.1,
-    1.0,
-)  # seconds of one wait; one that takes longer than the second was a stop of this process
+# Seconds of one wait; one that takes longer than the second was a stop of this process.
+_LOOK, _STANDSTILL = 0.1, 1.0
 _NOT_DUMPABLE = 4
 
 
@@ -275,9 +270,8 @@ class Candidate:
     def __init__(self, may_go: int, answers: int) -> None:
         self._may_go, self._pipe = may_go, answers
         self._data, self._place, self._reads, self._deadline = b"", 0, 0, math.inf
-        self._stopped = (
-            0.0  # seconds in which this process did not run, and so, it must be thought, the other neither
-        )
+        # Seconds in which this process did not run, and so, it must be thought, the other neither.
+        self._stopped = 0.0
         os.set_blocking(answers, False)
 
     def go(self, seconds: float) -> None:
@@ -348,10 +342,8 @@ def verdict(task: dict[str, Any], truth: dict[str, Any], candidate: Candidate) -
 def _was_stopped_within() -> bool:
     """Whether somebody in this box ever let this process go on: who does that had stopped it, and with it its clock."""
     went_on = signal.sigtimedwait({signal.SIGCONT}, 0)
-    return went_on is not None and (went_on.si_code, went_on.si_pid) != (
-        0,
-        0,
-    )  # who is outside has no number here
+    # Who is outside has no number here.
+    return went_on is not None and (went_on.si_code, went_on.si_pid) != (0, 0)
 
 
 def _answered(function: Callable[..., Any], question: list[Any]) -> Any:
