@@ -69,9 +69,8 @@ class Walls:
     """What a program's process shuts itself in with, made before the fork: in a copy every touched page costs."""
 
     resources: tuple[tuple[int, tuple[int, int]], ...]
-    user: (
-        int | None
-    )  # one that nobody else is, since the kernel counts processes by user, if the warden can be any
+    user: int | None
+    """One that nobody else is, since the kernel counts processes by user, if the warden can be any."""
     rules: int | None
     filter: "_Filter"
 

@@ -119,10 +119,8 @@ def _tell(error: BaseException) -> None:
 
 def _start_counting_calls() -> None:
     """A program may nest its calls as deep as if it had been started: what called it does not count."""
-    frame, depth = (
-        sys._getframe(1),
-        2 if sys.version_info < (3, 12) else 0,
-    )  # two calls of `exec`, ours and `-m`'s
+    frame = sys._getframe(1)
+    depth = 2 if sys.version_info < (3, 12) else 0  # two calls of `exec`, ours and `-m`'s
     while frame := frame.f_back:  # type: ignore[assignment]
         depth += 1
     depth += 3  # `run`, `_status` and `_define`

@@ -87,12 +87,8 @@ _SOL_SOCKET, _SO_SNDBUF = 1, 7
 _X32 = 0x40000000  # x86-64's second set of calls
 
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-_NUMBER, _ARCH, _FIRST, _WORD = (
-    0,
-    4,
-    16,
-    8,
-)  # offsets in struct seccomp_data; the first argument's low half, the next
+# Offsets in struct seccomp_data; the first argument's low half, the next.
+_NUMBER, _ARCH, _FIRST, _WORD = 0, 4, 16, 8
 _ALLOW, _KILL, _FAIL = 0x7FFF0000, 0x80000000, 0x00050000
 _EPERM, _ENOSYS, _EAFNOSUPPORT = 1, 38, 97
 

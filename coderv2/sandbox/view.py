@@ -30,14 +30,8 @@ _SETTINGS = (
     "dotnet",
     "julia",
 )
-_OF_PYTHON = (
-    "bin",
-    "include",
-    "lib",
-    "lib64",
-    "pyvenv.cfg",
-    "share",
-)  # an environment may be somebody's home too
+# An environment may be somebody's home too.
+_OF_PYTHON = ("bin", "include", "lib", "lib64", "pyvenv.cfg", "share")
 
 
 @cache
